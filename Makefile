@@ -1,0 +1,38 @@
+# make demo | make test: both set up .venv first, once.
+# PYTHON chooses the interpreter; where it has torch already, .venv uses that torch.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: setup test lint demo clean
+
+setup: $(READY)
+
+# A torch that PYTHON has is seen through a .pth file; --system-site-packages would miss one in a virtual environment.
+# torch comes first, so that nothing after it chooses another one; setup.cfg says why the last two come apart.
+$(READY): setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' 2>/dev/null \
+	  > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch_of_python.pth" || true
+	$(PY) -c 'import torch' 2>/dev/null || $(PY) -m pip install '$(TORCH)'
+	$(PY) -m pip install -e '.[dev]'
+	$(PY) -m pip install torchvision "torch==$$($(PY) -c 'import torch; print(torch.__version__)')"
+	$(PY) -m pip install --no-deps auto-LiRPA==0.3
+	touch $@
+
+test: setup
+	$(PY) -m pytest
+	$(MAKE) lint
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+demo: setup
+	$(PY) experiments/demo.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,304 @@
+"""The `dsrna` command: parse, call, print.
+
+Torch and all that needs it are imported inside the commands, so that `dsrna --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+option = partial(click.option, show_default=True)
+
+DATASETS = click.Choice(["digits", "mnist", "cifar10"])
+PRESETS = click.Choice(["quick", "small", "paper"])
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+# What torch's allocators say; on a CPU it is a plain RuntimeError.
+OUT_OF_MEMORY = ("CUDA out of memory", "can't allocate memory")
+
+BAD_INPUT = 2
+STOPPED = 130
+
+
+class NonNegative(click.ParamType):
+    """A finite number that is not negative."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse one number; click reports a failure as a usage error."""
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not 0 <= number < math.inf:
+            self.fail(f"{value} is not a finite number >= 0", param, ctx)
+        return number
+
+
+class NonNegatives(click.ParamType):
+    """A list of finite numbers that are not negative, such as `0.1,0.3`."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Parse the list; click reports a failure as a usage error."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(NonNegative().convert(part, param, ctx) for part in value.split(","))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    0: done; 1: an audit broke a certificate; 2: bad input, one line on stderr; 130: stopped with Ctrl-C.
+    A bug keeps its traceback.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = dsrna.main(list(arguments) or ["--help"], prog_name="dsrna", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("dsrna: stopped", err=True)
+        return STOPPED
+    except Exception as error:
+        line = _one_line(error)
+        if line is None:
+            raise
+        click.echo(f"dsrna: error: {line}", err=True)
+        return BAD_INPUT
+    return code or 0
+
+
+def _one_line(error: Exception) -> str | None:
+    """What to tell a person about bad input or a full machine; None for a bug."""
+    if isinstance(error, click.ClickException):
+        return _flat(error.format_message())
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else _flat(str(error))
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+        return "out of memory; take a smaller --preset, in certify also fewer --images or a cheaper --method"
+
+    from verify.errors import InputError
+
+    if isinstance(error, InputError):
+        return _flat(str(error))
+    return None
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, listed in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def _run_options(out: str) -> Callable[[Command], Command]:
+    return _options(
+        option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
+        option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute."
+        ),
+        option("--out", type=FOLDER, default=Path(out), help="Folder for the results."),
+    )
+
+
+data_options = _options(
+    option("--dataset", type=DATASETS, default="digits", help="Images; digits ships with scikit-learn."),
+    option("--data", type=FOLDER, default=Path("data"), help="Folder that holds the data sets."),
+    option("--download", is_flag=True, help="Fetch the data set into --data if it is not there."),
+)
+preset_option = option("--preset", type=PRESETS, default="quick", help="Size of networks and schedules.")
+arch_option = option("--arch", type=FILE, required=True, help="Genotype file of the architecture.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="dsrna", message="%(prog)s %(version)s")
+def dsrna() -> None:
+    """Search network architectures by certified robustness; train, certify and audit them.
+
+    \b
+    Start here:
+      dsrna search --metric cb
+      dsrna certify --norm linf --arch runs/search/genotype.json
+    """
+
+
+@dsrna.command()
+@option(
+    "--metric",
+    type=click.Choice(["none", "cb", "jacobian", "combined"]),
+    default="cb",
+    help="Robustness metric: certified bound, Jacobian norm, both, or none.",
+)
+@data_options
+@preset_option
+@option(
+    "--norm",
+    type=click.Choice(["linf", "l2"]),
+    default="linf",
+    help="Norm of the perturbation that the metric bounds.",
+)
+@option("--gamma", type=NonNegative(), help="Weight of the metric in the search; the preset's if not given.")
+@_run_options("runs/search")
+def search(**options: Any) -> None:
+    """Search an architecture that is accurate and certifiably robust.
+
+    Writes genotype.json, config.json and search.csv.
+
+    \b
+    Examples:
+      dsrna search --metric cb
+      dsrna search --metric combined --dataset cifar10 --download --preset paper --norm l2 --out runs/paper
+    """
+    from robust_nas.search import run_search
+
+    result = run_search(**options)
+    _print_summary(result.summary)
+    click.echo(result.genotype_path)
+
+
+@dsrna.command()
+@arch_option
+@data_options
+@preset_option
+@option("--recipe", type=click.Choice(["standard"]), default="standard", help="How to train.")
+@_run_options("runs/train")
+def train(**options: Any) -> None:
+    """Train the network of an architecture.
+
+    Writes model.safetensors, config.json and train.csv.
+
+    \b
+    Example:
+      dsrna train --arch runs/search/genotype.json
+    """
+    from robust_nas.training import run_training
+
+    result = run_training(**options)
+    _print_summary(result.summary)
+    click.echo(result.weights_path)
+
+
+@dsrna.command()
+@arch_option
+@option("--weights", type=FILE, help="Trained weights; without them the network is trained first.")
+@data_options
+@preset_option
+@option("--norm", type=click.Choice(["linf", "l2", "l1"]), default="linf", help="Norm of the perturbation.")
+@option(
+    "--domain",
+    type=click.Choice(["unit", "free"]),
+    default="unit",
+    help="unit: perturbed pixels stay in [0,1]; free: they may leave it.",
+)
+@option("--images", type=click.IntRange(min=1), default=32, help="How many test images.")
+@option(
+    "--method",
+    type=click.Choice(["ibp", "crown-ibp", "crown"]),
+    default="crown",
+    help="Bounds, from cheap to tight.",
+)
+@option(
+    "--epsilon",
+    "epsilons",
+    type=NonNegatives(),
+    metavar="E,E,...",
+    default=(),
+    help="Also give the verified accuracy at these radii, in [0,1] pixels.",
+)
+@_run_options("runs/certify")
+def certify(**options: Any) -> None:
+    """Certify a network: the largest radius at which no perturbation changes its answer, image by image.
+
+    Writes certify.csv and config.json.
+
+    \b
+    Examples:
+      dsrna certify --norm linf --arch runs/search/genotype.json
+      dsrna certify --norm l2 --arch runs/search/genotype.json \\
+          --weights runs/train/model.safetensors --epsilon 0.1,0.3
+    """
+    from robust_nas.certification import run_certify
+
+    result = run_certify(**options)
+    _print_summary(result.summary)
+    _print_paths(result.paths)
+
+
+@dsrna.command()
+@arch_option
+@option("--weights", type=FILE, required=True, help="The weights that were certified.")
+@option("--certificates", type=FILE, required=True, help="The certify.csv to try to break.")
+@data_options
+@_run_options("runs/audit")
+def audit(**options: Any) -> int:
+    """Try to break certificates: samples, gradient attacks and a float64 re-check inside each certified ball.
+
+    Exit code 1 when a certificate breaks. Norm and domain are those of the certificates.
+
+    \b
+    Example:
+      dsrna audit --arch runs/search/genotype.json --weights runs/train/model.safetensors \\
+          --certificates runs/certify/certify.csv
+    """
+    from robust_nas.certification import run_audit
+
+    result = run_audit(**options)
+    _print_summary(result.summary)
+    _print_paths(result.paths)
+    return 1 if result.broken else 0
+
+
+@dsrna.command()
+@click.argument("file", type=FILE)
+@option("--out", type=FOLDER, default=Path("runs/show"), help="Folder for the pictures.")
+def show(file: Path, out: Path) -> None:
+    """Print the operations of a genotype FILE, and draw its cells.
+
+    \b
+    Example:
+      dsrna show runs/search/genotype.json
+    """
+    from robust_nas.genotype import Genotype
+    from robust_nas.spaces.draw import draw
+
+    genotype = Genotype.load(file)
+    for cell, edges in (("normal", genotype.normal), ("reduce", genotype.reduce)):
+        for position, (operation, source) in enumerate(edges):
+            click.echo(f"{cell}  node {2 + position // 2} <- {source}  {operation}")
+    _print_paths(draw(genotype, out))
+
+
+def _print_summary(summary: Sequence[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in summary), default=0)
+    for name, value in summary:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def _print_paths(paths: Iterable[Path]) -> None:
+    for path in paths:
+        click.echo(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

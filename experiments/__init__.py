@@ -1,0 +1,1 @@
+"""The demo, and the studies behind the figures we report."""

@@ -1,0 +1,1 @@
+"""Architecture search that maximises a certified robustness bound."""

@@ -1,0 +1,216 @@
+"""Data sets as tensors: digits (ships with scikit-learn), MNIST, CIFAR-10.
+
+Images are float32 in [0, 1], `n c h w`, without normalisation or padding: both belong inside the network,
+so that a radius is in pixels. CIFAR-10 takes 0.7 GB of memory this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from verify.errors import InputError
+
+DEFAULT_ROOT = Path("data")
+DIGITS_TEST_PER_CLASS = 50
+CROP_PADDING = 4
+
+
+class Examples(NamedTuple):
+    """Images in [0, 1] and their classes."""
+
+    images: Float[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
+
+    def take(self, index: Int[Tensor, " m"]) -> Examples:
+        """The examples at these places."""
+        return Examples(self.images[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set and what a network must know of it.
+
+    Attributes:
+        name: as `load` knows it.
+        train, test: its two parts.
+        classes: number of classes.
+        mean, std: one a channel, of the training pixels in [0, 1].
+        pad: zero pixels that a network adds on every side, so that it can halve the resolution evenly.
+        augment: whether training crops and flips the images.
+    """
+
+    name: str
+    train: Examples
+    test: Examples
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pad: int = 0
+    augment: bool = False
+
+
+def load(name: str, root: str | Path | None = None, download: bool = False) -> Data:
+    """Load a data set by name.
+
+    Args:
+        name: digits, mnist or cifar10.
+        root: folder with the files, laid out as torchvision does; `data` by default. digits needs none.
+        download: fetch files that are not there.
+
+    Raises:
+        InputError: the name is unknown, or the files are not there or cannot be read.
+    """
+    if name not in LOADERS:
+        raise InputError(f"unknown data set {name!r}; known: {', '.join(LOADERS)}")
+    return LOADERS[name](DEFAULT_ROOT if root is None else Path(root), download)
+
+
+def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Two random parts of the examples, the first with `fraction` of them (rounded down)."""
+    order = torch.randperm(len(examples.labels), generator=torch.Generator().manual_seed(seed))
+    size = int(fraction * len(order))
+    return examples.take(order[:size]), examples.take(order[size:])
+
+
+def search_split(data: Data, seed: int) -> tuple[Examples, Examples]:
+    """The two halves of the training images: for the weights and for the architecture parameters (DARTS)."""
+    return split(data.train, 0.5, seed)
+
+
+def batches(
+    examples: Examples,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    *,
+    augment: bool = False,
+) -> Iterator[Examples]:
+    """One shuffled pass over the examples.
+
+    Args:
+        examples: on the CPU. batch_size: images a batch; the last has what is left, and is skipped if that
+            is a single image, of which batch norm cannot take the variance.
+        generator: of the CPU; the order and the augmentation depend on its state alone, so that a run which
+            saves that state can be resumed.
+        device: where the batches go.
+        augment: crop and flip at random, see `crop_and_flip`.
+    """
+    order = torch.randperm(len(examples.labels), generator=generator)
+    for index in order.split(batch_size):
+        if len(index) == 1:
+            continue
+        images, labels = examples.take(index)
+        if augment:
+            images = crop_and_flip(images, generator)
+        yield Examples(images.to(device), labels.to(device))
+
+
+def crop_and_flip(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    """Each image moved by up to 4 pixels either way, zeros coming in, and mirrored with probability 1/2."""
+    count, channels, height, width = images.shape
+    padded = F.pad(images, [CROP_PADDING] * 4)
+    top, left = torch.randint(2 * CROP_PADDING + 1, (2, count, 1), generator=generator)
+    flip = torch.rand(count, 1, generator=generator) < 0.5
+    columns = torch.arange(width)
+    rows = top + torch.arange(height)
+    columns = left + torch.where(flip, columns.flip(0), columns)
+    return padded[
+        torch.arange(count)[:, None, None, None],
+        torch.arange(channels)[:, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]
+
+
+def _digits(root: Path, download: bool) -> Data:
+    """1797 digits of 8 x 8 pixels; 50 of each class, evenly spaced in the file's order, are the test images.
+
+    The other 1297 train. The file's order goes by writer, so both parts see all writers.
+    """
+    from sklearn.datasets import load_digits  # here, because it takes a second to import
+
+    bunch = load_digits()
+    examples = Examples(
+        torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16, torch.tensor(bunch.target)
+    )
+    test = torch.zeros(len(examples.labels), dtype=torch.bool)
+    for digit in range(10):
+        places = (examples.labels == digit).nonzero().squeeze(1)
+        test[places[torch.linspace(0, len(places) - 1, DIGITS_TEST_PER_CLASS).long()]] = True
+    return Data(
+        name="digits",
+        train=examples.take((~test).nonzero().squeeze(1)),
+        test=examples.take(test.nonzero().squeeze(1)),
+        classes=10,
+        mean=(0.3048,),
+        std=(0.3758,),
+    )
+
+
+def _mnist(root: Path, download: bool) -> Data:
+    train, test = _torchvision("mnist", "MNIST", root, download)
+    return Data("mnist", train, test, classes=10, mean=(0.1307,), std=(0.3081,), pad=2)
+
+
+def _cifar10(root: Path, download: bool) -> Data:
+    train, test = _torchvision("cifar10", "CIFAR10", root, download)
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    return Data("cifar10", train, test, classes=10, mean=mean, std=std, augment=True)
+
+
+LOADERS: dict[str, Callable[[Path, bool], Data]] = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}
+
+
+def _torchvision(name: str, class_name: str, root: Path, download: bool) -> tuple[Examples, Examples]:
+    """Training and test images of a torchvision data set whose `data` are bytes, `n h w` or `n h w c`."""
+    reader = getattr(_torchvision_datasets(), class_name)
+    parts = []
+    for train in (True, False):
+        try:
+            part = reader(root, train=train, download=download)
+        except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
+            reason = str(error).partition("\n")[0].partition(". ")[0]
+            raise InputError(
+                f"{name}: no complete data in {root.resolve()} ({reason}); "
+                "give their folder with --data DIR, or fetch them with --download"
+            ) from error
+        pixels = torch.as_tensor(part.data)
+        pixels = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
+        parts.append(Examples(pixels.float().contiguous() / 255, torch.as_tensor(part.targets)))
+    return parts[0], parts[1]
+
+
+def _torchvision_datasets() -> ModuleType:
+    """torchvision's data sets, even where its compiled operators cannot be loaded.
+
+    Beside a CPU torch the wheel built for CUDA fails at import with "operator torchvision::nms does not
+    exist", because it describes operators that were never declared. The data sets need none of them, so
+    declaring the two is enough; where the operators load, nothing is touched.
+    """
+    try:
+        from torchvision import datasets
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        _declare_operators()
+        from torchvision import datasets
+    return datasets
+
+
+@cache
+def _declare_operators() -> torch.library.Library:
+    """Declare the operators; they last as long as the library object, which the cache holds."""
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library

@@ -1,0 +1,23 @@
+"""Whole files or none."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to; it becomes `path` if the block ends well.
+
+    The temporary name keeps the suffix, because some writers choose their format by it. Missing parent
+    folders are made. When the block raises, Ctrl-C included, `path` stays as it was and nothing is left over.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)

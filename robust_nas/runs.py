@@ -1,0 +1,212 @@
+"""Run folders, seeds, devices and progress: what every command needs around its work."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from robust_nas.files import atomic_path
+from verify.errors import InputError
+
+_PACKAGES = ("torch", "numpy", "auto-LiRPA", "dsrna")
+_SECONDS_BETWEEN_LINES = 1.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with one run's configuration, its CSV of a row a step, and its results.
+
+    An earlier run's files of the same name are overwritten. A stop leaves none half-written.
+    """
+
+    folder: Path
+
+    @classmethod
+    def start(cls, out: str | Path, command: str, options: Mapping[str, object], device: torch.device) -> Run:
+        """Make the folder and write `config.json`: the command, its options, the machine and the versions.
+
+        Raises:
+            InputError: `out`, or a folder above it, is a file.
+        """
+        run = cls(Path(out))
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(f"{out}: a file is in the way; a folder is needed for the results") from None
+        config = {
+            "command": command,
+            "options": dict(options),
+            "device": device_name(device),
+            "versions": versions(),
+        }
+        run.write_json("config.json", config)
+        return run
+
+    def csv(self, name: str) -> CsvLog:
+        """An empty CSV file to append rows to, in place of any that was there."""
+        path = self.folder / name
+        path.write_text("", encoding="utf-8")
+        return CsvLog(path)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file."""
+        path = self.folder / name
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return path
+
+    def write_json(self, name: str, value: object) -> Path:
+        """Write a JSON file; paths and devices become strings.
+
+        Raises:
+            TypeError: `value` holds something else that JSON cannot.
+            ValueError: `value` holds NaN or an infinity.
+        """
+        return self.write_text(name, json.dumps(value, indent=2, allow_nan=False, default=_as_string) + "\n")
+
+    def save_tensors(
+        self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    ) -> Path:
+        """Write a safetensors file; tensors are copied, because the format refuses shared memory."""
+        path = self.folder / name
+        contiguous = torch.contiguous_format
+        copies = {
+            key: tensor.detach().cpu().clone(memory_format=contiguous) for key, tensor in tensors.items()
+        }
+        with atomic_path(path) as temporary:
+            save_file(copies, temporary, dict(metadata or {}))
+        return path
+
+
+class CsvLog:
+    """A CSV file that grows by whole rows; the first row's keys are the header."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._columns: tuple[str, ...] = ()
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Add a row, and have it on disk when this returns.
+
+        Raises:
+            ValueError: the keys differ from those of the first row.
+        """
+        lines = [] if self._columns else [tuple(row)]
+        self._columns = self._columns or tuple(row)
+        if set(row) != set(self._columns):
+            raise ValueError(f"{self.path.name} has the columns {self._columns}, not {tuple(row)}")
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([*lines, [row[column] for column in self._columns]])
+        with self.path.open("ab", buffering=0) as file:  # one write a row: a stop never splits one
+            file.write(text.getvalue().encode())
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (every device), and hold cuDNN to deterministic algorithms."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`; `auto` takes CUDA where there is one.
+
+    Raises:
+        InputError: another name, or CUDA asked for and absent.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device {name!r}; known: auto, cpu, cuda")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("torch finds no CUDA device here; take --device cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What `device` is, in words: the GPU's name, or the processor's family and its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that results depend on; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show `total` steps on stderr: a bar on a terminal, elsewhere at most one plain line a second.
+
+    Example:
+        with progress("search", epochs) as step:
+            for epoch in range(epochs):
+                ...
+                step(f"loss {loss:.3f}")
+    """
+    if sys.stderr.isatty():
+        with _bar(title, total) as step:
+            yield step
+    else:
+        yield _plain_lines(title, total)
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, note="")
+        yield lambda note: bar.update(task, advance=1, note=note)
+
+
+def _plain_lines(title: str, total: int) -> Callable[[str], None]:
+    done, printed_at = 0, -float("inf")
+
+    def step(note: str) -> None:
+        nonlocal done, printed_at
+        done += 1
+        now = time.monotonic()
+        if done == total or now - printed_at >= _SECONDS_BETWEEN_LINES:
+            print(f"{title} {done}/{total}  {note}".rstrip(), file=sys.stderr, flush=True)
+            printed_at = now
+
+    return step
+
+
+def _as_string(value: object) -> str:
+    if isinstance(value, os.PathLike | torch.device):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

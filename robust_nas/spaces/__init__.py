@@ -1,0 +1,1 @@
+"""Search spaces: operations, cells, supernets and the networks they become."""

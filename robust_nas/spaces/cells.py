@@ -1,0 +1,156 @@
+"""Cells: of mixed operations, for the supernet, and of chosen ones, for the final network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robust_nas.genotype import Genotype
+from robust_nas.spaces.operations import OPERATIONS, PRIMITIVES, FactorizedReduce, ReLUConvBN, Zero
+
+
+@dataclass(frozen=True)
+class CellShape:
+    """What a cell's place in the stack asks of it.
+
+    Attributes:
+        before: channels of the cell before last (input 0).
+        last: channels of the last cell (input 1).
+        channels: channels of every node.
+        reduction: whether this cell halves the resolution.
+        after_reduction: whether the last cell did, so that input 0 is twice as large as input 1.
+    """
+
+    before: int
+    last: int
+    channels: int
+    reduction: bool
+    after_reduction: bool
+
+    def stride(self, source: int) -> int:
+        """The stride of an operation that reads input `source`: a reduction halves inputs 0 and 1 only."""
+        return 2 if self.reduction and source < 2 else 1
+
+
+class CellInputs(nn.Module):
+    """Brings a cell's two inputs to the cell's channels and to one resolution."""
+
+    def __init__(self, shape: CellShape, *, affine: bool) -> None:
+        super().__init__()
+        align = FactorizedReduce if shape.after_reduction else ReLUConvBN
+        self.before = align(shape.before, shape.channels, affine=affine)
+        self.last = ReLUConvBN(shape.last, shape.channels, affine=affine)
+
+    def forward(
+        self, before: Float[Tensor, "b c0 h0 w0"], last: Float[Tensor, "b c1 h w"]
+    ) -> list[Float[Tensor, "b c h w"]]:
+        return [self.before(before), self.last(last)]
+
+
+class MixedOperation(nn.Module):
+    """The weighted sum of all operations of the space, DARTS eq. 2.
+
+    Batch norms have no scale or shift of their own, which could stand in for the weights, and each pool gets
+    one so that all terms have the same magnitude.
+    """
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.operations = nn.ModuleList(_search_operation(name, channels, stride) for name in PRIMITIVES)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], weights: Float[Tensor, " ops"]
+    ) -> Float[Tensor, "b c h2 w2"]:
+        # `none` adds nothing to the sum; it matters through its share of the softmax.
+        terms = [weights[i] * op(x) for i, op in enumerate(self.operations) if not isinstance(op, Zero)]
+        return total(terms)
+
+
+class SearchCell(nn.Module):
+    """A cell whose every edge is a mixed operation."""
+
+    def __init__(self, shape: CellShape, nodes: int) -> None:
+        super().__init__()
+        self.reduction = shape.reduction
+        self.out_channels = nodes * shape.channels
+        self.inputs = CellInputs(shape, affine=False)
+        self.edges = nn.ModuleList(
+            MixedOperation(shape.channels, shape.stride(source))
+            for node in range(2, 2 + nodes)
+            for source in range(node)
+        )
+
+    def forward(
+        self,
+        before: Float[Tensor, "b c0 h0 w0"],
+        last: Float[Tensor, "b c1 h1 w1"],
+        weights: Float[Tensor, "edges ops"],
+    ) -> Float[Tensor, "b c h w"]:
+        """`weights`: softmaxed alpha, one row an edge, edges by node and then by input."""
+        states = self.inputs(before, last)
+        first = 0
+        while first < len(self.edges):
+            terms = [self.edges[first + i](state, weights[first + i]) for i, state in enumerate(states)]
+            states.append(total(terms))
+            first += len(terms)
+        return torch.cat(states[2:], dim=1)
+
+
+class Cell(nn.Module):
+    """A cell of a final network: the operations a genotype chose, with drop-path on all but identities.
+
+    Attributes:
+        drop_path: probability that an operation is dropped for an image, in training mode only; training
+            raises it.
+    """
+
+    def __init__(self, genotype: Genotype, shape: CellShape) -> None:
+        super().__init__()
+        edges = genotype.reduce if shape.reduction else genotype.normal
+        self.concat = genotype.reduce_concat if shape.reduction else genotype.normal_concat
+        self.out_channels = len(self.concat) * shape.channels
+        self.drop_path = 0.0
+        self.inputs = CellInputs(shape, affine=True)
+        self.sources = [source for _, source in edges]
+        self.operations = nn.ModuleList(
+            OPERATIONS[name](shape.channels, shape.stride(source), True) for name, source in edges
+        )
+
+    def forward(
+        self, before: Float[Tensor, "b c0 h0 w0"], last: Float[Tensor, "b c1 h1 w1"]
+    ) -> Float[Tensor, "b c h w"]:
+        states = self.inputs(before, last)
+        for first in range(0, len(self.sources), 2):
+            states.append(self._edge(first, states) + self._edge(first + 1, states))
+        return torch.cat([states[node] for node in self.concat], dim=1)
+
+    def _edge(self, edge: int, states: Sequence[Tensor]) -> Tensor:
+        operation = self.operations[edge]
+        out: Tensor = operation(states[self.sources[edge]])
+        if self.training and self.drop_path > 0 and not isinstance(operation, nn.Identity):
+            out = drop_path(out, self.drop_path)
+        return out
+
+
+def drop_path(x: Float[Tensor, "b c h w"], probability: float) -> Float[Tensor, "b c h w"]:
+    """Zero each image of `x` with this probability and scale up the rest, so that the expectation stays."""
+    keep = torch.rand(len(x), 1, 1, 1, dtype=x.dtype, device=x.device) >= probability
+    return x * keep / (1 - probability)
+
+
+def total(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of tensors of one shape; unlike `sum` it adds no 0, which a traced graph would carry along."""
+    return reduce(add, terms)
+
+
+def _search_operation(name: str, channels: int, stride: int) -> nn.Module:
+    operation = OPERATIONS[name](channels, stride, False)
+    if isinstance(operation, (nn.MaxPool2d, nn.AvgPool2d)):
+        return nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
+    return operation

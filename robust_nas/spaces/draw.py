@@ -1,0 +1,188 @@
+"""Pictures of a genotype's cells.
+
+Inputs, nodes and output stand on one line, from left to right. Every operation runs along a lane of its own above
+or below the line, which carries its name, so that names never overlap; a bus under all lanes collects the nodes
+that make the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch
+from matplotlib.path import Path as Curve
+
+from robust_nas.files import atomic_path
+from robust_nas.genotype import Edge, Genotype
+
+FAMILIES = {"conv": "#1f5fa8", "pool": "#b3541e", "skip": "#3f7d3a", "none": "#8a8a8a"}
+GREY = "#8a8a8a"
+INK = "#222222"
+
+# All lengths are in inches; y = 0 is the line of the nodes.
+COLUMN = 1.75
+LANE = 0.42
+FIRST_LANE = 0.62
+MARGIN = 0.75
+BOX = (0.86, 0.5)
+PORT = 0.13
+CORNER = 0.12
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Where an operation runs: from state `source` to `target`, `level` lanes (1, 2, ...) above or below."""
+
+    operation: str
+    source: int
+    target: int
+    side: int
+    level: int
+
+    @property
+    def height(self) -> float:
+        """The lane's y."""
+        return self.side * (FIRST_LANE + LANE * (self.level - 1))
+
+
+def draw(genotype: Genotype, out: Path) -> list[Path]:
+    """Draw both cells as normal.png, normal.svg, reduce.png and reduce.svg in the folder `out`; their paths."""
+    paths = []
+    cells = (
+        ("normal", "Normal cell", genotype.normal, genotype.normal_concat),
+        ("reduce", "Reduction cell (inputs 0 and 1 at stride 2)", genotype.reduce, genotype.reduce_concat),
+    )
+    for name, title, edges, concat in cells:
+        figure = draw_cell(edges, concat, title)
+        for suffix in ("png", "svg"):
+            path = out / f"{name}.{suffix}"
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, dpi=160, metadata={"Date": None} if suffix == "svg" else None)
+            paths.append(path)
+    return paths
+
+
+def draw_cell(edges: Sequence[Edge], concat: Sequence[int], title: str) -> Figure:
+    """One cell: `edges` are two (operation, input) pairs a node, `concat` the nodes that make the output."""
+    output = 2 + len(edges) // 2
+    lanes = assign_lanes(edges)
+    top = max(lane.height for lane in lanes)
+    bus = min(lane.height for lane in lanes) - LANE
+    left, right = -MARGIN, COLUMN * output + MARGIN
+    bottom, ceiling = bus - 0.3, top + 0.65
+    figure = Figure(figsize=(right - left, ceiling - bottom))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(left, right), ylim=(bottom, ceiling))
+    axes.set_axis_off()
+    axes.text(left + 0.3, ceiling - 0.3, title, fontsize=12, fontweight="bold", color=INK, va="center")
+    _draw_bus(axes, concat, output, bus)
+    for lane in sorted(lanes, key=lambda lane: -lane.level):
+        _draw_lane(axes, lane, lanes)
+    for state in range(output + 1):
+        _draw_state(axes, state, output)
+    return figure
+
+
+def assign_lanes(edges: Sequence[Edge]) -> list[Lane]:
+    """A lane for every edge, short edges nearest to the line; edges that share a lane do not overlap."""
+    spans = [(source, 2 + i // 2, operation) for i, (operation, source) in enumerate(edges)]
+    lanes: list[Lane] = []
+    for source, target, operation in sorted(spans, key=lambda span: span[1] - span[0]):
+        taken = {(lane.side, lane.level) for lane in lanes if lane.source < target and source < lane.target}
+        free = ((side, level) for level in range(1, len(edges) + 1) for side in (1, -1))
+        side, level = next(place for place in free if place not in taken)
+        lanes.append(Lane(operation, source, target, side, level))
+    return lanes
+
+
+def _draw_lane(axes: Axes, lane: Lane, lanes: Sequence[Lane]) -> None:
+    # Outer lanes leave further left and arrive further right than inner ones, so that they do not cross.
+    leaving = _rank(lane, [other for other in lanes if other.source == lane.source])
+    arriving = _rank(lane, [other for other in lanes if other.target == lane.target])
+    start = COLUMN * lane.source + BOX[0] / 2 - PORT * (0.6 + leaving)
+    end = COLUMN * lane.target - BOX[0] / 2 + PORT * (0.9 + arriving)
+    edge = lane.side * BOX[1] / 2
+    colour = next(colour for family, colour in FAMILIES.items() if family in lane.operation)
+    points = [(start, edge), (start, lane.height), (end, lane.height), (end, edge)]
+    _draw_line(axes, points, colour, width=1.6)
+    axes.text(
+        (start + end) / 2,
+        lane.height,
+        lane.operation,
+        fontsize=8,
+        color=colour,
+        ha="center",
+        va="center",
+        zorder=4,
+        bbox={"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour, "linewidth": 0.8},
+    )
+
+
+def _rank(lane: Lane, others: Sequence[Lane]) -> int:
+    """How many of the others run between this lane and the line."""
+    return sum(other.side == lane.side and other.level < lane.level for other in others)
+
+
+def _draw_bus(axes: Axes, concat: Sequence[int], output: int, height: float) -> None:
+    end = COLUMN * output
+    for node in concat:
+        points = [(COLUMN * node, 0), (COLUMN * node, height), (end, height), (end, -BOX[1] / 2)]
+        _draw_line(axes, points, GREY, width=1.2)
+
+
+def _draw_line(axes: Axes, points: Sequence[tuple[float, float]], colour: str, width: float) -> None:
+    """Three straight pieces (up, across, down or their mirror image) with round corners and an arrow head."""
+    (x0, y0), (_, y), (x1, y1) = points[0], points[1], points[3]
+    turn = CORNER if y > y0 else -CORNER
+    curve = Curve(
+        [
+            (x0, y0),
+            (x0, y - turn),
+            (x0, y),
+            (x0 + CORNER, y),
+            (x1 - CORNER, y),
+            (x1, y),
+            (x1, y - turn),
+            (x1, y1),
+        ],
+        [
+            Curve.MOVETO,
+            Curve.LINETO,
+            Curve.CURVE3,
+            Curve.CURVE3,
+            Curve.LINETO,
+            Curve.CURVE3,
+            Curve.CURVE3,
+            Curve.LINETO,
+        ],
+    )
+    # A white casing lets a line pass over another without seeming to join it.
+    axes.add_patch(PathPatch(curve, fill=False, edgecolor="white", linewidth=width + 3, zorder=1.9))
+    axes.add_patch(
+        FancyArrowPatch(
+            path=curve, arrowstyle="-|>", mutation_scale=9, color=colour, linewidth=width, zorder=2
+        )
+    )
+
+
+def _draw_state(axes: Axes, state: int, output: int) -> None:
+    labels = {0: "0\ncell k−2", 1: "1\ncell k−1", output: "output"}
+    x, (width, height) = COLUMN * state, BOX
+    axes.add_patch(
+        FancyBboxPatch(
+            (x - width / 2 + 0.06, -height / 2 + 0.06),
+            width - 0.12,
+            height - 0.12,
+            boxstyle="round,pad=0.06",
+            facecolor="#eef1f5" if state in labels else "#fff7df",
+            edgecolor=INK,
+            linewidth=1,
+            zorder=3,
+        )
+    )
+    label = labels.get(state, str(state))
+    axes.text(x, 0, label, fontsize=9, color=INK, ha="center", va="center", linespacing=1.3, zorder=4)

@@ -1,0 +1,81 @@
+"""The final network: a stack of the cells that a genotype describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from robust_nas.genotype import Genotype
+from robust_nas.spaces.backbone import Backbone
+from robust_nas.spaces.cells import Cell
+
+
+class Network(Backbone):
+    """A discrete network of the DARTS space, without auxiliary head.
+
+    Args:
+        genotype: the cells.
+        in_channels: channels of the images.
+        classes: number of classes.
+        channels: channels of a node in the first cells.
+        cells: number of cells; reductions at a third and two thirds.
+        mean, std: of the data set, one a channel, in pixels of [0, 1].
+        pad: zero pixels added on every side, inside the network.
+        stem_stride: 2 halves the resolution before the first cell.
+        drop_path: probability of drop-path in training mode; `set_drop_path` changes it.
+
+    Attributes:
+        genotype: the cells.
+        settings: the other arguments, as JSON can hold them: `Network(genotype, **settings)` builds the same
+            network with fresh weights. Drop-path, which belongs to training, is not among them.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        in_channels: int,
+        classes: int,
+        *,
+        channels: int,
+        cells: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        pad: int = 0,
+        stem_stride: int = 1,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__(
+            lambda shape: Cell(genotype, shape),
+            in_channels,
+            classes,
+            channels=channels,
+            cells=cells,
+            mean=mean,
+            std=std,
+            pad=pad,
+            stem_stride=stem_stride,
+        )
+        self.genotype = genotype
+        self.settings: dict[str, Any] = {
+            "in_channels": in_channels,
+            "classes": classes,
+            "channels": channels,
+            "cells": cells,
+            "mean": list(mean),
+            "std": list(std),
+            "pad": pad,
+            "stem_stride": stem_stride,
+        }
+        self.set_drop_path(drop_path)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
+        return self.run(x, lambda cell, before, last: cell(before, last))
+
+    def set_drop_path(self, probability: float) -> None:
+        """Drop operations of every cell with this probability from now on, in training mode."""
+        for module in self.modules():
+            if isinstance(module, Cell):
+                module.drop_path = probability

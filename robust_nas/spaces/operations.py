@@ -1,0 +1,111 @@
+"""The operations an edge of a cell can hold, by name.
+
+The set and every detail (kernel, order of ReLU, convolution and batch norm, the pools' padding) are those
+of DARTS (Liu, Simonyan and Yang, ICLR 2019). Every operation maps `b c h w` to `b c h' w'`, where h' =
+ceil(h / stride). ReLUs are not in place: several operations of a cell read the same state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, cat, nn
+
+Factory = Callable[[int, int, bool], nn.Module]
+"""(channels, stride, affine) -> operation; `affine` gives its batch norms a scale and a shift."""
+
+
+class ReLUConvBN(nn.Sequential):
+    """ReLU, 1x1 convolution, batch norm: brings a cell's input to the cell's channels."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels, affine=affine),
+        )
+
+
+class DilConv(nn.Sequential):
+    """ReLU, depthwise (dilated) convolution, pointwise convolution, batch norm."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, *, dilation: int, affine: bool) -> None:
+        padding = dilation * (kernel - 1) // 2
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
+        )
+
+
+class SepConv(nn.Sequential):
+    """A depthwise separable convolution applied twice; the first has the stride."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, *, affine: bool) -> None:
+        super().__init__(
+            DilConv(channels, kernel, stride, dilation=1, affine=affine),
+            DilConv(channels, kernel, 1, dilation=1, affine=affine),
+        )
+
+
+class FactorizedReduce(nn.Module):
+    """Halve the resolution: two 1x1 convolutions of stride 2, the second on the image moved by one pixel."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+        super().__init__()
+        moved = out_channels // 2
+        self.relu = nn.ReLU()
+        self.even = nn.Conv2d(in_channels, out_channels - moved, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(in_channels, moved, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, affine=affine)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        x = self.relu(x)
+        height, width = x.shape[2:]
+        moved = x
+        if height % 2 or width % 2:  # an odd side would come out one shorter than that of the other half
+            moved = F.pad(x, (0, width % 2, 0, height % 2))
+        out: Tensor = self.norm(cat([self.even(x), self.odd(moved[:, :, 1:, 1:])], dim=1))
+        return out
+
+
+class Zero(nn.Module):
+    """No connection: zeros of the shape that the other operations give."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        return 0.0 * x[:, :, :: self.stride, :: self.stride]
+
+
+def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
+
+
+OPERATIONS: dict[str, Factory] = {
+    "none": lambda c, stride, affine: Zero(stride),
+    "max_pool_3x3": lambda c, stride, affine: nn.MaxPool2d(3, stride, padding=1),
+    "avg_pool_3x3": lambda c, stride, affine: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
+    "skip_connect": _skip,
+    "sep_conv_3x3": lambda c, stride, affine: SepConv(c, 3, stride, affine=affine),
+    "sep_conv_5x5": lambda c, stride, affine: SepConv(c, 5, stride, affine=affine),
+    "dil_conv_3x3": lambda c, stride, affine: DilConv(c, 3, stride, dilation=2, affine=affine),
+    "dil_conv_5x5": lambda c, stride, affine: DilConv(c, 5, stride, dilation=2, affine=affine),
+}
+
+PRIMITIVES = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""What a mixed operation of the DARTS space chooses from; the order is that of the columns of alpha."""

@@ -1,0 +1,208 @@
+"""What a person meets: help, exit codes, one line for each mistake."""
+
+import errno
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import cli
+import robust_nas.certification
+import robust_nas.search
+import robust_nas.spaces.draw
+import robust_nas.training
+from verify.errors import InputError
+
+RUNNERS = {
+    "search": (robust_nas.search, "run_search"),
+    "train": (robust_nas.training, "run_training"),
+    "certify": (robust_nas.certification, "run_certify"),
+    "audit": (robust_nas.certification, "run_audit"),
+}
+
+
+@pytest.fixture
+def genotype(tmp_path):
+    path = tmp_path / "genotype.json"
+    edges = [["skip_connect", 0], ["sep_conv_3x3", 1]]
+    cells = {"normal": edges, "normal_concat": [2], "reduce": edges, "reduce_concat": [2]}
+    path.write_text(
+        json.dumps({"format": "dsrna-genotype", "version": 1, "space": "darts", "nodes": 1, **cells})
+    )
+    return path
+
+
+@pytest.fixture
+def audit_line(genotype):
+    """A valid audit command line; any file will do for what the replaced `run_audit` does not read."""
+    return ["audit", "--arch", genotype, "--weights", genotype, "--certificates", genotype]
+
+
+def run(arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def replace(monkeypatch, command, function):
+    module, name = RUNNERS[command]
+    monkeypatch.setattr(module, name, function)
+
+
+def fail_with(error):
+    def runner(**options):
+        raise error
+
+    return runner
+
+
+def assert_one_line(capsys, *words):
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("dsrna: error: ") and err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def test_help_does_not_wait_for_heavy_imports():
+    code = """
+import sys, cli
+assert cli.main(["--help"]) == cli.main(["search", "--help"]) == 0
+heavy = {"torch", "numpy", "pandas", "rich", "matplotlib"} & set(sys.modules)
+sys.exit(f"imported: {heavy}" if heavy else 0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(cli.__file__).parent)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands(arguments, capsys):
+    assert run(arguments) == 0
+    assert set(cli.dsrna.commands) <= set(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", cli.dsrna.commands)
+def test_each_command_has_help_with_an_example(command, capsys):
+    assert run([command, "--help"]) == 0
+    assert f"  dsrna {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", RUNNERS)
+def test_options_are_the_arguments_of_the_function_behind(command):
+    module, name = RUNNERS[command]
+    options = {parameter.name for parameter in cli.dsrna.commands[command].params}
+    assert options == set(inspect.signature(getattr(module, name)).parameters)
+
+
+def test_search_passes_its_options_and_prints_the_result(monkeypatch, capsys, tmp_path):
+    seen = {}
+
+    def runner(**options):
+        seen.update(options)
+        return SimpleNamespace(summary=[("loss", "0.5"), ("epsilon", "0.03")], genotype_path=tmp_path)
+
+    replace(monkeypatch, "search", runner)
+    assert run(["search", "--gamma", "0", "--norm", "l2", "--out", tmp_path]) == 0
+    assert (seen["metric"], seen["norm"], seen["gamma"], seen["seed"]) == ("cb", "l2", 0.0, 0)
+    assert seen["out"] == tmp_path
+    assert capsys.readouterr().out == f"loss     0.5\nepsilon  0.03\n{tmp_path}\n"
+
+
+def test_gamma_is_left_to_the_preset(monkeypatch):
+    def runner(**options):
+        assert options["gamma"] is None
+        return SimpleNamespace(summary=[], genotype_path="")
+
+    replace(monkeypatch, "search", runner)
+    assert run(["search"]) == 0
+
+
+def test_certify_takes_a_list_of_radii_and_no_weights(monkeypatch, genotype):
+    def runner(**options):
+        assert options["epsilons"] == (0.1, 0.3)
+        assert options["weights"] is None
+        return SimpleNamespace(summary=[], paths=[])
+
+    replace(monkeypatch, "certify", runner)
+    assert run(["certify", "--arch", genotype, "--epsilon", "0.1, 0.3"]) == 0
+
+
+@pytest.mark.parametrize(("broken", "code"), [(0, 0), (2, 1)])
+def test_a_broken_certificate_is_exit_code_1(monkeypatch, audit_line, broken, code):
+    replace(monkeypatch, "audit", lambda **options: SimpleNamespace(summary=[], paths=[], broken=broken))
+    assert run(audit_line) == code
+
+
+def test_show_prints_operations_and_pictures(monkeypatch, genotype, tmp_path, capsys):
+    monkeypatch.setattr(robust_nas.spaces.draw, "draw", lambda genotype, out: [out / "normal.png"])
+    assert run(["show", genotype, "--out", tmp_path]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "normal  node 2 <- 1  sep_conv_3x3"
+    assert lines[-1] == str(tmp_path / "normal.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["sarch"], "sarch"),
+        (["search", "--metrc", "cb"], "--metrc"),
+        (["search", "--dataset", "imagenet"], "imagenet"),
+        (["search", "--gamma", "-0.1"], "--gamma"),
+        (["search", "--gamma", "nan"], "--gamma"),
+        (["search", "--seed", "-1"], "--seed"),
+        (["search", "--out", __file__], "--out"),
+        (["show"], "FILE"),
+        (["show", "nowhere.json"], "nowhere.json"),
+        (["train"], "--arch"),
+        (["certify", "--arch", "nowhere.json"], "nowhere.json"),
+        (["certify", "--arch", __file__, "--epsilon", "0.1,-2"], "-2"),
+        (["certify", "--arch", __file__, "--epsilon", "0.1,,0.2"], "--epsilon"),
+        (["certify", "--arch", __file__, "--epsilon", "inf"], "inf"),
+        (["certify", "--arch", __file__, "--images", "0"], "--images"),
+        (["certify", "--arch", __file__, "--weights", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(arguments, word, capsys):
+    assert run(arguments) == 2
+    assert_one_line(capsys, word)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("nodes: 4", "not JSON"), ('{"format": "other"}', "format"), ("[]", "object")]
+)
+def test_a_bad_genotype_is_one_line_and_exit_code_2(text, word, tmp_path, capsys):
+    path = tmp_path / "genotype.json"
+    path.write_text(text)
+    assert run(["show", path]) == 2
+    assert_one_line(capsys, str(path), word)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InputError("mnist:\nnot there"), ["mnist: not there"]),
+        (MemoryError(), ["out of memory", "--preset"]),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."), ["out of memory"]),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), ["out of memory"]),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs"), ["/runs: Permission denied"]),
+        (OSError("disk on fire"), ["disk on fire"]),
+    ],
+)
+def test_a_failure_that_is_no_bug_is_one_line(monkeypatch, capsys, error, words):
+    replace(monkeypatch, "search", fail_with(error))
+    assert run(["search"]) == 2
+    assert_one_line(capsys, *words)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    replace(monkeypatch, "search", fail_with(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        run(["search"])
+
+
+def test_ctrl_c_is_exit_code_130(monkeypatch, capsys):
+    replace(monkeypatch, "search", fail_with(KeyboardInterrupt()))
+    assert run(["search"]) == 130
+    assert capsys.readouterr().err.strip() == "dsrna: stopped"

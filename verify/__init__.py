@@ -1,0 +1,37 @@
+"""Certified bounds for torch networks: sound, differentiable in the parameters, on auto_LiRPA's graph.
+
+Example:
+    >>> import verify
+    >>> network = verify.BoundedNetwork(model.eval(), images[:1])
+    >>> result = verify.certified_radius(network, images, labels, norm="linf")
+    >>> verify.audit(network, images, labels, result.radius, norm="linf").broken
+    0
+"""
+
+from verify.attack import attack_radius
+from verify.audit import Audit, audit
+from verify.bounds import METHODS, BoundedNetwork, Bounds, margins
+from verify.errors import InputError
+from verify.operators import UnsupportedOperator
+from verify.radius import Certificates, certified_radius, verified
+from verify.regions import DOMAINS, NORMS, Ball, Box, Region
+
+__all__ = [
+    "DOMAINS",
+    "METHODS",
+    "NORMS",
+    "Audit",
+    "Ball",
+    "BoundedNetwork",
+    "Bounds",
+    "Box",
+    "Certificates",
+    "InputError",
+    "Region",
+    "UnsupportedOperator",
+    "attack_radius",
+    "audit",
+    "certified_radius",
+    "margins",
+    "verified",
+]

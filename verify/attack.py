@@ -1,0 +1,114 @@
+"""Gradient attacks with a region of its own for each image: what tries to break certificates.
+
+Projected gradient descent on the margin (Madry et al. 2018), from several starts. For published attacks at a
+fixed radius see robust_nas.attacks; these serve `audit` and give a radius its ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from verify.bounds import BoundedNetwork
+from verify.regions import Ball, Region, largest_epsilon
+
+Outputs = Callable[[Tensor], Tensor]
+
+
+def worst_margin(logits: Float[Tensor, "b k"], labels: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """f_y - max over k != y of f_k: positive where the label wins."""
+    own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
+    return own - others.amax(1)
+
+
+def pgd(
+    network: Outputs,
+    region: Region,
+    labels: Int[Tensor, " b"],
+    *,
+    steps: int,
+    start: Float[Tensor, "b *shape"],
+) -> Float[Tensor, "b *shape"]:
+    """The point of each image's region with the smallest margin that gradient descent from `start` meets.
+
+    Step sizes fall from half the region's width to a hundredth of it.
+    """
+    reach = ((region.upper - region.lower) / 2).flatten(1).amax(1)
+    x = best = region.project(start)
+    lowest = torch.full_like(reach, torch.inf)
+    for step in range(steps + 1):
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            margin = worst_margin(network(x), labels)
+            (gradient,) = torch.autograd.grad(margin.sum(), x)
+        better = margin.detach() < lowest
+        lowest = torch.where(better, margin.detach(), lowest)
+        best = torch.where(_wide(better, x), x.detach(), best)
+        if step < steps:
+            size = reach * 0.5 ** (1 + 5.6 * step / max(1, steps - 1))
+            x = region.project(x.detach() - _wide(size, x) * _direction(gradient, region))
+    return best
+
+
+def _direction(gradient: Float[Tensor, "b *shape"], region: Region) -> Float[Tensor, "b *shape"]:
+    """Steepest ascent of unit length in the region's norm; in l1 spread over the strongest 5 % of pixels."""
+    norm = region.norm if isinstance(region, Ball) else "linf"
+    flat = gradient.flatten(1)
+    if norm == "linf":
+        return gradient.sign()
+    if norm == "l2":
+        return (flat / flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)).view_as(gradient)
+    kept = max(1, flat.shape[1] // 20)
+    threshold = flat.abs().topk(kept, dim=1).values[:, -1:]
+    return (flat.sign() * (flat.abs() >= threshold) / kept).view_as(gradient)
+
+
+def _wide(values: Float[Tensor, " b"] | Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def attack_radius(
+    network: BoundedNetwork,
+    images: Float[Tensor, "b *shape"],
+    labels: Int[Tensor, " b"],
+    norm: str = "linf",
+    domain: str = "unit",
+    *,
+    steps: int = 30,
+    rounds: int = 10,
+    seed: int = 0,
+) -> Float[Tensor, " b"]:
+    """The size of the smallest successful perturbation found, in input units: no certificate can exceed it.
+
+    Bisection on the radius, PGD at each, from the image and from a random point; a success counts with the
+    norm it really has. 0 for images that are misclassified, infinity where nothing succeeded.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    margin = worst_margin(network(images).detach(), labels)
+    low = torch.zeros_like(margin)
+    found = torch.where(margin > 0, torch.full_like(margin, torch.inf), low)
+    trial = torch.full_like(margin, largest_epsilon(norm, images[0].shape) / 4)
+    for _ in range(rounds):
+        ball = Ball(images, trial, norm, domain)
+        for start in (images, ball.sample(generator)):
+            x = pgd(network, ball, labels, steps=steps, start=start)
+            success = worst_margin(network(x).detach(), labels) <= 0
+            size = _length(x - images, norm)
+            found = torch.where(success & (size < found), size, found)
+        low = torch.where(trial < found, torch.maximum(low, trial), low)
+        trial = _between(low, torch.where(torch.isinf(found), trial * 4, found))
+    return found
+
+
+def _between(low: Tensor, high: Tensor) -> Tensor:
+    """The geometric mean, or a quarter of the upper end while the lower one is 0."""
+    return torch.where(low > 0, (low * high).sqrt(), high / 4)
+
+
+def _length(delta: Float[Tensor, "b *shape"], norm: str) -> Float[Tensor, " b"]:
+    order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
+    return torch.linalg.vector_norm(delta.flatten(1), order, dim=1)

@@ -1,0 +1,103 @@
+"""Tries to break certificates: random points, gradient attacks from many starts, and the proof done again.
+
+Everything runs in float64, on points that lie in the ball in float64, so that a finding is a finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from verify.attack import pgd, worst_margin
+from verify.bounds import BoundedNetwork, margins
+from verify.regions import Ball
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `audit` found, one entry an image.
+
+    Attributes:
+        margin: smallest margin met inside the ball, in logits, float64; an attack succeeded where it is <= 0.
+        bound: certified lower bound of the margin, recomputed in float64 with widened relaxations.
+        checked: images with a positive radius; the others promise nothing.
+    """
+
+    margin: Float[Tensor, " b"]
+    bound: Float[Tensor, " b"]
+    checked: Bool[Tensor, " b"]
+
+    @property
+    def failures(self) -> Bool[Tensor, " b"]:
+        """Certificates that an attack broke, whose proof does not repeat, or whose bound an attack passed."""
+        holds = (self.margin > 0) & (self.bound > 0) & (self.bound <= self.margin)
+        return self.checked & ~holds
+
+    @property
+    def broken(self) -> int:
+        """How many certificates failed."""
+        return int(self.failures.sum())
+
+
+def audit(
+    network: BoundedNetwork,
+    images: Float[Tensor, "b *shape"],
+    labels: Int[Tensor, " b"],
+    radius: Float[Tensor, " b"],
+    norm: str = "linf",
+    domain: str = "unit",
+    method: str = "crown",
+    *,
+    samples: int = 100,
+    starts: int = 10,
+    steps: int = 50,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Audit:
+    """Attack every certified ball and repeat its proof.
+
+    Args:
+        network, images, labels, norm, domain, method: as given to `certified_radius`.
+        radius: certified radius an image; 0 is skipped.
+        samples: random points a ball.
+        starts: PGD runs a ball: from the image, then from random points.
+        steps: of each run.
+        progress: called with the number of images done after each batch.
+    """
+    exact = network.double()
+    generator = torch.Generator().manual_seed(seed)
+    checked = radius > 0
+    margin = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
+    bound = margin.clone()
+    done = 0
+    for part in checked.nonzero().squeeze(1).split(batch_size):
+        ball = Ball(images[part].double(), radius[part].double(), norm, domain)
+        margin[part] = _attacked(exact, ball, labels[part], samples, starts, steps, generator)
+        with torch.no_grad():
+            rows = margins(labels[part], exact.classes)
+            bound[part] = exact.bounds(ball, specification=rows, method=method).lower.amin(1)
+        done += len(part)
+        progress(done)
+    return Audit(margin, bound, checked)
+
+
+def _attacked(
+    network: BoundedNetwork,
+    ball: Ball,
+    labels: Tensor,
+    samples: int,
+    starts: int,
+    steps: int,
+    generator: torch.Generator,
+) -> Float[Tensor, " b"]:
+    """The smallest margin met."""
+    points = [ball.sample(generator) for _ in range(samples)]
+    begins = [ball.centre, *(ball.sample(generator) for _ in range(starts - 1))]
+    points += [pgd(network, ball, labels, steps=steps, start=begin) for begin in begins]
+    with torch.no_grad():
+        return torch.stack([worst_margin(network(point), labels) for point in points]).amin(0)

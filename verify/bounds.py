@@ -1,0 +1,188 @@
+"""Bounds of a network: a network, an input region and a specification give lower and upper bounds."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from verify.errors import InputError
+from verify.graph import BoundedGraph
+from verify.lirpa import BoundedTensor
+from verify.operators import UnsupportedOperator
+from verify.regions import Ball, Region
+
+Method: TypeAlias = Literal["ibp", "crown-ibp", "crown"]
+METHODS: tuple[str, ...] = get_args(Method)
+_WIDENING = 1e-10
+"""Relative outward widening of intermediate bounds in a float64 confirmation: far above its rounding errors
+(about 1e-16 an operation), far below anything that changes a radius."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """lower <= specification(network(x)) <= upper over the region; NaN where the computation overflowed.
+
+    Attributes:
+        lower, upper: "b s", in logits.
+    """
+
+    lower: Float[Tensor, "b s"]
+    upper: Float[Tensor, "b s"]
+
+
+def margins(labels: Int[Tensor, " b"], classes: int) -> Float[Tensor, "b s k"]:
+    """The specification f_y - f_k for every class k other than the label y: s = k - 1 rows an image."""
+    identity = torch.eye(classes, device=labels.device)
+    rows = identity[labels].unsqueeze(1) - identity.unsqueeze(0)
+    others = torch.arange(classes, device=labels.device) != labels.unsqueeze(1)
+    return rows[others].view(len(labels), classes - 1, classes)
+
+
+class BoundedNetwork:
+    """A network whose outputs can be bounded over input regions.
+
+    The network is traced in the mode it is in. Parameters and buffers are read from it at every call, so a
+    network in training can be wrapped once; nothing of it is changed (mode, buffers, `requires_grad`). Bounds
+    are differentiable in its parameters. What is bounded is the network in real arithmetic.
+
+    Batch norm in training mode: `freeze(images)` first.
+
+    Args:
+        model: one input "b *shape", one output "b k"; each output must depend on its own image alone.
+        example: an input of the right shape, type and device; its values do not matter.
+
+    Raises:
+        UnsupportedOperator: the network holds an operator with no sound rule (named), or mixes images.
+
+    Example:
+        >>> network = BoundedNetwork(model.eval(), images[:1])
+        >>> bounds = network.bounds(images, 0.01, "linf", specification=margins(labels, 10), method="crown")
+        >>> certified = (bounds.lower > 0).all(1)
+    """
+
+    def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
+        self.model = model
+        # Two images of it: batch norm in training mode needs two, and one alone could hide a mixing of images.
+        self.example = torch.cat([example[:1], example[:1].flip(-1) / 2])
+        self._modes = self._current_modes()
+        self.graph = BoundedGraph(model, self.example)
+        self._check_agreement()
+
+    def __call__(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
+        """The network's outputs, with frozen statistics where it is in training mode."""
+        self._check_mode()
+        return self.graph(x)
+
+    @property
+    def classes(self) -> int:
+        return self.graph.final_shape[-1]
+
+    def freeze(self, images: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
+        """Fix batch norm's statistics to those of this clean batch, until the next call. Returns the outputs.
+
+        Every bound, forward pass and attack of one evaluation has to use the same. The statistics keep their
+        autograd graph: gradients in the parameters pass through them.
+        """
+        self._check_mode()
+        return self.graph.record_statistics(images)
+
+    def bounds(
+        self,
+        x: Float[Tensor, "b *shape"] | Region,
+        epsilon: float | Float[Tensor, " b"] | None = None,
+        norm: str = "linf",
+        specification: Float[Tensor, "b s k"] | Float[Tensor, "s k"] | None = None,
+        method: str = "crown",
+        domain: str = "unit",
+    ) -> Bounds:
+        """Bounds of the outputs, or of linear functions of them, over an input region.
+
+        Args:
+            x: images, or a region (`Box(lower, upper)`, `Ball(...)`); with a region leave out epsilon, norm
+                and domain.
+            epsilon: radius of the ball around each image, in input units; one, or one an image.
+            norm: "linf", "l2" or "l1".
+            specification: rows of linear functions of the outputs, such as `margins(labels, k)`; none bounds
+                the outputs themselves (s = k).
+            method: "ibp" (intervals), "crown-ibp" (one backward pass over intervals), "crown" (backward passes
+                for the unstable neurons as well; the tightest).
+            domain: "unit" (perturbed images stay in [0, 1]) or "free".
+
+        Raises:
+            InputError: wrong region, method or specification; or the model changed mode since it was wrapped.
+        """
+        self._check_mode()
+        region = self._region(x, epsilon, norm, domain)
+        rows = self._rows(specification, region)
+        if method not in METHODS:
+            raise InputError(f"method {method!r} is not one of {', '.join(METHODS)}")
+        graph = self.graph
+        graph.finite = None
+        images = BoundedTensor(region.centre, region)
+        lower, upper = graph.compute_bounds(x=(images,), C=rows, method=method)
+        if method != "ibp":
+            # Neither is always the tighter one; both hold.
+            low, high = graph.IBP_general(graph.final_node(), rows)
+            lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
+        if graph.finite is not None:
+            lower, upper = (side.masked_fill(~graph.finite.unsqueeze(1), torch.nan) for side in (lower, upper))
+        return Bounds(lower, upper)
+
+    def double(self) -> BoundedNetwork:
+        """The same network in float64 with its relaxations widened outward: what confirms a certificate.
+
+        A copy: later changes of the model do not reach it. Frozen statistics come along.
+        """
+        self._check_mode()
+        twin = BoundedNetwork(copy.deepcopy(self.model).double(), self.example.double())
+        twin.graph.copy_statistics(self.graph)
+        twin.graph.widening = _WIDENING
+        return twin
+
+    def _region(self, x: Tensor | Region, epsilon: float | Tensor | None, norm: str, domain: str) -> Region:
+        if isinstance(x, Region):
+            if epsilon is not None:
+                raise InputError("give either a region or images with epsilon, not both")
+            return x
+        if epsilon is None:
+            raise InputError("epsilon is missing: the radius of the ball around each image")
+        return Ball(x, epsilon, norm, domain)
+
+    def _rows(self, specification: Tensor | None, region: Region) -> Float[Tensor, "b s k"]:
+        like, classes = region.centre, self.classes
+        if specification is None:
+            specification = torch.eye(classes)
+        if specification.shape[-1] != classes:
+            raise InputError(f"specification has {specification.shape[-1]} columns, the network {classes} outputs")
+        return specification.to(like).expand(len(like), *specification.shape[-2:])
+
+    def _current_modes(self) -> list[bool]:
+        return [module.training for module in self.model.modules()]
+
+    def _check_mode(self) -> None:
+        if self._current_modes() != self._modes:
+            raise InputError("the model changed between train and eval since it was wrapped; wrap it again")
+
+    def _check_agreement(self) -> None:
+        """The graph must compute what the model computes, and each image must be on its own.
+
+        Raises:
+            UnsupportedOperator: it does not, for example because the model is random or mixes images.
+        """
+        state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        with torch.no_grad():
+            expected = functional_call(self.model, state, (self.example,))
+            got = self.freeze(self.example)
+            three = torch.cat([self.example[1:], self.example])
+            swapped = self(three)
+        self.graph.forget_statistics()
+        if not torch.allclose(expected, got, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise UnsupportedOperator("the traced network does not compute what the model does (is it random?)")
+        if not torch.allclose(swapped, got[[1, 0, 1]], rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise UnsupportedOperator("the network's outputs depend on more than their own image")

@@ -1,0 +1,379 @@
+"""A torch module as a bounded graph: traced to ATen calls, every call an operator with sound rules.
+
+The graph is auto_LiRPA's `BoundedModule`: its interval propagation and its CROWN walk our operators. What we
+replace is where it goes wrong or cannot go: the parser (TorchScript and ONNX, in `trace`), the copies of
+buffers (`Leaf` reads the user's module), and which neurons get a backward pass (`compute_intermediate_bounds`).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from verify.lirpa import Bound, BoundedModule, BoundInput
+from verify.operators import RULES, Call, Constant, Operator, Slot, UnsupportedOperator
+from verify.operators.normalisation import BatchNorm, Statistics
+
+ROWS_AT_ONCE = 2**26  # elements of the largest coefficient tensor of one backward pass
+"""A backward pass for many neurons is split so that no coefficient tensor holds more elements than this."""
+
+
+def trace(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
+    """The model on the example as a graph of ATen calls; placeholders are its tensors by name, then "input".
+
+    Runs on copies of parameters and buffers, so that nothing of the model changes. This function is the
+    front end: another one (torch.export) has to give the same kind of graph.
+    """
+    tensors = {name: tensor.detach().clone() for name, tensor in _named_tensors(model)}
+
+    def run(*values: Tensor) -> Any:
+        return functional_call(model, dict(zip(tensors, values[:-1], strict=True)), (values[-1],))
+
+    with _kept_random_state(example.device), torch.no_grad():
+        graph = make_fx(run, tracing_mode="real", pre_dispatch=True)(*tensors.values(), example.detach()).graph
+    for node, name in zip(graph.find_nodes(op="placeholder"), [*tensors, "input"], strict=True):
+        node.meta["tensor"] = name
+    return graph
+
+
+def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+@contextmanager
+def _kept_random_state(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+class Leaf(BoundInput):
+    """A parameter or buffer, read from the user's module each time, so it is never out of date."""
+
+    def __init__(self, name: str, read: Callable[[], Tensor]) -> None:
+        super().__init__(name, None)
+        self.from_input = False
+        self.read = read
+
+    def forward(self) -> Tensor:
+        return self.read()
+
+
+class _Shell(nn.Module):
+    """What BoundedModule is built from in place of the user's model, of which it would touch mode and buffers."""
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        super().__init__()
+        object.__setattr__(self, "model", model)  # not a submodule
+        self.training = False
+        with _kept_random_state(example.device), torch.no_grad():
+            state = {name: tensor.detach().clone() for name, tensor in _named_tensors(model)}
+            self.output = functional_call(model, state, (example,))
+
+    def forward(self, *_: Tensor) -> Tensor:
+        return self.output
+
+
+class BoundedGraph(BoundedModule):
+    """The bounded graph of a model.
+
+    Args:
+        model: any module of one input "b *shape" and one output "b *classes".
+        example: an input; its values do not matter.
+
+    Raises:
+        UnsupportedOperator: naming the first call that has no sound rule.
+    """
+
+    def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
+        self.widening = 0.0
+        super().__init__(_Shell(model, example), example, {"conv_mode": "matrix"}, device=example.device)
+
+        self.finite: Bool[Tensor, " b"] | None = None
+        self.forget_statistics()
+
+    @property
+    def nodes(self) -> list[Bound]:
+        """Every node, inputs before their users."""
+        return list(self._modules.values())
+
+    @property
+    def batch_norms(self) -> list[BatchNorm]:
+        """The normalisations that use a batch's statistics."""
+        return [node for node in self.nodes if isinstance(node, BatchNorm) and node.on_batch]
+
+    def record_statistics(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *classes"]:
+        """One clean forward of the whole batch, which fixes the statistics of batch norm in training mode."""
+        self._set_input(x)
+        for node in self.nodes:
+            if isinstance(node, BatchNorm) and node.on_batch:
+                node.record(node.inputs[0].forward_value)
+            self._evaluate(node)
+        return self.final_node().forward_value
+
+    def forget_statistics(self) -> None:
+        """Require a new clean batch before the next evaluation in training mode."""
+        for node in self.batch_norms:
+            node.statistics = None
+
+    def copy_statistics(self, other: BoundedGraph) -> None:
+        """Take the statistics of another graph of the same model, in this one's precision."""
+        for mine, theirs in zip(self.batch_norms, other.batch_norms, strict=True):
+            if theirs.statistics is not None:
+                dtype = self.example_dtype
+                mine.statistics = Statistics(*(value.detach().to(dtype) for value in theirs.statistics))
+
+    # What we replace of BoundedModule. Loops, where it recurses: a deep network would exhaust the stack.
+
+    def _convert_nodes(self, model: _Shell, global_input: tuple[Tensor]) -> tuple[list, list, list, None]:
+        """Operators, leaves and outputs of the traced graph, in BoundedModule's terms."""
+        self.example_dtype = global_input[0].dtype
+        return _Builder(model.model, global_input[0]).build()
+
+    def get_forward_value(self, node: Bound) -> Tensor:
+        """The value at a node and at all before it."""
+        for before in self.nodes:
+            if getattr(before, "forward_value", None) is None:
+                self._evaluate(before)
+            if before is node:
+                break
+        return node.forward_value
+
+    def _evaluate(self, node: Bound) -> None:
+        node.forward_value = node.forward(*(parent.forward_value for parent in node.inputs))
+        node.output_shape = node.forward_value.shape
+        node.batch_dim = 0 if node.from_input else -1
+
+    def IBP_general(self, node: Bound, C: Tensor | None = None, **_: Any) -> tuple[Tensor, Tensor]:
+        """Intervals of every node up to this one, and of C y at this one, its last call merged with C.
+
+        Args:
+            C: "b s *out", rows of a specification.
+        """
+        for before in self.nodes:
+            if not hasattr(before, "interval"):
+                self._propagate(before)
+            if before is node:
+                break
+        if C is None:
+            return node.interval
+        rows = C.transpose(0, 1)
+        coefficients, lower, upper = node.bound_backward(rows, rows, *node.inputs)
+        for parent, (A, _) in zip(node.inputs, coefficients, strict=True):
+            if A is not None:
+                low, high = parent.interval
+                centre, radius = (low + high) / 2, (high - low) / 2
+                middle, spread = _inner(A, centre), _inner(A.abs(), radius)
+                lower, upper = lower + middle - spread, upper + middle + spread
+        return lower.T, upper.T
+
+    def _propagate(self, node: Bound) -> None:
+        if not node.from_input:
+            self._evaluate(node)
+            node.interval = (node.forward_value, node.forward_value)
+        else:
+            node.interval = node.interval_propagate(*(parent.interval for parent in node.inputs))
+        node.lower, node.upper = node.interval
+
+    def check_prior_bounds(self, node: Bound) -> None:
+        """Bounds of every relaxed input, in the order of the graph, so that each profits from those before."""
+        for before in self.nodes:
+            if not before.from_input:
+                self._propagate(before)
+        relaxed = {
+            user.inputs[position].name
+            for user in self.nodes
+            for position in getattr(user, "requires_input_bounds", [])
+            if user.perturbed
+        }
+        for before in self.nodes:
+            if before.name in relaxed:
+                self.compute_intermediate_bounds(before)
+
+    def compute_intermediate_bounds(self, node: Bound, prior_checked: bool = True) -> None:
+        """CROWN bounds of the neurons whose relaxation needs them, intersected with their intervals.
+
+        Each image has its own list of neurons: one row of coefficients serves another neuron in every image.
+        Bounds from method "crown-ibp" are there already and stay.
+        """
+        if not hasattr(node, "interval"):
+            lower, upper = self.IBP_general(node)
+            needed = self._rows_needed(node, lower, upper)
+            rows = int(needed.sum(1).max())
+            if rows:
+                index = needed.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :rows]
+                node.interval = self._tighten(node, lower, upper, index)
+        lower, upper = self._widened(*node.interval)
+        node.interval = node.lower, node.upper = lower, upper
+        finite = (torch.isfinite(lower) & torch.isfinite(upper)).flatten(1).all(1)
+        self.finite = finite if self.finite is None else self.finite & finite
+
+    def _rows_needed(self, node: Bound, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b n"]:
+        needed = torch.zeros_like(lower, dtype=torch.bool)
+        for name in set(node.output_name):
+            if hasattr(self[name], "requires_input_bounds"):
+                needed |= self[name].rows_needed(lower.detach(), upper.detach())
+        return needed.flatten(1)
+
+    def _tighten(self, node: Bound, lower: Tensor, upper: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Intersect with CROWN's bounds of the neurons in `index` ("b r", per image)."""
+        batch, neurons = lower.flatten(1).shape
+        widest = max(before.output_shape[1:].numel() for before in self.nodes if before.from_input)
+        at_once = max(1, ROWS_AT_ONCE // (batch * widest))
+        lows, highs = [], []
+        for part in index.split(at_once, dim=1):
+            C = lower.new_zeros(batch, part.shape[1], neurons).scatter_(2, part.unsqueeze(2), 1)
+            low, high = self.backward_general(C=C.view(batch, -1, *lower.shape[1:]), node=node)
+            lows.append(low.reshape(batch, -1))
+            highs.append(high.reshape(batch, -1))
+        low = torch.maximum(lower.flatten(1).gather(1, index), torch.cat(lows, 1))
+        high = torch.minimum(upper.flatten(1).gather(1, index), torch.cat(highs, 1))
+        return (
+            lower.flatten(1).scatter(1, index, low).view_as(lower),
+            upper.flatten(1).scatter(1, index, high).view_as(upper),
+        )
+
+    def _widened(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.widening:
+            return lower, upper
+        slack = self.widening * (1 + torch.maximum(lower.abs(), upper.abs()))
+        return lower - slack, upper + slack
+
+
+def _inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "s b"]:
+    return (A * x).flatten(2).sum(-1)
+
+
+class _Builder:
+    """Turns a traced graph into operators: merges equal calls, drops what the output does not need."""
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        self.model, self.example = model, example
+        self.graph = trace(model, example)
+        self.made: dict[fx.Node, Bound] = {}
+        self.known: dict[Any, Bound] = {}
+        self.operators: list[Bound] = []
+        self.leaves: list[Bound] = []
+
+    def build(self) -> tuple[list[Bound], list[Bound], list[Bound], None]:
+        output = next(iter(self.graph.find_nodes(op="output"))).args[0]
+        if isinstance(output, (tuple, list)):
+            if len(output) != 1:
+                raise UnsupportedOperator("the network has more than one output; wrap it so that it has one")
+            output = output[0]
+        needed = _ancestors(output)
+        with torch.no_grad():
+            for node in self.graph.nodes:
+                if node in needed and not _has_several_results(node):
+                    self.made[node] = self._make(node)
+        if not self.made[output].from_input:
+            raise UnsupportedOperator("the network's output does not depend on its input")
+        return self.operators, self.leaves, [self.made[output]], None
+
+    def _make(self, node: fx.Node) -> Bound:
+        if node.op == "placeholder":
+            return self._leaf(node.meta["tensor"])
+        if node.op == "get_attr":
+            value = getattr(self.graph.owning_module, str(node.target))
+            return self._add_leaf(Leaf(str(node.target), lambda: value))
+        if node.target is operator.getitem:
+            source, index = node.args
+            return self._call(source, index)
+        if node.kwargs.get("out") is not None:
+            raise UnsupportedOperator(f"{node.target}: a call with out=, for which no sound bound is known")
+        return self._call(node, None)
+
+    def _leaf(self, name: str) -> Bound:
+        if name == "input":
+            node = BoundInput("input", self.example, input_index=0)
+            node.name = "/input"
+            self.leaves.insert(0, node)
+            return self._finish(node, [])
+        owner, _, attribute = name.rpartition(".")
+        module = self.model.get_submodule(owner)
+        # An alias: a Parameter set on a node would be registered as the node's own.
+        return self._add_leaf(Leaf(name, lambda: _alias(getattr(module, attribute))))
+
+    def _add_leaf(self, leaf: Leaf) -> Bound:
+        leaf.name = f"/{leaf.ori_name}"
+        self.leaves.append(leaf)
+        return self._finish(leaf, [])
+
+    def _call(self, node: fx.Node, index: int | None) -> Bound:
+        inputs: list[Bound] = []
+
+        def slot(argument: fx.Node) -> Slot:
+            made = self.made[argument]
+            if made not in inputs:
+                inputs.append(made)
+            return Slot(inputs.index(made))
+
+        args = fx.node.map_arg(node.args, slot)
+        kwargs = fx.node.map_arg(node.kwargs, slot)
+        call = Call(_out_of_place(node.target), tuple(args), dict(kwargs), index)
+        key = repr((call.name, call.args, sorted(call.kwargs.items()), index, [parent.name for parent in inputs]))
+        if key not in self.known:
+            self.known[key] = self._operator(call, inputs, f"/{len(self.operators)}/{call.name}")
+        return self.known[key]
+
+    def _operator(self, call: Call, inputs: list[Bound], name: str) -> Bound:
+        varies = any(parent.from_input for parent in inputs)
+        cls = RULES.get(call.name) if varies else Constant
+        if cls is None:
+            raise UnsupportedOperator(
+                f"{call.name}: no sound bound is known for this operator; known are "
+                f"{', '.join(sorted(name.removeprefix('aten.') for name in RULES))}"
+            )
+        made = cls(call, inputs)
+        made.name, made.from_input = name, varies
+        self.operators.append(made)
+        self._finish(made, inputs)
+        if varies and made.output_shape[:1] != self.example.shape[:1]:
+            raise made.refuse("a result whose first dimension is not the batch")
+        return made
+
+    def _finish(self, node: Bound, inputs: Iterable[Bound]) -> Bound:
+        """Evaluate the node on the example: rules look at shapes when they are built."""
+        inputs = list(inputs)
+        node.input_name = [parent.name for parent in inputs]
+        if isinstance(node, BatchNorm) and node.on_batch:
+            node.record(inputs[0].forward_value)
+        node.forward_value = node.forward(*(parent.forward_value for parent in inputs))
+        node.output_shape = node.forward_value.shape
+        return node
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    return tensor.view_as(tensor)
+
+
+def _out_of_place(target: Any) -> Any:
+    """The call that leaves its arguments alone, for one such as relu_ that overwrites them."""
+    packet, overload = str(target).removeprefix("aten.").split(".")
+    if not packet.endswith("_") or packet.endswith("__"):
+        return target
+    functional = getattr(torch.ops.aten, packet.removesuffix("_"), None)
+    return getattr(functional, overload, target)
+
+
+def _has_several_results(node: fx.Node) -> bool:
+    """A chunk or split: each of its items becomes a call of its own."""
+    return bool(node.users) and all(user.target is operator.getitem for user in node.users)
+
+
+def _ancestors(output: fx.Node) -> set[fx.Node]:
+    needed, stack = set(), [output]
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(node.all_input_nodes)
+    return needed

@@ -1,0 +1,31 @@
+"""Activations: ReLU."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from verify.operators.base import Activation, Lines, rule
+
+
+@rule("relu.default")
+class ReLU(Activation):
+    """max(x, 0): the chord from above; from below x or 0, whichever leaves the smaller triangle.
+
+    That is CROWN's adaptive choice (Zhang et al. 2018, section 3.2; CNN-Cert's `ada`).
+    """
+
+    def lines(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
+        active, inactive = lower >= 0, upper <= 0
+        stable = active | inactive
+        # A NaN bound is neither: it stays NaN through the chord and is reported as an overflow.
+        width = torch.where(stable, torch.ones_like(upper), upper - lower)
+        chord = upper / width
+        slope = torch.where(stable, active.to(upper.dtype), chord)
+        intercept = torch.where(stable, torch.zeros_like(upper), -lower * chord)
+        lower_slope = torch.where(stable, active.to(upper.dtype), (upper > -lower).to(upper.dtype))
+        return Lines(lower_slope, torch.zeros_like(upper), slope, intercept)
+
+    def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
+        return (lower < 0) & (upper > 0)

@@ -1,0 +1,204 @@
+"""What every operator of a bounded graph is: one ATen call, with rules for intervals and for CROWN.
+
+A rule class is written once for a family of calls and registered under their names with :func:`rule`.
+Shapes: `b` images, `s` rows of a specification, `*shape` one image's tensor. A coefficient tensor `A` is
+"s b *shape": row s of image b bounds a scalar by <A[s, b], y> + bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from verify.errors import InputError
+from verify.lirpa import Bound
+
+Interval: TypeAlias = tuple[Tensor, Tensor]
+Coefficients: TypeAlias = Tensor | None  # "s b *shape"; None where a side or an input is not asked for
+Backward: TypeAlias = tuple[list[tuple[Coefficients, Coefficients]], Any, Any]
+
+
+class UnsupportedOperator(InputError):
+    """The network holds an operator, or a use of one, for which no sound rule is known."""
+
+
+class Slot(NamedTuple):
+    """Stands in a call's arguments for the value of the node's n-th input."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One ATen call: the function, its arguments with slots for tensors, which of its results."""
+
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    index: int | None = None
+
+    def __call__(self, *values: Any) -> Any:
+        result = self.target(*_fill(self.args, values), **_fill(self.kwargs, values))
+        return result if self.index is None else result[self.index]
+
+    def argument(self, position: int, default: Any = None) -> Any:
+        """A positional argument, or the default when the call leaves it out."""
+        return self.args[position] if position < len(self.args) else default
+
+    @property
+    def name(self) -> str:
+        return str(self.target)
+
+
+def _fill(template: Any, values: Sequence[Any]) -> Any:
+    if isinstance(template, Slot):
+        return values[template.position]
+    if isinstance(template, (list, tuple)):
+        return type(template)(_fill(part, values) for part in template)
+    if isinstance(template, dict):
+        return {key: _fill(part, values) for key, part in template.items()}
+    return template
+
+
+class Operator(Bound):
+    """A node of the bounded graph: an ATen call of which at least one input depends on the network's input.
+
+    Subclasses give `interval_propagate` and `bound_backward`; `forward` is the call itself.
+    """
+
+    def __init__(self, call: Call, inputs: list[Bound]) -> None:
+        super().__init__({}, inputs, 0, {})
+        self.call = call
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a use of the call that the rules do not cover.
+
+        Raises:
+            UnsupportedOperator: with the reason.
+        """
+
+    def refuse(self, why: str) -> UnsupportedOperator:
+        return UnsupportedOperator(f"{self.call.name}: {why}, for which no sound bound is known")
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return self.call(*values)
+
+    @property
+    def varying(self) -> list[int]:
+        """Positions of the inputs that depend on the network's input."""
+        return [position for position, node in enumerate(self.inputs) if node.from_input]
+
+    def slot_of(self, argument: int) -> int | None:
+        """The input that a positional argument of the call reads, None when it is a constant or absent."""
+        value = self.call.argument(argument)
+        return value.position if isinstance(value, Slot) else None
+
+    def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
+        """Which elements of a relaxed input have bounds worth tightening (see `requires_input_bounds`)."""
+        return torch.ones_like(lower, dtype=torch.bool)
+
+
+class Constant(Operator):
+    """A value that does not depend on the network's input, such as softmax(alpha); only ever evaluated."""
+
+
+class LinearOperator(Operator):
+    """y = T x + offset, for inputs x that vary and anything that does not (weights) inside T and offset.
+
+    The backward rule is the vector-Jacobian product of the call, so it cannot disagree with it. The interval
+    of a call without negative coefficients is the call at both ends; others override it.
+    """
+
+    has_offset: ClassVar[bool] = False
+
+    def interval_propagate(self, *intervals: Interval) -> Interval:
+        lower, upper = zip(*intervals, strict=True)
+        return self.forward(*lower), self.forward(*upper)
+
+    def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, *_: Bound, **__: Any) -> Backward:
+        like = last_uA if last_lA is None else last_lA
+        values = [
+            like.new_zeros(1, *node.output_shape[1:]) if node.from_input else node.forward_value
+            for node in self.inputs
+        ]
+        lower = self._one_side(last_lA, values)
+        upper = lower if last_uA is last_lA else self._one_side(last_uA, values)
+        return list(zip(lower[0], upper[0], strict=True)), lower[1], upper[1]
+
+    def transpose(self, rows: Float[Tensor, "r *out"], values: list[Tensor]) -> list[Tensor]:
+        """T^T rows, for each input that varies. `values` holds one zero image for those, the rest as is."""
+        zeros = {
+            position: values[position].expand(len(rows), *values[position].shape[1:]).clone().requires_grad_()
+            for position in self.varying
+        }
+        with torch.enable_grad():
+            image = self.forward(*(zeros.get(position, value) for position, value in enumerate(values)))
+        return list(torch.autograd.grad(image, list(zeros.values()), rows, create_graph=torch.is_grad_enabled()))
+
+    def _one_side(self, A: Coefficients, values: list[Tensor]) -> tuple[list[Coefficients], Any]:
+        back: list[Coefficients] = [None] * len(self.inputs)
+        if A is None:
+            return back, 0
+        rows = self.transpose(A.flatten(0, 1), values)
+        for position, row in zip(self.varying, rows, strict=True):
+            back[position] = row.unflatten(0, A.shape[:2])
+        if not self.has_offset:
+            return back, 0
+        return back, (A * self.forward(*values)).reshape(*A.shape[:2], -1).sum(-1)
+
+
+class Lines(NamedTuple):
+    """Two lines a neuron: lower_slope x + lower_intercept <= f(x) <= upper_slope x + upper_intercept."""
+
+    lower_slope: Tensor
+    lower_intercept: Tensor
+    upper_slope: Tensor
+    upper_intercept: Tensor
+
+
+class Activation(Operator):
+    """An elementwise nonlinear function that does not decrease, bounded by two lines over its input interval."""
+
+    requires_input_bounds: ClassVar[list[int]] = [0]
+
+    def lines(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
+        """The relaxation on [lower, upper]; every sweep consumes this one statement of it."""
+        raise self.refuse("an activation without a relaxation")
+
+    def interval_propagate(self, *intervals: Interval) -> Interval:
+        return self.forward(intervals[0][0]), self.forward(intervals[0][1])
+
+    def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, x: Bound, **_: Any) -> Backward:
+        lines = self.lines(x.lower, x.upper)
+        lA, lower_bias = _through_lines(last_lA, lines)
+        # <A, y> from above is -(<-A, y> from below).
+        uA, upper_bias = _through_lines(None if last_uA is None else -last_uA, lines)
+        return [(lA, None if uA is None else -uA)], lower_bias, -upper_bias
+
+
+def _through_lines(A: Coefficients, lines: Lines) -> tuple[Coefficients, Any]:
+    """A lower bound of <A, f(x)> that is linear in x: the lower line where A >= 0, the upper one elsewhere."""
+    if A is None:
+        return None, 0
+    positive, negative = A.clamp(min=0), A.clamp(max=0)
+    bias = positive * lines.lower_intercept + negative * lines.upper_intercept
+    return positive * lines.lower_slope + negative * lines.upper_slope, bias.reshape(*A.shape[:2], -1).sum(-1)
+
+
+RULES: dict[str, type[Operator]] = {}
+
+
+def rule(*names: str) -> Callable[[type[Operator]], type[Operator]]:
+    """Register an operator class for ATen calls, each by its name without the namespace: "relu.default"."""
+
+    def register(cls: type[Operator]) -> type[Operator]:
+        RULES.update(dict.fromkeys((f"aten.{name}" for name in names), cls))
+        return cls
+
+    return register

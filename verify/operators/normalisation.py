@@ -1,0 +1,82 @@
+"""Batch normalisation, with or without affine parameters, on running or on batch statistics."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from verify.errors import InputError
+from verify.operators.base import Call, Interval, LinearOperator, rule
+from verify.lirpa import Bound
+
+
+class Statistics(NamedTuple):
+    """Mean and (biased) variance of a clean batch, a channel."""
+
+    mean: Float[Tensor, " c"]
+    variance: Float[Tensor, " c"]
+
+
+@rule("batch_norm.default")
+class BatchNorm(LinearOperator):
+    """gamma (x - mu) / sqrt(sigma^2 + eps) + beta (the paper, eqs. 2, 6 and 7).
+
+    In training mode mu and sigma are those of one clean batch, recorded by `BoundedNetwork.freeze` and constant
+    in x from then on: every image has its own bound, and no perturbation reaches another image through them.
+    They stay attached to the autograd graph of that batch, so gradients in weights and in alpha do pass through.
+    """
+
+    has_offset = True
+
+    def __init__(self, call: Call, inputs: list[Bound]) -> None:
+        super().__init__(call, inputs)
+        self.statistics: Statistics | None = None
+
+    def check(self) -> None:
+        if self.varying != [self.slot_of(0)]:
+            raise self.refuse("scale or statistics that depend on the network's input")
+
+    @property
+    def on_batch(self) -> bool:
+        """Whether the statistics are the batch's (training mode, or a layer without running statistics)."""
+        return bool(self.call.args[5]) or self.slot_of(3) is None
+
+    def record(self, x: Float[Tensor, "b c *size"]) -> None:
+        """Take the statistics of a clean batch."""
+        dimensions = [0, *range(2, x.dim())]
+        variance, mean = torch.var_mean(x, dimensions, correction=0)
+        self.statistics = Statistics(mean, variance)
+
+    def forward(self, *values: Tensor) -> Tensor:
+        scale, shift = self._scale_and_shift(values)
+        return values[0] * scale + shift
+
+    def interval_propagate(self, *intervals: Interval) -> Interval:
+        (lower, upper), values = intervals[0], [interval[0] for interval in intervals]
+        scale, shift = self._scale_and_shift(values)
+        centre, radius = (lower + upper) / 2 * scale + shift, (upper - lower) / 2 * scale.abs()
+        return centre - radius, centre + radius
+
+    def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
+        return [rows * self._scale_and_shift(values)[0]]
+
+    def _scale_and_shift(self, values: list[Tensor] | tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Both of shape "c 1 ..." so that they multiply "b c ..."."""
+        weight, bias, mean, variance = (
+            None if (slot := self.slot_of(argument)) is None else values[slot] for argument in (1, 2, 3, 4)
+        )
+        if self.on_batch:
+            if self.statistics is None:
+                raise InputError(
+                    "batch normalisation in training mode needs the statistics of a clean batch: "
+                    "call freeze(images) first, or switch the model to eval and wrap it again"
+                )
+            mean, variance = self.statistics
+        scale = (variance + self.call.args[7]).rsqrt()
+        scale = scale if weight is None else scale * weight
+        shift = -mean * scale if bias is None else bias - mean * scale
+        shape = (-1, *[1] * (values[0].dim() - 2))
+        return scale.reshape(shape), shift.reshape(shape)

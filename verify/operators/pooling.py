@@ -1,0 +1,136 @@
+"""Pooling: averages are linear; a max pool is relaxed over the candidates of each window.
+
+Here is where a max pool's bound is computed: :meth:`MaxPool.relax`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from verify.lirpa import Bound
+from verify.operators.base import Backward, Coefficients, Interval, LinearOperator, Operator, rule
+
+
+@rule(
+    "avg_pool1d.default", "avg_pool2d.default", "avg_pool3d.default",
+    "adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default", "adaptive_avg_pool3d.default",
+)
+class AveragePool(LinearOperator):
+    """Averages over windows, whatever the stride, the padding and `count_include_pad`."""
+
+
+@rule("mean.dim", "sum.dim_IntList")
+class Mean(LinearOperator):
+    """Averages or sums over dimensions other than the batch; global pooling."""
+
+    def check(self) -> None:
+        rank = len(self.inputs[0].output_shape)
+        dimensions = self.call.argument(1)
+        if not dimensions or any(dimension % rank == 0 for dimension in dimensions):
+            raise self.refuse("a mean or sum over the batch dimension")
+
+
+class Windows(NamedTuple):
+    """Relaxation of y = max_i x_i a window: sum_i lower x_i <= y <= sum_i upper x_i + intercept.
+
+    `lower` and `upper` are "b c k n" for k elements a window and n windows, `intercept` is "b c n".
+    """
+
+    lower: Tensor
+    upper: Tensor
+    intercept: Tensor
+
+
+@rule("max_pool2d.default")
+class MaxPool(Operator):
+    """2-d max pooling: overlapping, padded, strided and dilated windows."""
+
+    requires_input_bounds: ClassVar[list[int]] = [0]
+
+    def check(self) -> None:
+        if self.call.argument(5, False):
+            raise self.refuse("ceil_mode")
+
+    @property
+    def geometry(self) -> tuple[tuple[int, int], ...]:
+        """Kernel, stride, padding and dilation, each (rows, columns)."""
+        kernel = _pair(self.call.args[1])
+        stride = _pair(self.call.argument(2, None) or kernel)
+        return kernel, stride, _pair(self.call.argument(3, 0)), _pair(self.call.argument(4, 1))
+
+    def interval_propagate(self, *intervals: Interval) -> Interval:
+        return self.forward(intervals[0][0]), self.forward(intervals[0][1])
+
+    def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
+        candidates = self._candidates(self._windows(lower), self._windows(upper))
+        contested = candidates & (candidates.sum(2, keepdim=True) > 1)
+        return self._scatter(contested.to(lower.dtype), lower.shape[-2:]) > 0
+
+    def relax(self, lower: Float[Tensor, "b c h w"], upper: Float[Tensor, "b c h w"]) -> Windows:
+        """Bounds of each window from the intervals of its elements.
+
+        Elements whose upper bound is below the best lower bound never win and are dropped; one left is exact.
+        Otherwise, as CNN-Cert does for max pooling, y <= gamma + sum_i w_i (x_i - l_i) with
+        w_i = max(u_i - gamma, 0) / (u_i - l_i), which holds for any gamma >= max_i l_i: the line through
+        (l_i, gamma) and (u_i, u_i) lies above x_i. gamma = (sum u/(u-l) - 1) / sum 1/(u-l), clipped to
+        [max l, min u]. From below y >= x_j for the element j of the largest lower bound.
+        """
+        l, u = self._windows(lower), self._windows(upper)
+        candidates = self._candidates(l, u)
+        best = l.amax(2, keepdim=True)
+        zero, one = torch.zeros_like(l), torch.ones_like(l)
+        # Where nothing competes the numbers below are replaced; they only have to be finite.
+        l, u = torch.where(candidates, l, zero), torch.where(candidates, u, one)
+        width = torch.where(u > l, u - l, one)
+        share = torch.where(candidates, 1 / width, zero)
+        gamma = ((share * u).sum(2, keepdim=True) - 1) / share.sum(2, keepdim=True)
+        smallest = torch.where(candidates, u, torch.full_like(u, torch.inf)).amin(2, keepdim=True)
+        gamma = torch.maximum(torch.minimum(gamma, smallest), best)
+        weight = (u - gamma).clamp(min=0) * share
+        intercept = gamma.squeeze(2) - (weight * l).sum(2)
+        alone = candidates.sum(2, keepdim=True) == 1
+        upper_weight = torch.where(alone, candidates.to(weight.dtype), weight)
+        winner = F.one_hot(self._windows(lower).argmax(2), l.shape[2]).movedim(-1, 2).to(weight.dtype)
+        return Windows(winner, upper_weight, torch.where(alone.squeeze(2), torch.zeros_like(intercept), intercept))
+
+    def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, x: Bound, **_: Any) -> Backward:
+        windows = self.relax(x.lower, x.upper)
+        lA, lower_bias = self._one_side(last_lA, windows, x.lower.shape[-2:])
+        uA, upper_bias = self._one_side(None if last_uA is None else -last_uA, windows, x.lower.shape[-2:])
+        return [(lA, None if uA is None else -uA)], lower_bias, -upper_bias
+
+    def _one_side(self, A: Coefficients, windows: Windows, size: torch.Size) -> tuple[Coefficients, Any]:
+        """A lower bound of <A, y> that is linear in x."""
+        if A is None:
+            return None, 0
+        positive, negative = A.clamp(min=0).flatten(3), A.clamp(max=0).flatten(3)  # s b c n
+        weights = positive.unsqueeze(3) * windows.lower + negative.unsqueeze(3) * windows.upper
+        bias = (negative * windows.intercept).flatten(2).sum(-1)
+        return self._scatter(weights.flatten(0, 1), size).unflatten(0, A.shape[:2]), bias
+
+    def _candidates(self, l: Float[Tensor, "b c k n"], u: Float[Tensor, "b c k n"]) -> Bool[Tensor, "b c k n"]:
+        """Elements that can be the maximum: the one of the largest lower bound, and all whose upper exceeds it."""
+        best, winner = l.max(2, keepdim=True)
+        positions = torch.arange(l.shape[2], device=l.device).view(1, 1, -1, 1)
+        return (u > best) | (positions == winner)
+
+    def _windows(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c k n"]:
+        """The elements of every window; padding is -inf, so it never competes."""
+        kernel, stride, (rows, columns), dilation = self.geometry
+        padded = F.pad(x, (columns, columns, rows, rows), value=-torch.inf)
+        return F.unfold(padded, kernel, dilation, 0, stride).unflatten(1, (x.shape[1], -1))
+
+    def _scatter(self, elements: Float[Tensor, "b c k n"], size: torch.Size) -> Float[Tensor, "b c h w"]:
+        """The transpose of `_windows`: what every element of x receives from the windows it is in."""
+        kernel, stride, padding, dilation = self.geometry
+        return F.fold(elements.flatten(1, 2), size, kernel, dilation, padding, stride)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return (values[0], values[-1])

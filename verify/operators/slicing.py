@@ -1,0 +1,114 @@
+"""Selecting, joining and rearranging elements: slices, concatenation, padding, reshapes, channel shuffles.
+
+None of them changes a value, so an interval is moved end by end. What must not happen is that elements of
+different images meet: every class checks that the batch stays the first dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from verify.operators.base import Call, LinearOperator, rule
+
+
+@rule("clone.default", "contiguous.default", "alias.default", "detach.default", "lift_fresh_copy.default")
+class Copy(LinearOperator):
+    """The same values."""
+
+
+@rule("dropout.default", "feature_dropout.default")
+class Dropout(Copy):
+    """Nothing in evaluation mode; refused in training mode, where the network is not one function."""
+
+    def check(self) -> None:
+        if self.call.argument(2, True):
+            raise self.refuse("random dropout in training mode (switch the model to eval)")
+
+
+@rule(
+    "slice.Tensor", "select.int", "unbind.int", "split.Tensor", "split_with_sizes.default", "chunk.default",
+    "unsqueeze.default", "squeeze.dim", "narrow.default", "index_select.default", "flip.default",
+)
+class Along(LinearOperator):
+    """An operation along one dimension, or a few, of which none may be the batch."""
+
+    dimension_argument = {"split.Tensor": 2, "split_with_sizes.default": 2, "chunk.default": 2}
+
+    def check(self) -> None:
+        if self.varying != [self.slot_of(0)]:
+            raise self.refuse("an index that depends on the network's input")
+        position = self.dimension_argument.get(self.call.name.removeprefix("aten."), 1)
+        dimensions = self.call.argument(position, self.call.kwargs.get("dim", 0))
+        rank = len(self.inputs[self.varying[0]].output_shape)
+        for dimension in dimensions if isinstance(dimensions, (list, tuple)) else [dimensions]:
+            if dimension % rank == 0 and not self._keeps_everything():
+                raise self.refuse("a selection along the batch dimension")
+
+    def _keeps_everything(self) -> bool:
+        """x[:, ...] is traced as a slice of the whole batch dimension."""
+        whole = self.call.args[2:] in ((0, _END), (0, _END, 1), ())
+        return self.call.name == "aten.slice.Tensor" and whole
+
+
+_END = 2**63 - 1
+
+
+@rule("cat.default", "concat.default", "stack.default")
+class Concatenation(LinearOperator):
+    """Tensors joined along a dimension other than the batch. Parts that do not vary are an offset."""
+
+    has_offset = True
+
+    def check(self) -> None:
+        dimension = self.call.argument(1, self.call.kwargs.get("dim", 0))
+        rank = len(self.inputs[self.varying[0]].output_shape) + (self.call.name == "aten.stack.default")
+        if dimension % rank == 0:
+            raise self.refuse("a concatenation along the batch dimension")
+
+
+@rule("pad.default", "constant_pad_nd.default", "reflection_pad2d.default", "replication_pad2d.default")
+class Padding(LinearOperator):
+    """A border of a constant, or of copies of the elements within."""
+
+    has_offset = True
+
+    def check(self) -> None:
+        rank = len(self.inputs[0].output_shape)
+        if len(self.call.args[1]) > 2 * (rank - 1):
+            raise self.refuse("padding of the batch dimension")
+
+
+@rule("transpose.int", "permute.default")
+class Permutation(LinearOperator):
+    """A new order of the dimensions, the batch staying first."""
+
+    def check(self) -> None:
+        rank = len(self.inputs[0].output_shape)
+        if self.call.name == "aten.permute.default":
+            keeps_batch = self.call.args[1][0] % rank == 0
+        else:
+            keeps_batch = all(dimension % rank for dimension in self.call.args[1:3])
+        if not keeps_batch:
+            raise self.refuse("a permutation that moves the batch dimension")
+
+
+@rule("view.default", "reshape.default", "_unsafe_view.default", "expand.default", "flatten.using_ints")
+class Reshape(LinearOperator):
+    """A new shape for each image. The batch size in the traced shape is the example's: it is left open."""
+
+    def __init__(self, call: Call, inputs: list[Any]) -> None:
+        super().__init__(call, inputs)
+        node = inputs[self.varying[0]]
+        self.shape = _shape_after(call, node.forward_value)
+
+    def forward(self, *values: Tensor) -> Tensor:
+        x = values[0]
+        if self.call.name == "aten.expand.default":
+            return x.expand(len(x), *self.shape)
+        return x.reshape(len(x), *self.shape)
+
+
+def _shape_after(call: Call, example: Tensor) -> tuple[int, ...]:
+    return tuple(call(example).shape[1:])

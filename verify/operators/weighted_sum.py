@@ -1,0 +1,105 @@
+"""Sums and scalings: what joins the operations of a cell, with gradients to the weights.
+
+A mixed operation sum_i w_i o_i(x) arrives here as products with a weight and additions; w = softmax(alpha)
+is an ordinary tensor of the graph, so bounds are differentiable in alpha. Weights of either sign are sound:
+a negative one swaps the two bounds.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from verify.operators.base import Interval, LinearOperator, rule
+
+
+class Signed(LinearOperator):
+    """Linear with coefficients of either sign: centre through the call, radius through `magnitude`."""
+
+    has_offset = True
+
+    def magnitude(self, *radii: Tensor) -> Tensor:
+        """The call on radii, with absolute coefficients and no offset. Inputs that do not vary come as is."""
+        raise self.refuse("an operator without a rule for radii")
+
+    def interval_propagate(self, *intervals: Interval) -> Interval:
+        varying = self.varying
+        centres = [
+            (lower + upper) / 2 if position in varying else lower
+            for position, (lower, upper) in enumerate(intervals)
+        ]
+        radii = [
+            (upper - lower) / 2 if position in varying else lower
+            for position, (lower, upper) in enumerate(intervals)
+        ]
+        centre, radius = self.forward(*centres), self.magnitude(*radii)
+        return centre - radius, centre + radius
+
+
+@rule(
+    "add.Tensor", "add.Scalar", "sub.Tensor", "sub.Scalar", "rsub.Tensor", "rsub.Scalar"
+)
+class Sum(Signed):
+    """x + y, x - y, y - x, with tensors or numbers; an `alpha` of torch's calls scales the second."""
+
+    @property
+    def has_offset(self) -> bool:  # type: ignore[override]
+        numbers = [part for part in self.call.args[:2] if isinstance(part, (int, float))]
+        return any(numbers) or len(self.varying) < len(self.inputs)
+
+    @property
+    def factors(self) -> dict[int, float]:
+        """The coefficient of every input that varies."""
+        alpha = self.call.kwargs.get("alpha", self.call.argument(2, 1))
+        signs = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1)}
+        first, second = signs[self.call.name.split(".")[1]]
+        total: dict[int, float] = {}
+        for argument, factor in ((0, first), (1, second)):
+            slot = self.slot_of(argument)
+            if slot in self.varying:
+                total[slot] = total.get(slot, 0) + factor
+        return total
+
+    def magnitude(self, *radii: Tensor) -> Tensor:
+        total = sum(abs(factor) * radii[slot] for slot, factor in self.factors.items())
+        return total + torch.zeros(self.output_shape[1:], dtype=total.dtype, device=total.device)
+
+    def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
+        factors = self.factors
+        if any(values[slot].shape[1:] != rows.shape[1:] for slot in factors):
+            return super().transpose(rows, values)  # broadcasting: the gradient sums over it
+        return [rows if factor == 1 else factor * rows for _, factor in sorted(factors.items())]
+
+
+class Scaled(Signed):
+    """A product with a factor that does not depend on the network's input."""
+
+    has_offset = False
+
+    def check(self) -> None:
+        if len(self.varying) > 1:
+            raise self.refuse("a product of two tensors that both depend on the network's input")
+
+    def magnitude(self, *radii: Tensor) -> Tensor:
+        return self.forward(*radii).abs()
+
+
+@rule("mul.Tensor", "mul.Scalar", "neg.default")
+class Product(Scaled):
+    """w x, with w a number, a parameter or a function of parameters such as softmax(alpha)[i]."""
+
+    def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
+        if values[self.varying[0]].shape[1:] != rows.shape[1:]:
+            return super().transpose(rows, values)
+        return [self.call(*(rows if position in self.varying else value for position, value in enumerate(values)))]
+
+
+@rule("div.Tensor", "div.Scalar")
+class Quotient(Scaled):
+    """x / w."""
+
+    def check(self) -> None:
+        super().check()
+        if self.varying != [self.slot_of(0)]:
+            raise self.refuse("a division by a tensor that depends on the network's input")
+

@@ -1,0 +1,175 @@
+"""Input regions: a ball in l-infinity, l2 or l1, inside the unit box or free; a box given pixel by pixel.
+
+A region knows two things: a box around itself, from which intervals start, and the least value of a linear
+function on it, with which CROWN ends. auto_LiRPA's own perturbation starts l2 and l1 intervals with width 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from verify.errors import InputError
+from verify.lirpa import LinearBound, Perturbation
+
+Norm: TypeAlias = Literal["linf", "l2", "l1"]
+Domain: TypeAlias = Literal["unit", "free"]
+NORMS: tuple[str, ...] = get_args(Norm)
+DOMAINS: tuple[str, ...] = get_args(Domain)
+
+
+class Region(Perturbation):
+    """A set of inputs an image: all of `centre + delta` that the subclass allows.
+
+    Attributes:
+        centre: "b *shape", a point of the region.
+        lower, upper: "b *shape", the smallest box around it.
+    """
+
+    def __init__(self, centre: Tensor, lower: Tensor, upper: Tensor) -> None:
+        super().__init__()
+        self.centre, self.lower, self.upper = centre, lower, upper
+
+    def least(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s"]:
+        """A lower bound of min <A, x> over the region, for each row of A over the n flattened inputs."""
+        return self._least_on_box(A)
+
+    def project(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
+        """A point of the region near x, for attacks and samples."""
+        return torch.minimum(torch.maximum(x, self.lower), self.upper)
+
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "b *shape"]:
+        """A random point an image: half of the coordinates uniform in the box, half at its ends; projected."""
+        shape, like = self.centre.shape, {"dtype": self.centre.dtype, "device": self.centre.device}
+        uniform = torch.rand(shape, generator=generator, device=generator.device).to(**like)
+        ends = torch.randint(0, 2, shape, generator=generator, device=generator.device).to(**like)
+        pick = torch.randint(0, 2, shape, generator=generator, device=generator.device).bool().to(ends.device)
+        return self.project(self.lower + (self.upper - self.lower) * torch.where(pick, uniform, ends))
+
+    def to(self, dtype: torch.dtype) -> Region:
+        """The same region in another precision."""
+        return Region(self.centre.to(dtype), self.lower.to(dtype), self.upper.to(dtype))
+
+    def _least_on_box(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s"]:
+        lower, upper = self.lower.flatten(1), self.upper.flatten(1)
+        middle, half = (lower + upper) / 2, (upper - lower) / 2
+        return torch.einsum("bsn,bn->bs", A, middle) - torch.einsum("bsn,bn->bs", A.abs(), half)
+
+    # What auto_LiRPA asks of a perturbation.
+
+    def init(self, x: Tensor, aux: Any = None, forward: bool = False) -> tuple[LinearBound, Tensor, None]:
+        return LinearBound(None, None, None, None, self.lower, self.upper), x, None
+
+    def concretize(self, x: Tensor, A: Tensor | None, sign: int = -1, aux: Any = None) -> Tensor | None:
+        if A is None:
+            return None
+        return self.least(A) if sign == -1 else -self.least(-A)
+
+
+class Box(Region):
+    """lower <= x <= upper, pixel by pixel.
+
+    Raises:
+        InputError: bounds of different shapes, not finite, or crossed.
+    """
+
+    def __init__(self, lower: Float[Tensor, "b *shape"], upper: Float[Tensor, "b *shape"]) -> None:
+        if lower.shape != upper.shape:
+            raise InputError(f"box: lower is {tuple(lower.shape)} and upper is {tuple(upper.shape)}")
+        if not (torch.isfinite(lower).all() and torch.isfinite(upper).all() and (lower <= upper).all()):
+            raise InputError("box: bounds must be finite with lower <= upper everywhere")
+        super().__init__((lower + upper) / 2, lower, upper)
+
+
+class Ball(Region):
+    """||x - centre||_p <= epsilon, in input units; with domain "unit" also 0 <= x <= 1.
+
+    Args:
+        centre: "b *shape".
+        epsilon: one radius, or one an image ("b").
+        norm: "linf", "l2" or "l1".
+        domain: "unit" keeps perturbed images in [0, 1], as attacks do; "free" does not.
+
+    Raises:
+        InputError: unknown norm or domain; a radius negative or not finite; a centre not finite, or outside
+            [0, 1] in the unit domain.
+    """
+
+    def __init__(
+        self,
+        centre: Float[Tensor, "b *shape"],
+        epsilon: float | Float[Tensor, " b"],
+        norm: str = "linf",
+        domain: str = "unit",
+    ) -> None:
+        if norm not in NORMS:
+            raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+        if domain not in DOMAINS:
+            raise InputError(f"domain {domain!r} is not one of {', '.join(DOMAINS)}")
+        radius = torch.as_tensor(epsilon, dtype=centre.dtype, device=centre.device).expand(len(centre))
+        if not torch.isfinite(radius).all() or (radius < 0).any():
+            raise InputError("epsilon must be finite and not negative")
+        if not torch.isfinite(centre).all():
+            raise InputError("the images hold values that are not finite")
+        if domain == "unit" and not ((centre >= 0) & (centre <= 1)).all():
+            raise InputError("the unit domain needs images in [0, 1]; scale them, or use the free domain")
+        self.epsilon, self.norm, self.domain = radius, norm, domain
+        wide = radius.view(-1, *[1] * (centre.dim() - 1))
+        lower, upper = centre - wide, centre + wide
+        if domain == "unit":
+            lower, upper = lower.clamp(min=0), upper.clamp(max=1)
+        super().__init__(centre, lower, upper)
+
+    def least(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s"]:
+        """Exact for l-infinity, and for l2 and l1 in the free domain.
+
+        For l2 and l1 in the unit domain: a coordinate that sits at 0 can only rise, one at 1 only fall, so a
+        coefficient that would gain from the forbidden direction adds nothing to the decrease and leaves the
+        dual norm. What the box around the ball allows is a second bound; the larger of the two holds.
+        """
+        if self.norm == "linf":
+            return self._least_on_box(A)
+        centre = self.centre.flatten(1)
+        gains = self._gains(A)
+        dual = gains.norm(dim=-1) if self.norm == "l2" else gains.abs().amax(-1)
+        least = torch.einsum("bsn,bn->bs", A, centre) - self.epsilon.unsqueeze(1) * dual
+        return least if self.domain == "free" else torch.maximum(least, self._least_on_box(A))
+
+    def _gains(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s n"]:
+        """A without the coefficients that can only raise <A, x> within the domain."""
+        if self.domain == "free":
+            return A
+        centre = self.centre.flatten(1).unsqueeze(1)
+        blocked = ((A > 0) & (centre <= 0)) | ((A < 0) & (centre >= 1))
+        return A.masked_fill(blocked, 0)
+
+    def project(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
+        """For l2 and l1: clipped to the box, then shrunk towards the centre, so the result lies in both."""
+        x = super().project(x)
+        if self.norm == "linf":
+            return x
+        step = (x - self.centre).flatten(1)
+        length = step.norm(p=2 if self.norm == "l2" else 1, dim=1)
+        factor = (self.epsilon / length.clamp(min=torch.finfo(x.dtype).tiny)).clamp(max=1)
+        return self.centre + (step * factor.unsqueeze(1)).view_as(x)
+
+    def to(self, dtype: torch.dtype) -> Ball:
+        return Ball(self.centre.to(dtype), self.epsilon.to(dtype), self.norm, self.domain)
+
+    def with_epsilon(self, epsilon: Float[Tensor, " b"]) -> Ball:
+        """The ball of another radius around the same images."""
+        return Ball(self.centre, epsilon, self.norm, self.domain)
+
+
+def largest_epsilon(norm: str, shape: torch.Size) -> float:
+    """A radius at which the unit-domain ball is the whole unit box: nothing changes beyond it.
+
+    Args:
+        shape: of one image.
+    """
+    pixels = math.prod(shape)
+    return {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
