@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from robust_nas.files import atomic_path
 from robust_nas.spaces.operations import OPERATIONS
@@ -27,6 +27,9 @@ Edge = tuple[str, int]
 
 _REQUIRED = ("format", "version", "space", "nodes", "normal", "normal_concat", "reduce", "reduce_concat")
 _FIELDS = (*_REQUIRED, "meta")
+_WORDS: dict[type, str] = {int: "a whole number", str: "text", list: "a list", dict: "an object"}
+
+Json = TypeVar("Json")
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,8 @@ class Genotype:
     def __post_init__(self) -> None:
         if self.space not in SPACES:
             raise InputError(f"space: unknown search space {self.space!r}; known: {', '.join(SPACES)}")
-        if not _is_int(self.nodes) or self.nodes < 1:
-            raise InputError(f"nodes: must be a whole number of at least 1, not {self.nodes!r}")
-        if not isinstance(self.meta, Mapping):
-            raise InputError(f"meta: must be an object, not {self.meta!r}")
+        if self.nodes < 1:
+            raise InputError(f"nodes: must be at least 1, not {self.nodes}")
         for cell in ("normal", "reduce"):
             _check_edges(cell, getattr(self, cell), self.nodes)
             _check_concat(f"{cell}_concat", getattr(self, f"{cell}_concat"), self.nodes)
@@ -113,12 +114,12 @@ class Genotype:
 
 
 def _fields(data: object) -> dict[str, Any]:
-    """The constructor's arguments, from JSON: lists become tuples; the constructor checks what they hold."""
+    """The constructor's arguments, from JSON: types are checked here, what they say by the constructor."""
     if not isinstance(data, dict):
         raise InputError("must be a JSON object")
     if data.get("format") != FORMAT:
         raise InputError(f"format: must be {FORMAT!r}, not {data.get('format')!r}")
-    if not _is_int(data.get("version")) or data["version"] != VERSION:
+    if _typed("version", data.get("version"), int) != VERSION:
         raise InputError(f"version: this program reads version {VERSION}, not {data.get('version')!r}")
     for name in _REQUIRED:
         if name not in data:
@@ -128,52 +129,56 @@ def _fields(data: object) -> dict[str, Any]:
             raise InputError(f"{name}: unknown field; known: {', '.join(_FIELDS)}")
     return {
         "normal": _edges("normal", data["normal"]),
-        "normal_concat": tuple(_list("normal_concat", data["normal_concat"])),
+        "normal_concat": _nodes("normal_concat", data["normal_concat"]),
         "reduce": _edges("reduce", data["reduce"]),
-        "reduce_concat": tuple(_list("reduce_concat", data["reduce_concat"])),
-        "nodes": data["nodes"],
-        "space": data["space"],
-        "meta": data.get("meta", {}),
+        "reduce_concat": _nodes("reduce_concat", data["reduce_concat"]),
+        "nodes": _typed("nodes", data["nodes"], int),
+        "space": _typed("space", data["space"], str),
+        "meta": _typed("meta", data.get("meta", {}), dict),
     }
 
 
-def _edges(name: str, value: object) -> tuple[tuple[Any, ...], ...]:
-    return tuple(tuple(_list(f"{name}[{i}]", pair)) for i, pair in enumerate(_list(name, value)))
+def _edges(name: str, value: object) -> tuple[Edge, ...]:
+    return tuple(_edge(f"{name}[{i}]", pair) for i, pair in enumerate(_typed(name, value, list)))
 
 
-def _list(name: str, value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise InputError(f"{name}: must be a list, not {value!r}")
+def _edge(name: str, value: object) -> Edge:
+    pair = _typed(name, value, list)
+    if len(pair) != 2:
+        raise InputError(f"{name}: must be a pair [operation, input], not {pair!r}")
+    return _typed(f"{name}: operation", pair[0], str), _typed(f"{name}: input", pair[1], int)
+
+
+def _nodes(name: str, value: object) -> tuple[int, ...]:
+    return tuple(_typed(f"{name}[{i}]", node, int) for i, node in enumerate(_typed(name, value, list)))
+
+
+def _typed(name: str, value: object, kind: type[Json]) -> Json:
+    """The value, if it is of that type; true and false, which Python counts as numbers, are not."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{name}: must be {_WORDS[kind]}, not {value!r}")
     return value
 
 
 def _check_edges(name: str, edges: tuple[Edge, ...], nodes: int) -> None:
     if len(edges) != 2 * nodes:
         raise InputError(f"{name}: {nodes} nodes need {2 * nodes} [operation, input] pairs, not {len(edges)}")
-    for i, edge in enumerate(edges):
-        if len(edge) != 2:
-            raise InputError(f"{name}[{i}]: must be a pair [operation, input], not {list(edge)!r}")
-        operation, source = edge
-        if not isinstance(operation, str) or operation not in OPERATIONS:
+    for i, (operation, source) in enumerate(edges):
+        if operation not in OPERATIONS:
             raise InputError(f"{name}[{i}]: unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
         node = 2 + i // 2
-        if not _is_int(source) or not 0 <= source < node:
-            raise InputError(f"{name}[{i}]: the input of node {node} must be 0 to {node - 1}, not {source!r}")
+        if not 0 <= source < node:
+            raise InputError(f"{name}[{i}]: the input of node {node} must be 0 to {node - 1}, not {source}")
 
 
 def _check_concat(name: str, concat: tuple[int, ...], nodes: int) -> None:
     if not concat:
         raise InputError(f"{name}: is empty; list the nodes that make the cell's output")
     for i, node in enumerate(concat):
-        if not _is_int(node) or not 2 <= node < 2 + nodes:
-            raise InputError(f"{name}[{i}]: must be a node, 2 to {nodes + 1}, not {node!r}")
+        if not 2 <= node < 2 + nodes:
+            raise InputError(f"{name}[{i}]: must be a node, 2 to {nodes + 1}, not {node}")
     if len(set(concat)) != len(concat):
         raise InputError(f"{name}: names a node twice")
-
-
-def _is_int(value: object) -> bool:
-    """True for a whole number; JSON's true and false, which Python counts as numbers, are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _refuse_constant(name: str) -> NoReturn:

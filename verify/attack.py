@@ -78,7 +78,7 @@ def attack_radius(
     norm: str = "linf",
     domain: str = "unit",
     *,
-    steps: int = 30,
+    steps: int = 25,
     rounds: int = 10,
     seed: int = 0,
 ) -> Float[Tensor, " b"]:
@@ -92,13 +92,15 @@ def attack_radius(
     low = torch.zeros_like(margin)
     found = torch.where(margin > 0, torch.full_like(margin, torch.inf), low)
     trial = torch.full_like(margin, largest_epsilon(norm, images[0].shape) / 4)
+    twice = labels.repeat(2)
     for _ in range(rounds):
         ball = Ball(images, trial, norm, domain)
-        for start in (images, ball.sample(generator)):
-            x = pgd(network, ball, labels, steps=steps, start=start)
-            success = worst_margin(network(x).detach(), labels) <= 0
-            size = _length(x - images, norm)
-            found = torch.where(success & (size < found), size, found)
+        start = torch.cat([images, ball.sample(generator)])
+        x = pgd(network, ball.repeat(2), twice, steps=steps, start=start)
+        success = worst_margin(network(x).detach(), twice) <= 0
+        size = _length(x - images.repeat(2, *[1] * (images.dim() - 1)), norm)
+        size = torch.where(success, size, torch.full_like(size, torch.inf)).view(2, -1).amin(0)
+        found = torch.minimum(found, size)
         low = torch.where(trial < found, torch.maximum(low, trial), low)
         trial = _between(low, torch.where(torch.isinf(found), trial * 4, found))
     return found

@@ -96,8 +96,9 @@ def _attacked(
     generator: torch.Generator,
 ) -> Float[Tensor, " b"]:
     """The smallest margin met."""
-    points = [ball.sample(generator) for _ in range(samples)]
-    begins = [ball.centre, *(ball.sample(generator) for _ in range(starts - 1))]
-    points += [pgd(network, ball, labels, steps=steps, start=begin) for begin in begins]
+    begins = torch.cat([ball.centre, *(ball.sample(generator) for _ in range(starts - 1))])
+    found = pgd(network, ball.repeat(starts), labels.repeat(starts), steps=steps, start=begins)
+    points = torch.cat([found, *(ball.sample(generator) for _ in range(samples))])
     with torch.no_grad():
-        return torch.stack([worst_margin(network(point), labels) for point in points]).amin(0)
+        margin = worst_margin(network(points), labels.repeat(starts + samples))
+    return margin.view(-1, len(labels)).amin(0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from verify.errors import InputError
-from verify.graph import BoundedGraph
+from verify.graph import INPUT, BoundedGraph, Intervals
 from verify.lirpa import BoundedTensor
 from verify.operators import UnsupportedOperator
 from verify.regions import Ball, Region
+from verify.tracing import copies
 
 Method: TypeAlias = Literal["ibp", "crown-ibp", "crown"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -24,16 +25,28 @@ _WIDENING = 1e-10
 (about 1e-16 an operation), far below anything that changes a radius."""
 
 
+class Line(NamedTuple):
+    """<coefficients, x> + intercept, over the flattened input."""
+
+    coefficients: Float[Tensor, "b s n"]
+    intercept: Float[Tensor, "b s"]
+
+
 @dataclass(frozen=True)
 class Bounds:
     """lower <= specification(network(x)) <= upper over the region; NaN where the computation overflowed.
 
     Attributes:
         lower, upper: "b s", in logits.
+        line: the linear function of the input that bounds from below, over the same region and every part of
+            it; None for method "ibp".
+        intervals: bounds of the neurons that had to be relaxed; they too hold over every part of the region.
     """
 
     lower: Float[Tensor, "b s"]
     upper: Float[Tensor, "b s"]
+    line: Line | None = None
+    intervals: Intervals = field(default_factory=dict)
 
 
 def margins(labels: Int[Tensor, " b"], classes: int) -> Float[Tensor, "b s k"]:
@@ -68,8 +81,9 @@ class BoundedNetwork:
 
     def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
         self.model = model
-        # Two images of it: batch norm in training mode needs two, and one alone could hide a mixing of images.
-        self.example = torch.cat([example[:1], example[:1].flip(-1) / 2])
+        # Two images: batch norm in training mode needs two, and equal ones could hide a mixing of images.
+        random = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
+        self.example = random.to(example)
         self._modes = self._current_modes()
         self.graph = BoundedGraph(model, self.example)
         self._check_agreement()
@@ -77,7 +91,7 @@ class BoundedNetwork:
     def __call__(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
         """The network's outputs, with frozen statistics where it is in training mode."""
         self._check_mode()
-        return self.graph(x)
+        return self.graph.evaluate(x)
 
     @property
     def classes(self) -> int:
@@ -90,7 +104,7 @@ class BoundedNetwork:
         autograd graph: gradients in the parameters pass through them.
         """
         self._check_mode()
-        return self.graph.record_statistics(images)
+        return self.graph.evaluate(images, record_statistics=True)
 
     def bounds(
         self,
@@ -100,6 +114,7 @@ class BoundedNetwork:
         specification: Float[Tensor, "b s k"] | Float[Tensor, "s k"] | None = None,
         method: str = "crown",
         domain: str = "unit",
+        within: Intervals | None = None,
     ) -> Bounds:
         """Bounds of the outputs, or of linear functions of them, over an input region.
 
@@ -113,6 +128,8 @@ class BoundedNetwork:
             method: "ibp" (intervals), "crown-ibp" (one backward pass over intervals), "crown" (backward passes
                 for the unstable neurons as well; the tightest).
             domain: "unit" (perturbed images stay in [0, 1]) or "free".
+            within: `intervals` of an earlier result for regions that contain these, image by image; neurons that
+                were stable there need no backward pass here. (Method "crown" only.)
 
         Raises:
             InputError: wrong region, method or specification; or the model changed mode since it was wrapped.
@@ -123,16 +140,21 @@ class BoundedNetwork:
         if method not in METHODS:
             raise InputError(f"method {method!r} is not one of {', '.join(METHODS)}")
         graph = self.graph
-        graph.finite = None
+        graph.finite, graph.reference, graph.tightened = None, within or {}, {}
         images = BoundedTensor(region.centre, region)
         lower, upper = graph.compute_bounds(x=(images,), C=rows, method=method)
+        line = None
         if method != "ibp":
+            A = graph[INPUT].lA.transpose(0, 1).flatten(2)
+            line = Line(A, lower - region.least(A))
             # Neither is always the tighter one; both hold.
             low, high = graph.IBP_general(graph.final_node(), rows)
             lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
+        finite = (torch.isfinite(lower) & torch.isfinite(upper)).all(1, keepdim=True)
         if graph.finite is not None:
-            lower, upper = (side.masked_fill(~graph.finite.unsqueeze(1), torch.nan) for side in (lower, upper))
-        return Bounds(lower, upper)
+            finite &= graph.finite.unsqueeze(1)
+        lower, upper = (side.masked_fill(~finite, torch.nan) for side in (lower, upper))
+        return Bounds(lower, upper, line, graph.tightened)
 
     def double(self) -> BoundedNetwork:
         """The same network in float64 with its relaxations widened outward: what confirms a certificate.
@@ -175,12 +197,14 @@ class BoundedNetwork:
         Raises:
             UnsupportedOperator: it does not, for example because the model is random or mixes images.
         """
-        state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         with torch.no_grad():
-            expected = functional_call(self.model, state, (self.example,))
+            expected = functional_call(self.model, copies(self.model), (self.example.clone(),))
             got = self.freeze(self.example)
             three = torch.cat([self.example[1:], self.example])
-            swapped = self(three)
+            try:
+                swapped = self(three)
+            except RuntimeError as error:
+                raise UnsupportedOperator(f"the network is fixed to one batch size: {error}") from error
         self.graph.forget_statistics()
         if not torch.allclose(expected, got, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise UnsupportedOperator("the traced network does not compute what the model does (is it random?)")

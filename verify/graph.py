@@ -8,51 +8,25 @@ buffers (`Leaf` reads the user's module), and which neurons get a backward pass 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, fx, nn
 from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from verify.lirpa import Bound, BoundedModule, BoundInput
-from verify.operators import RULES, Call, Constant, Operator, Slot, UnsupportedOperator
+from verify.operators import RULES, Call, Constant, LinearOperator, Slot, UnsupportedOperator
 from verify.operators.normalisation import BatchNorm, Statistics
+from verify.tracing import copies, kept_random_state, out_of_place, trace
 
+Intervals: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+"""Lower and upper bounds of relaxed neurons, "b *shape" each, by the name of their node."""
+
+INPUT = "/input"
 ROWS_AT_ONCE = 2**26  # elements of the largest coefficient tensor of one backward pass
 """A backward pass for many neurons is split so that no coefficient tensor holds more elements than this."""
-
-
-def trace(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
-    """The model on the example as a graph of ATen calls; placeholders are its tensors by name, then "input".
-
-    Runs on copies of parameters and buffers, so that nothing of the model changes. This function is the
-    front end: another one (torch.export) has to give the same kind of graph.
-    """
-    tensors = {name: tensor.detach().clone() for name, tensor in _named_tensors(model)}
-
-    def run(*values: Tensor) -> Any:
-        return functional_call(model, dict(zip(tensors, values[:-1], strict=True)), (values[-1],))
-
-    with _kept_random_state(example.device), torch.no_grad():
-        graph = make_fx(run, tracing_mode="real", pre_dispatch=True)(*tensors.values(), example.detach()).graph
-    for node, name in zip(graph.find_nodes(op="placeholder"), [*tensors, "input"], strict=True):
-        node.meta["tensor"] = name
-    return graph
-
-
-def _named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()
-
-
-@contextmanager
-def _kept_random_state(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
 
 
 class Leaf(BoundInput):
@@ -74,9 +48,10 @@ class _Shell(nn.Module):
         super().__init__()
         object.__setattr__(self, "model", model)  # not a submodule
         self.training = False
-        with _kept_random_state(example.device), torch.no_grad():
-            state = {name: tensor.detach().clone() for name, tensor in _named_tensors(model)}
-            self.output = functional_call(model, state, (example,))
+        with kept_random_state(example.device), torch.no_grad():
+            self.output = functional_call(model, copies(model), (example.clone(),))
+        if not isinstance(self.output, Tensor) or self.output.dim() != 2:
+            raise UnsupportedOperator('the network must have one output, of shape "b k": wrap it so that it has')
 
     def forward(self, *_: Tensor) -> Tensor:
         return self.output
@@ -95,6 +70,8 @@ class BoundedGraph(BoundedModule):
 
     def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
         self.widening = 0.0
+        self.reference: Intervals = {}
+        self.tightened: Intervals = {}
         super().__init__(_Shell(model, example), example, {"conv_mode": "matrix"}, device=example.device)
 
         self.finite: Bool[Tensor, " b"] | None = None
@@ -110,14 +87,21 @@ class BoundedGraph(BoundedModule):
         """The normalisations that use a batch's statistics."""
         return [node for node in self.nodes if isinstance(node, BatchNorm) and node.on_batch]
 
-    def record_statistics(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *classes"]:
-        """One clean forward of the whole batch, which fixes the statistics of batch norm in training mode."""
-        self._set_input(x)
+    def evaluate(
+        self, x: Float[Tensor, "b *shape"], record_statistics: bool = False
+    ) -> Float[Tensor, "b *classes"]:
+        """The network's output, node by node; nothing is kept.
+
+        Args:
+            record_statistics: x is the clean batch whose statistics batch norm in training mode is to use.
+        """
+        values: dict[str, Tensor] = {}
         for node in self.nodes:
-            if isinstance(node, BatchNorm) and node.on_batch:
-                node.record(node.inputs[0].forward_value)
-            self._evaluate(node)
-        return self.final_node().forward_value
+            inputs = [values[parent.name] for parent in node.inputs]
+            if record_statistics and isinstance(node, BatchNorm) and node.on_batch:
+                node.record(inputs[0])
+            values[node.name] = x if node.name == INPUT else node.forward(*inputs)
+        return values[self.final_name]
 
     def forget_statistics(self) -> None:
         """Require a new clean batch before the next evaluation in training mode."""
@@ -153,7 +137,7 @@ class BoundedGraph(BoundedModule):
         node.batch_dim = 0 if node.from_input else -1
 
     def IBP_general(self, node: Bound, C: Tensor | None = None, **_: Any) -> tuple[Tensor, Tensor]:
-        """Intervals of every node up to this one, and of C y at this one, its last call merged with C.
+        """Intervals of every node up to this one, and of C y at this one; a last linear call is merged with C.
 
         Args:
             C: "b s *out", rows of a specification.
@@ -166,14 +150,18 @@ class BoundedGraph(BoundedModule):
         if C is None:
             return node.interval
         rows = C.transpose(0, 1)
-        coefficients, lower, upper = node.bound_backward(rows, rows, *node.inputs)
-        for parent, (A, _) in zip(node.inputs, coefficients, strict=True):
+        parents, coefficients, centre = [node], [(rows, rows)], torch.zeros_like(rows[..., 0])
+        if isinstance(node, LinearOperator):
+            parents = node.inputs
+            coefficients, offset, _ = node.bound_backward(rows, rows, *parents)
+            centre = centre + offset
+        radius = torch.zeros_like(centre)
+        for parent, (A, _) in zip(parents, coefficients, strict=True):
             if A is not None:
                 low, high = parent.interval
-                centre, radius = (low + high) / 2, (high - low) / 2
-                middle, spread = _inner(A, centre), _inner(A.abs(), radius)
-                lower, upper = lower + middle - spread, upper + middle + spread
-        return lower.T, upper.T
+                centre = centre + _inner(A, (low + high) / 2)
+                radius = radius + _inner(A.abs(), (high - low) / 2)
+        return (centre - radius).T, (centre + radius).T
 
     def _propagate(self, node: Bound) -> None:
         if not node.from_input:
@@ -206,13 +194,16 @@ class BoundedGraph(BoundedModule):
         """
         if not hasattr(node, "interval"):
             lower, upper = self.IBP_general(node)
+            if node.name in self.reference:
+                low, high = self.reference[node.name]
+                lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
+                node.interval = lower, upper
             needed = self._rows_needed(node, lower, upper)
-            rows = int(needed.sum(1).max())
-            if rows:
-                index = needed.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :rows]
-                node.interval = self._tighten(node, lower, upper, index)
+            if needed.any():
+                node.interval = self._tighten(node, lower, upper, needed)
         lower, upper = self._widened(*node.interval)
         node.interval = node.lower, node.upper = lower, upper
+        self.tightened[node.name] = node.interval
         finite = (torch.isfinite(lower) & torch.isfinite(upper)).flatten(1).all(1)
         self.finite = finite if self.finite is None else self.finite & finite
 
@@ -223,9 +214,15 @@ class BoundedGraph(BoundedModule):
                 needed |= self[name].rows_needed(lower.detach(), upper.detach())
         return needed.flatten(1)
 
-    def _tighten(self, node: Bound, lower: Tensor, upper: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Intersect with CROWN's bounds of the neurons in `index` ("b r", per image)."""
-        batch, neurons = lower.flatten(1).shape
+    def _tighten(self, node: Bound, lower: Tensor, upper: Tensor, needed: Tensor) -> tuple[Tensor, Tensor]:
+        """Intersect with CROWN's bounds of the neurons that are `needed` ("b n"), and of no other.
+
+        Images that need fewer rows than the neediest have rows to spare; used, they would make an image's
+        bounds depend on the others in its batch.
+        """
+        batch, neurons = needed.shape
+        rows = int(needed.sum(1).max())
+        index = needed.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :rows]
         widest = max(before.output_shape[1:].numel() for before in self.nodes if before.from_input)
         at_once = max(1, ROWS_AT_ONCE // (batch * widest))
         lows, highs = [], []
@@ -234,8 +231,10 @@ class BoundedGraph(BoundedModule):
             low, high = self.backward_general(C=C.view(batch, -1, *lower.shape[1:]), node=node)
             lows.append(low.reshape(batch, -1))
             highs.append(high.reshape(batch, -1))
-        low = torch.maximum(lower.flatten(1).gather(1, index), torch.cat(lows, 1))
-        high = torch.minimum(upper.flatten(1).gather(1, index), torch.cat(highs, 1))
+        low, high = lower.flatten(1).gather(1, index), upper.flatten(1).gather(1, index)
+        spare = ~needed.gather(1, index)
+        low = torch.where(spare, low, torch.maximum(low, torch.cat(lows, 1)))
+        high = torch.where(spare, high, torch.minimum(high, torch.cat(highs, 1)))
         return (
             lower.flatten(1).scatter(1, index, low).view_as(lower),
             upper.flatten(1).scatter(1, index, high).view_as(upper),
@@ -265,10 +264,6 @@ class _Builder:
 
     def build(self) -> tuple[list[Bound], list[Bound], list[Bound], None]:
         output = next(iter(self.graph.find_nodes(op="output"))).args[0]
-        if isinstance(output, (tuple, list)):
-            if len(output) != 1:
-                raise UnsupportedOperator("the network has more than one output; wrap it so that it has one")
-            output = output[0]
         needed = _ancestors(output)
         with torch.no_grad():
             for node in self.graph.nodes:
@@ -287,14 +282,12 @@ class _Builder:
         if node.target is operator.getitem:
             source, index = node.args
             return self._call(source, index)
-        if node.kwargs.get("out") is not None:
-            raise UnsupportedOperator(f"{node.target}: a call with out=, for which no sound bound is known")
         return self._call(node, None)
 
     def _leaf(self, name: str) -> Bound:
         if name == "input":
             node = BoundInput("input", self.example, input_index=0)
-            node.name = "/input"
+            node.name = INPUT
             self.leaves.insert(0, node)
             return self._finish(node, [])
         owner, _, attribute = name.rpartition(".")
@@ -318,7 +311,7 @@ class _Builder:
 
         args = fx.node.map_arg(node.args, slot)
         kwargs = fx.node.map_arg(node.kwargs, slot)
-        call = Call(_out_of_place(node.target), tuple(args), dict(kwargs), index)
+        call = Call(out_of_place(node.target), tuple(args), dict(kwargs), index)
         key = repr((call.name, call.args, sorted(call.kwargs.items()), index, [parent.name for parent in inputs]))
         if key not in self.known:
             self.known[key] = self._operator(call, inputs, f"/{len(self.operators)}/{call.name}")
@@ -326,7 +319,9 @@ class _Builder:
 
     def _operator(self, call: Call, inputs: list[Bound], name: str) -> Bound:
         varies = any(parent.from_input for parent in inputs)
-        cls = RULES.get(call.name) if varies else Constant
+        # A constant is evaluated as often as needed, so it may neither be random nor change anything.
+        fixed = not varies and not call.is_random and not call.target._schema.is_mutable
+        cls = Constant if fixed else RULES.get(call.name)
         if cls is None:
             raise UnsupportedOperator(
                 f"{call.name}: no sound bound is known for this operator; known are "
@@ -353,15 +348,6 @@ class _Builder:
 
 def _alias(tensor: Tensor) -> Tensor:
     return tensor.view_as(tensor)
-
-
-def _out_of_place(target: Any) -> Any:
-    """The call that leaves its arguments alone, for one such as relu_ that overwrites them."""
-    packet, overload = str(target).removeprefix("aten.").split(".")
-    if not packet.endswith("_") or packet.endswith("__"):
-        return target
-    functional = getattr(torch.ops.aten, packet.removesuffix("_"), None)
-    return getattr(functional, overload, target)
 
 
 def _has_several_results(node: fx.Node) -> bool:

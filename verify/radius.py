@@ -11,14 +11,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.attack import worst_margin
-from verify.bounds import BoundedNetwork, margins
+from verify.bounds import BoundedNetwork, Line, margins
 from verify.errors import InputError
+from verify.graph import Intervals
 from verify.regions import Ball, largest_epsilon
 
 SMALLEST = 1e-7
 """Below this fraction of the largest radius of a norm the search gives up: radius 0."""
-_SHRINK = (1.0, 0.999, 0.99, 0.9, 0.5)
-"""What the float64 confirmation tries, as fractions of the radius found."""
+FIRST_TRIAL = 0.25
+"""The first trial, as a fraction of the smallest radius known to be unsafe."""
+BISECTIONS = 20
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,13 @@ def certified_radius(
 ) -> Certificates:
     """The largest certified radius of each image, up to `tolerance`.
 
-    Bisection on the logarithm of the radius, each image at its own; success is not assumed to be monotone, so
-    the result is a radius at which the proof was seen to succeed. It is confirmed in float64 with relaxations
-    widened outward, and only what is confirmed counts: the statement is about the network in real arithmetic.
+    Each image is tried at a radius of its own. A failure still proves something: bounds computed for a ball hold
+    in every smaller one, so the linear function CROWN ends with gives a smaller radius in closed form. The next
+    trial lies between what is proven and what failed (geometric mean). Success is not assumed to be monotone:
+    the result is a radius at which a proof was seen to succeed.
+
+    Everything is computed in float64 with relaxations widened outward, whatever the network's precision, because
+    the statement is about the network in real arithmetic.
 
     Args:
         network: in evaluation mode, or with statistics frozen.
@@ -103,7 +109,7 @@ def certified_radius(
     for part in torch.arange(len(images), device=images.device).split(batch_size):
         begin = time.perf_counter()
         limit = None if ceiling is None else ceiling[part]
-        search = _Search(network, exact, images[part], labels[part], norm, domain, method, tolerance, limit)
+        search = _Search(exact, images[part], labels[part], norm, domain, method, tolerance, limit)
         search.run()
         radius[part], evaluations[part] = search.proven, search.evaluations
         status += search.status()
@@ -118,7 +124,6 @@ class _Search:
     def __init__(
         self,
         network: BoundedNetwork,
-        exact: BoundedNetwork,
         images: Tensor,
         labels: Tensor,
         norm: str,
@@ -127,58 +132,76 @@ class _Search:
         tolerance: float,
         ceiling: Tensor | None,
     ) -> None:
-        self.network, self.exact, self.images, self.labels = network, exact, images, labels
-        self.norm, self.domain, self.method, self.tolerance = norm, domain, method, tolerance
-        self.largest = largest_epsilon(norm, images[0].shape)
-        Ball(images, 0.0, norm, domain)  # refuses bad input before any work
+        self.network, self.method, self.tolerance = network, method, tolerance
+        self.balls, self.labels = Ball(images.double(), 0.0, norm, domain), labels
         with torch.no_grad():
-            self.correct = worst_margin(exact(images.double()), labels) > 0
+            self.correct = worst_margin(network(self.balls.centre), labels) > 0
+        self.largest = largest_epsilon(norm, images[0].shape)
         unsafe = torch.full((len(images),), self.largest, dtype=torch.float64, device=images.device)
         self.unsafe = unsafe if ceiling is None else torch.minimum(unsafe, ceiling.double())
         self.proven = torch.zeros_like(self.unsafe)
         self.overflowed = torch.zeros_like(self.correct)
         self.evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        self.failed: Intervals = {}
 
     def run(self) -> None:
+        """Narrow the gap between proven and unsafe until it is within the tolerance."""
         active = self.correct & (self.unsafe > 0)
-        trial = self.unsafe / 2
+        trial = self.unsafe * FIRST_TRIAL
         while active.any():
             index = active.nonzero().squeeze(1)
-            success = self._try(self.network, index, trial[index])
-            self.proven[index] = torch.where(success, trial[index], self.proven[index])
-            self.unsafe[index] = torch.where(success, self.unsafe[index], trial[index])
-            trial = torch.where(self.proven > 0, (self.proven * self.unsafe).sqrt(), self.unsafe / 4)
+            proven = self._try(index, trial[index])
+            self.proven[index] = torch.maximum(self.proven[index], proven)
+            failed = proven < trial[index]
+            self.unsafe[index] = torch.where(failed, trial[index], self.unsafe[index])
+            between = (self.proven * self.unsafe).sqrt()
+            trial = torch.where(self.proven > 0, between, self.unsafe / 16)
             close = self.unsafe <= self.proven * (1 + self.tolerance)
             active &= ~close & (trial > SMALLEST * self.largest)
-        self._confirm()
 
-    def _confirm(self) -> None:
-        """Keep of each radius what float64 proves."""
-        found, waiting = self.proven, self.proven > 0
-        self.proven = torch.zeros_like(found)
-        for fraction in _SHRINK:
-            index = waiting.nonzero().squeeze(1)
-            if not len(index):
-                break
-            trial = found[index] * fraction
-            success = self._try(self.exact, index, trial)
-            self.proven[index] = torch.where(success, trial, self.proven[index])
-            waiting[index] = ~success
-
-    def _try(self, network: BoundedNetwork, index: Tensor, trial: Tensor) -> Tensor:
-        images = self.images[index].to(network.example.dtype)
-        specification = margins(self.labels[index], network.classes)
+    def _try(self, index: Tensor, trial: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The radius, at most `trial`, that bounds for the ball of radius `trial` prove."""
+        ball = self.balls.take(index).with_epsilon(trial)
+        specification = margins(self.labels[index], self.network.classes)
+        within = {name: (lower[index], upper[index]) for name, (lower, upper) in self.failed.items()}
         with torch.no_grad():
-            lower = network.bounds(
-                images, trial.to(images.dtype), self.norm, specification, self.method, self.domain
-            ).lower
+            bounds = self.network.bounds(ball, specification=specification, method=self.method, within=within)
         self.evaluations[index] += 1
-        self.overflowed[index] = ~torch.isfinite(lower).all(1)
-        return (lower > 0).all(1)
+        overflowed = ~torch.isfinite(bounds.lower).all(1)
+        self.overflowed[index] = overflowed
+        success = (bounds.lower > 0).all(1)
+        self._remember(index[~success & ~overflowed], bounds.intervals, ~success & ~overflowed)
+        smaller = torch.zeros_like(trial) if bounds.line is None else _closed_form(ball, bounds.line)
+        return torch.where(success, trial, torch.where(overflowed, 0.0, smaller))
+
+    def _remember(self, index: Tensor, intervals: Intervals, which: Tensor) -> None:
+        """Every later trial lies in a ball that failed: what held there of the neurons holds from now on."""
+        for name, new in intervals.items():
+            if name not in self.failed:
+                shape = (len(self.labels), *new[0].shape[1:])
+                infinite = torch.full(shape, torch.inf, dtype=new[0].dtype, device=new[0].device)
+                self.failed[name] = (-infinite, infinite)
+            for known, side in zip(self.failed[name], new, strict=True):
+                known[index] = side[which]
 
     def status(self) -> list[str]:
         overflow = self.overflowed & (self.proven == 0)
         return [
-            "misclassified" if not correct else "overflow" if bad else "certified"
+            "overflow" if bad else "certified" if correct else "misclassified"
             for correct, bad in zip(self.correct.tolist(), overflow.tolist(), strict=True)
         ]
+
+
+def _closed_form(ball: Ball, line: Line) -> Float[Tensor, " b"]:
+    """The largest radius, at most the ball's, at which the line is positive in the whole ball.
+
+    The least value of a line over a ball only falls as the radius grows, so bisection finds where it meets 0,
+    in both domains; the lower end is returned, at which it was seen to be positive.
+    """
+    low, high = torch.zeros_like(ball.epsilon), ball.epsilon
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        least = ball.with_epsilon(middle).least(line.coefficients) + line.intercept
+        holds = (least > 0).all(1)
+        low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
+    return low

@@ -10,7 +10,7 @@ import math
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from verify.errors import InputError
@@ -49,10 +49,6 @@ class Region(Perturbation):
         ends = torch.randint(0, 2, shape, generator=generator, device=generator.device).to(**like)
         pick = torch.randint(0, 2, shape, generator=generator, device=generator.device).bool().to(ends.device)
         return self.project(self.lower + (self.upper - self.lower) * torch.where(pick, uniform, ends))
-
-    def to(self, dtype: torch.dtype) -> Region:
-        """The same region in another precision."""
-        return Region(self.centre.to(dtype), self.lower.to(dtype), self.upper.to(dtype))
 
     def _least_on_box(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s"]:
         lower, upper = self.lower.flatten(1), self.upper.flatten(1)
@@ -157,8 +153,14 @@ class Ball(Region):
         factor = (self.epsilon / length.clamp(min=torch.finfo(x.dtype).tiny)).clamp(max=1)
         return self.centre + (step * factor.unsqueeze(1)).view_as(x)
 
-    def to(self, dtype: torch.dtype) -> Ball:
-        return Ball(self.centre.to(dtype), self.epsilon.to(dtype), self.norm, self.domain)
+    def take(self, index: Int[Tensor, " m"]) -> Ball:
+        """The balls of these images."""
+        return Ball(self.centre[index], self.epsilon[index], self.norm, self.domain)
+
+    def repeat(self, times: int) -> Ball:
+        """The same balls, one set after the other."""
+        images = self.centre.repeat(times, *[1] * (self.centre.dim() - 1))
+        return Ball(images, self.epsilon.repeat(times), self.norm, self.domain)
 
     def with_epsilon(self, epsilon: Float[Tensor, " b"]) -> Ball:
         """The ball of another radius around the same images."""

@@ -1,8 +1,8 @@
 """Pictures of a genotype's cells.
 
-Inputs, nodes and output stand on one line, from left to right. Every operation runs along a lane of its own above
-or below the line, which carries its name, so that names never overlap; a bus under all lanes collects the nodes
-that make the output.
+Inputs, nodes and output stand on one line, from left to right. Every operation runs along a lane above or
+below the line and carries its name in the gap before its target, so that names never overlap; a bus under all
+lanes collects the nodes that make the output.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 
 from robust_nas.files import atomic_path
 from robust_nas.genotype import Edge, Genotype
 
-FAMILIES = {"conv": "#1f5fa8", "pool": "#b3541e", "skip": "#3f7d3a", "none": "#8a8a8a"}
+Point = tuple[float, float]
+
+FAMILIES = {"conv": "#1f5fa8", "pool": "#b3541e", "skip": "#3f7d3a"}
 GREY = "#8a8a8a"
 INK = "#222222"
 
@@ -50,7 +52,7 @@ class Lane:
 
 
 def draw(genotype: Genotype, out: Path) -> list[Path]:
-    """Draw both cells as normal.png, normal.svg, reduce.png and reduce.svg in the folder `out`; their paths."""
+    """Draw both cells as normal.png, normal.svg, reduce.png and reduce.svg in the folder `out`; the paths."""
     paths = []
     cells = (
         ("normal", "Normal cell", genotype.normal, genotype.normal_concat),
@@ -105,12 +107,11 @@ def _draw_lane(axes: Axes, lane: Lane, lanes: Sequence[Lane]) -> None:
     arriving = _rank(lane, [other for other in lanes if other.target == lane.target])
     start = COLUMN * lane.source + BOX[0] / 2 - PORT * (0.6 + leaving)
     end = COLUMN * lane.target - BOX[0] / 2 + PORT * (0.9 + arriving)
-    edge = lane.side * BOX[1] / 2
-    colour = next(colour for family, colour in FAMILIES.items() if family in lane.operation)
-    points = [(start, edge), (start, lane.height), (end, lane.height), (end, edge)]
-    _draw_line(axes, points, colour, width=1.6)
+    border = lane.side * BOX[1] / 2
+    colour = next((colour for family, colour in FAMILIES.items() if family in lane.operation), GREY)
+    _draw_line(axes, (start, border), lane.height, (end, border), colour, width=1.6)
     axes.text(
-        (start + end) / 2,
+        COLUMN * (lane.target - 0.5),
         lane.height,
         lane.operation,
         fontsize=8,
@@ -128,45 +129,28 @@ def _rank(lane: Lane, others: Sequence[Lane]) -> int:
 
 
 def _draw_bus(axes: Axes, concat: Sequence[int], output: int, height: float) -> None:
-    end = COLUMN * output
+    border = -BOX[1] / 2
     for node in concat:
-        points = [(COLUMN * node, 0), (COLUMN * node, height), (end, height), (end, -BOX[1] / 2)]
-        _draw_line(axes, points, GREY, width=1.2)
+        _draw_line(axes, (COLUMN * node, border), height, (COLUMN * output, border), GREY, width=1.2)
 
 
-def _draw_line(axes: Axes, points: Sequence[tuple[float, float]], colour: str, width: float) -> None:
-    """Three straight pieces (up, across, down or their mirror image) with round corners and an arrow head."""
-    (x0, y0), (_, y), (x1, y1) = points[0], points[1], points[3]
-    turn = CORNER if y > y0 else -CORNER
-    curve = Curve(
-        [
-            (x0, y0),
-            (x0, y - turn),
-            (x0, y),
-            (x0 + CORNER, y),
-            (x1 - CORNER, y),
-            (x1, y),
-            (x1, y - turn),
-            (x1, y1),
-        ],
-        [
-            Curve.MOVETO,
-            Curve.LINETO,
-            Curve.CURVE3,
-            Curve.CURVE3,
-            Curve.LINETO,
-            Curve.CURVE3,
-            Curve.CURVE3,
-            Curve.LINETO,
-        ],
-    )
-    # A white casing lets a line pass over another without seeming to join it.
-    axes.add_patch(PathPatch(curve, fill=False, edgecolor="white", linewidth=width + 3, zorder=1.9))
-    axes.add_patch(
-        FancyArrowPatch(
-            path=curve, arrowstyle="-|>", mutation_scale=9, color=colour, linewidth=width, zorder=2
-        )
-    )
+def _draw_line(axes: Axes, start: Point, height: float, end: Point, colour: str, width: float) -> None:
+    """From `start` straight to the height, across, and straight to `end`: round corners, an arrow head."""
+    (x0, y0), (x1, y1) = start, end
+    turn = CORNER if height > y0 else -CORNER
+    corners = [
+        (Curve.MOVETO, (x0, y0)),
+        (Curve.LINETO, (x0, height - turn)),
+        (Curve.CURVE3, (x0, height)),
+        (Curve.CURVE3, (x0 + CORNER, height)),
+        (Curve.LINETO, (x1 - CORNER, height)),
+        (Curve.CURVE3, (x1, height)),
+        (Curve.CURVE3, (x1, height - turn)),
+        (Curve.LINETO, (x1, y1)),
+    ]
+    path = Curve([point for _, point in corners], [code for code, _ in corners])
+    arrow = FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=9, color=colour, linewidth=width)
+    axes.add_patch(arrow)
 
 
 def _draw_state(axes: Axes, state: int, output: int) -> None:

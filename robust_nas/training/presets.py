@@ -47,7 +47,7 @@ PRESETS = {
         drop_path=0.0,
         held_out=0.1,
     ),
-    # MNIST or CIFAR-10 in minutes on two cores.
+    # MNIST or CIFAR-10 in about ten minutes on two cores.
     "small": TrainingPreset(
         cells=5,
         channels=8,

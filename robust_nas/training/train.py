@@ -57,8 +57,8 @@ def run_training(
 ) -> TrainingResult:
     """Train the network of a genotype file.
 
-    Writes model.safetensors, model.json, train.csv and config.json. The weights are those of the last epoch: none are picked by an accuracy. On the CPU one seed gives one
-    result, bit for bit.
+    Writes model.safetensors, model.json, train.csv and config.json. The weights are those of the last epoch:
+    none are picked by an accuracy. On the CPU one seed gives one result, bit for bit.
 
     Args:
         arch: genotype file.

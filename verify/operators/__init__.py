@@ -5,12 +5,13 @@ other rearrangement), activation. To add one: a class with its rules, decorated 
 """
 
 from verify.operators import activation, convolution, normalisation, pooling, slicing, weighted_sum
-from verify.operators.base import RULES, Call, Constant, Operator, Slot, UnsupportedOperator
+from verify.operators.base import RULES, Call, Constant, LinearOperator, Operator, Slot, UnsupportedOperator
 
 __all__ = [
     "RULES",
     "Call",
     "Constant",
+    "LinearOperator",
     "Operator",
     "Slot",
     "UnsupportedOperator",

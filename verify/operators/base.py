@@ -37,7 +37,7 @@ class Slot(NamedTuple):
 class Call:
     """One ATen call: the function, its arguments with slots for tensors, which of its results."""
 
-    target: Callable[..., Any]
+    target: torch._ops.OpOverload
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     index: int | None = None
@@ -53,6 +53,11 @@ class Call:
     @property
     def name(self) -> str:
         return str(self.target)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the call may draw random numbers (dropout may, in training mode)."""
+        return torch.Tag.nondeterministic_seeded in self.target.tags
 
 
 def _fill(template: Any, values: Sequence[Any]) -> Any:
@@ -93,6 +98,12 @@ class Operator(Bound):
     def varying(self) -> list[int]:
         """Positions of the inputs that depend on the network's input."""
         return [position for position, node in enumerate(self.inputs) if node.from_input]
+
+    @property
+    def varying_arguments(self) -> list[int]:
+        """Positional arguments that read such an input: two of them in x * x, which has one input."""
+        slots = (self.slot_of(argument) for argument in range(len(self.call.args)))
+        return [argument for argument, slot in enumerate(slots) if slot in self.varying]
 
     def slot_of(self, argument: int) -> int | None:
         """The input that a positional argument of the call reads, None when it is a constant or absent."""

@@ -18,7 +18,7 @@ class Weighted(LinearOperator):
     bias_argument: ClassVar[int | None] = 2
 
     def check(self) -> None:
-        if self.varying != [self.slot_of(self.input_argument)]:
+        if self.varying_arguments != [self.input_argument]:
             raise self.refuse("a weight or bias that depends on the network's input")
 
     @property

@@ -36,7 +36,7 @@ class BatchNorm(LinearOperator):
         self.statistics: Statistics | None = None
 
     def check(self) -> None:
-        if self.varying != [self.slot_of(0)]:
+        if self.varying_arguments != [0]:
             raise self.refuse("scale or statistics that depend on the network's input")
 
     @property

@@ -23,6 +23,10 @@ from verify.operators.base import Backward, Coefficients, Interval, LinearOperat
 class AveragePool(LinearOperator):
     """Averages over windows, whatever the stride, the padding and `count_include_pad`."""
 
+    def check(self) -> None:
+        if (self.call.argument(6) or 1) < 0:
+            raise self.refuse("a negative divisor")
+
 
 @rule("mean.dim", "sum.dim_IntList")
 class Mean(LinearOperator):
@@ -55,6 +59,8 @@ class MaxPool(Operator):
     def check(self) -> None:
         if self.call.argument(5, False):
             raise self.refuse("ceil_mode")
+        if len(self.inputs[0].output_shape) != 4:
+            raise self.refuse('an input that is not "b c h w"')
 
     @property
     def geometry(self) -> tuple[tuple[int, int], ...]:

@@ -37,11 +37,11 @@ class Along(LinearOperator):
     dimension_argument = {"split.Tensor": 2, "split_with_sizes.default": 2, "chunk.default": 2}
 
     def check(self) -> None:
-        if self.varying != [self.slot_of(0)]:
+        if self.varying_arguments != [0]:
             raise self.refuse("an index that depends on the network's input")
         position = self.dimension_argument.get(self.call.name.removeprefix("aten."), 1)
         dimensions = self.call.argument(position, self.call.kwargs.get("dim", 0))
-        rank = len(self.inputs[self.varying[0]].output_shape)
+        rank = len(self.inputs[self.varying[0]].output_shape) + (self.call.name == "aten.unsqueeze.default")
         for dimension in dimensions if isinstance(dimensions, (list, tuple)) else [dimensions]:
             if dimension % rank == 0 and not self._keeps_everything():
                 raise self.refuse("a selection along the batch dimension")
@@ -66,6 +66,19 @@ class Concatenation(LinearOperator):
         rank = len(self.inputs[self.varying[0]].output_shape) + (self.call.name == "aten.stack.default")
         if dimension % rank == 0:
             raise self.refuse("a concatenation along the batch dimension")
+        parts = [node.forward_value for node in self.inputs if not node.from_input]
+        if any((part != part[:1]).any() for part in parts):
+            raise self.refuse("a part that differs from image to image")
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """Parts that do not vary were traced with the example's batch size; their first row serves all images."""
+        batch = len(values[self.varying[0]])
+        return super().forward(
+            *(
+                value if position in self.varying else value[:1].expand(batch, *value.shape[1:])
+                for position, value in enumerate(values)
+            )
+        )
 
 
 @rule("pad.default", "constant_pad_nd.default", "reflection_pad2d.default", "replication_pad2d.default")
@@ -94,7 +107,7 @@ class Permutation(LinearOperator):
             raise self.refuse("a permutation that moves the batch dimension")
 
 
-@rule("view.default", "reshape.default", "_unsafe_view.default", "expand.default", "flatten.using_ints")
+@rule("view.default", "reshape.default", "_unsafe_view.default", "expand.default", "flatten.using_ints", "unflatten.int")
 class Reshape(LinearOperator):
     """A new shape for each image. The batch size in the traced shape is the example's: it is left open."""
 

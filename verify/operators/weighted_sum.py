@@ -18,6 +18,11 @@ class Signed(LinearOperator):
 
     has_offset = True
 
+    def check(self) -> None:
+        ranks = [len(node.output_shape) for node in self.inputs]
+        if any(ranks[position] < max(ranks) for position in self.varying):
+            raise self.refuse("broadcasting that moves the batch dimension")
+
     def magnitude(self, *radii: Tensor) -> Tensor:
         """The call on radii, with absolute coefficients and no offset. Inputs that do not vary come as is."""
         raise self.refuse("an operator without a rule for radii")
@@ -57,7 +62,7 @@ class Sum(Signed):
         for argument, factor in ((0, first), (1, second)):
             slot = self.slot_of(argument)
             if slot in self.varying:
-                total[slot] = total.get(slot, 0) + factor
+                total[slot] = total.get(slot, 0.0) + float(factor)
         return total
 
     def magnitude(self, *radii: Tensor) -> Tensor:
@@ -77,7 +82,8 @@ class Scaled(Signed):
     has_offset = False
 
     def check(self) -> None:
-        if len(self.varying) > 1:
+        super().check()
+        if len(self.varying_arguments) > 1:
             raise self.refuse("a product of two tensors that both depend on the network's input")
 
     def magnitude(self, *radii: Tensor) -> Tensor:
@@ -100,6 +106,6 @@ class Quotient(Scaled):
 
     def check(self) -> None:
         super().check()
-        if self.varying != [self.slot_of(0)]:
+        if self.varying_arguments != [0]:
             raise self.refuse("a division by a tensor that depends on the network's input")
 

@@ -1,0 +1,77 @@
+"""Cells: the mixed operation's sum, a discrete cell by hand, drop-path."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from robust_nas.genotype import Genotype
+from robust_nas.spaces.cells import Cell, CellShape, MixedOperation, SearchCell, drop_path
+from robust_nas.spaces.operations import PRIMITIVES
+
+POOLS = Genotype((("avg_pool_3x3", 0), ("max_pool_3x3", 1)), (2,), (("skip_connect", 0),) * 2, (2,), nodes=1)
+SKIPS = Genotype((("skip_connect", 0), ("skip_connect", 1)), (2,), (("skip_connect", 0),) * 2, (2,), nodes=1)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_mixed_operation_is_the_weighted_sum(stride):
+    torch.manual_seed(0)
+    mixed = MixedOperation(2, stride).double().eval()
+    x, weights = torch.randn(2, 2, 5, 5).double(), torch.rand(len(PRIMITIVES)).double()
+    expected = sum(weight * operation(x) for weight, operation in zip(weights, mixed.operations, strict=True))
+    assert torch.allclose(mixed(x, weights), expected)
+
+
+def test_every_pool_of_a_mixed_operation_is_normalised():
+    mixed = MixedOperation(2, 1)
+    for name in ("max_pool_3x3", "avg_pool_3x3"):
+        pool = mixed.operations[PRIMITIVES.index(name)]
+        assert isinstance(pool[1], nn.BatchNorm2d) and not pool[1].affine
+
+
+@given(
+    channels=st.integers(1, 3),
+    nodes=st.integers(1, 3),
+    size=st.integers(2, 9),
+    reduction=st.booleans(),
+    after_reduction=st.booleans(),
+)
+def test_search_cell_shape(channels, nodes, size, reduction, after_reduction):
+    channels *= 2
+    shape = CellShape(3, 5, channels, reduction, after_reduction)
+    cell = SearchCell(shape, nodes).eval()
+    before = torch.rand(2, 3, 2 * size, 2 * size) if after_reduction else torch.rand(2, 3, size, size)
+    out = cell(before, torch.rand(2, 5, size, size), torch.rand(sum(range(2, 2 + nodes)), len(PRIMITIVES)))
+    smaller = (size + 1) // 2 if reduction else size
+    assert out.shape == (2, cell.out_channels, smaller, smaller)
+    assert cell.out_channels == nodes * channels
+
+
+def test_a_cell_of_skips_adds_its_inputs():
+    cell = Cell(SKIPS, CellShape(2, 2, 2, reduction=False, after_reduction=False)).eval()
+    x = torch.rand(1, 2, 4, 4)
+    assert torch.allclose(cell(x, x), cell.inputs.before(x) + cell.inputs.last(x))
+
+
+def test_reduction_halves_the_inputs_but_not_the_nodes():
+    shape = CellShape(2, 2, 2, reduction=True, after_reduction=False)
+    assert [shape.stride(source) for source in range(4)] == [2, 2, 1, 1]
+
+
+def test_drop_path_keeps_the_expectation_and_drops_whole_images():
+    torch.manual_seed(0)
+    dropped = drop_path(torch.ones(20_000, 2, 1, 2), 0.3)
+    assert abs(dropped.mean().item() - 1) < 0.02
+    assert torch.equal(dropped, dropped[:, :1, :, :1].expand_as(dropped))
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.7])
+
+
+@pytest.mark.parametrize(
+    ("genotype", "training", "dropped"), [(POOLS, True, True), (POOLS, False, False), (SKIPS, True, False)]
+)
+def test_drop_path_spares_identities_and_evaluation(genotype, training, dropped):
+    cell = Cell(genotype, CellShape(2, 2, 2, reduction=False, after_reduction=False)).train(training)
+    cell.drop_path = 0.999999
+    x = torch.rand(8, 2, 4, 4)
+    assert bool(cell(x, x).count_nonzero() == 0) is dropped

@@ -1,0 +1,145 @@
+"""The genotype schema: what it accepts comes back, and every mistake is one line with file and field."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robust_nas.genotype import Genotype
+from robust_nas.spaces.operations import OPERATIONS
+from verify.errors import InputError
+
+
+def valid() -> dict:
+    return {
+        "format": "dsrna-genotype",
+        "version": 1,
+        "space": "darts",
+        "nodes": 2,
+        "normal": [["sep_conv_3x3", 0], ["skip_connect", 1], ["max_pool_3x3", 2], ["none", 0]],
+        "normal_concat": [2, 3],
+        "reduce": [["avg_pool_3x3", 0], ["avg_pool_3x3", 0], ["dil_conv_5x5", 1], ["skip_connect", 2]],
+        "reduce_concat": [3],
+        "meta": {"dataset": "digits", "seed": 0},
+    }
+
+
+@st.composite
+def genotype_data(draw: st.DrawFn) -> dict:
+    nodes = draw(st.integers(1, 5))
+    data = {**valid(), "nodes": nodes}
+    operations = st.sampled_from(sorted(OPERATIONS))
+    for cell in ("normal", "reduce"):
+        inputs = [draw(st.integers(0, 1 + node)) for node in range(nodes) for _ in range(2)]
+        data[cell] = [[draw(operations), source] for source in inputs]
+        data[f"{cell}_concat"] = draw(st.lists(st.integers(2, nodes + 1), min_size=1, unique=True))
+    scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    data["meta"] = draw(st.dictionaries(st.text(), scalars | st.text() | st.lists(scalars), max_size=3))
+    return data
+
+
+@given(genotype_data())
+def test_round_trip(tmp_path_factory, data):
+    genotype = Genotype.from_dict(data)
+    assert genotype.to_dict() == data
+    path = tmp_path_factory.mktemp("genotype") / "genotype.json"
+    genotype.save(path)
+    loaded = Genotype.load(path)
+    assert loaded == genotype
+    assert loaded.meta == data["meta"]
+
+
+def test_meta_is_optional_and_no_part_of_equality():
+    data = valid()
+    first = Genotype.from_dict(data)
+    del data["meta"]
+    second = Genotype.from_dict(data)
+    assert first == second and hash(first) == hash(second)
+    assert second.meta == {}
+
+
+def test_meta_that_json_cannot_hold_leaves_no_file(tmp_path):
+    genotype = Genotype.from_dict({**valid(), "meta": {"accuracy": math.nan}})
+    with pytest.raises(ValueError, match="JSON"):
+        genotype.save(tmp_path / "genotype.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+MISTAKES = [
+    ({"format": "darts"}, "format: must be 'dsrna-genotype', not 'darts'"),
+    ({"version": 2}, "version: this program reads version 1, not 2"),
+    ({"version": True}, "version: must be a whole number, not True"),
+    ({"space": "robnet"}, "space: unknown search space 'robnet'; known: darts"),
+    ({"space": ["darts"]}, r"space: must be text, not \['darts'\]"),
+    ({"nodes": 0}, "nodes: must be at least 1, not 0"),
+    ({"nodes": True}, "nodes: must be a whole number, not True"),
+    ({"nodes": 2.0}, "nodes: must be a whole number, not 2.0"),
+    ({"nodes": 3}, r"normal: 3 nodes need 6 \[operation, input\] pairs, not 4"),
+    ({"normal": "sep_conv_3x3"}, "normal: must be a list, not 'sep_conv_3x3'"),
+    ({"normal": [["skip_connect", 0, 1]] * 4}, r"normal\[0\]: must be a pair \[operation, input\]"),
+    ({"normal": ["skip_connect"] * 4}, r"normal\[0\]: must be a list, not 'skip_connect'"),
+    (
+        {"reduce": [["conv_9x9", 0]] * 4},
+        r"reduce\[0\]: unknown operation 'conv_9x9'; known: none, max_pool_3x3",
+    ),
+    ({"reduce": [[["none"], 0]] * 4}, r"reduce\[0\]: operation: must be text, not \['none'\]"),
+    ({"reduce": [["none", 2]] * 4}, r"reduce\[0\]: the input of node 2 must be 0 to 1, not 2"),
+    ({"reduce": [["none", -1]] * 4}, r"reduce\[0\]: the input of node 2 must be 0 to 1, not -1"),
+    ({"reduce": [["none", True]] * 4}, r"reduce\[0\]: input: must be a whole number, not True"),
+    ({"reduce": [["none", "0"]] * 4}, r"reduce\[0\]: input: must be a whole number, not '0'"),
+    ({"normal_concat": []}, "normal_concat: is empty"),
+    ({"normal_concat": [2, 4]}, r"normal_concat\[1\]: must be a node, 2 to 3, not 4"),
+    ({"normal_concat": [1]}, r"normal_concat\[0\]: must be a node, 2 to 3, not 1"),
+    ({"normal_concat": [2, 2]}, "normal_concat: names a node twice"),
+    ({"reduce_concat": {"2": 3}}, "reduce_concat: must be a list"),
+    ({"meta": [1]}, r"meta: must be an object, not \[1\]"),
+    ({"metadata": {}}, "metadata: unknown field; known: format, version"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES)
+def test_every_mistake_names_source_and_field(change, message):
+    with pytest.raises(InputError, match=f"^cell.json: {message}") as caught:
+        Genotype.from_dict({**valid(), **change}, source="cell.json")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(valid().keys() - {"meta", "format", "version"}))
+def test_missing_field(name):
+    data = valid()
+    del data[name]
+    with pytest.raises(InputError, match=f"^genotype: {name}: missing$"):
+        Genotype.from_dict(data)
+
+
+@pytest.mark.parametrize("name", ["format", "version"])
+def test_missing_format_or_version(name):
+    data = valid()
+    del data[name]
+    with pytest.raises(InputError, match=f"^genotype: {name}: .*not None$"):
+        Genotype.from_dict(data)
+
+
+@pytest.mark.parametrize("data", [None, [], "genotype", 1])
+def test_not_an_object(data):
+    with pytest.raises(InputError, match="^genotype: must be a JSON object$"):
+        Genotype.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "Genotype(normal=[])", b"\xff\xfe", json.dumps({"nodes": math.nan})]
+)
+def test_not_json(tmp_path, text):
+    path = tmp_path / "genotype.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match="genotype.json: not JSON: "):
+        Genotype.load(path)
+
+
+def test_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="missing.json: cannot read the genotype: No such file"):
+        Genotype.load(tmp_path / "missing.json")
+    with pytest.raises(InputError, match="cannot read the genotype: Is a directory"):
+        Genotype.load(tmp_path)

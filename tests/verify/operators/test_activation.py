@@ -1,0 +1,128 @@
+"""ReLU: its two lines, in place and out of place, wherever it stands."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.verify.helpers import Function, around, assert_sound, randomise
+from verify import BoundedNetwork, UnsupportedOperator
+
+FINITE = st.floats(-1e3, 1e3)
+
+
+RELU = BoundedNetwork(nn.ReLU(), torch.zeros(1, 1)).graph.final_node()
+
+
+@settings(max_examples=50)
+@given(FINITE, FINITE, st.floats(0, 1))
+def test_the_lines_enclose_relu_on_the_interval(first, second, where):
+    lower, upper = sorted((first, second))
+    l, u = (torch.tensor([[value]], dtype=torch.float64) for value in (lower, upper))
+    lines = RELU.lines(l, u)
+    x = l + where * (u - l)
+    y = x.clamp(min=0)
+    slack = 1e-9
+    assert lines.lower_slope * x + lines.lower_intercept <= y + slack
+    assert y <= lines.upper_slope * x + lines.upper_intercept + slack
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "expected"),
+    [
+        (1.0, 2.0, (1, 0, 1, 0)),  # active: the identity
+        (-2.0, -1.0, (0, 0, 0, 0)),  # inactive
+        (0.0, 2.0, (1, 0, 1, 0)),
+        (-2.0, 0.0, (0, 0, 0, 0)),
+        (-1.0, 3.0, (1, 0, 0.75, 0.75)),  # the chord; below, the line of the smaller triangle
+        (-3.0, 1.0, (0, 0, 0.25, 0.75)),
+    ],
+)
+def test_the_lines_of_the_papers(lower, upper, expected):
+    l, u = torch.tensor([[lower]]), torch.tensor([[upper]])
+    lines = RELU.lines(l, u)
+    assert tuple(side.item() for side in lines) == expected
+
+
+def test_a_nan_interval_gives_nan_lines():
+    nan = torch.tensor([[torch.nan]])
+    assert RELU.lines(nan, nan).upper_slope.isnan().all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: F.relu(x - 0.5),
+        lambda m, x: F.relu(x * m.scale - 0.2, inplace=True),
+        lambda m, x: (x - 0.5).relu_() * 2,
+        lambda m, x: torch.relu(torch.relu(x - 0.4) - 0.2),
+        lambda m, x: F.relu(x - 0.5) - F.relu(0.3 - x),
+    ],
+)
+def test_relu_at_every_place(function):
+    """In the middle, at the very beginning (where stock auto_LiRPA is wrong in l2 and l1), and at the end."""
+    operator = Function(function, scale=torch.ones(1, 6, 1))
+    assert_sound(around(operator, (2, 6, 2)), (1, 6, 2))
+    assert_sound(around(operator, (2, 6, 2), first=True), (2, 6, 2))
+    before = [nn.Conv2d(2, 1, 3), nn.Flatten(), nn.Linear(4, 6), nn.Unflatten(1, (1, 6, 1))]
+    assert_sound(randomise(nn.Sequential(*before, operator, nn.Flatten())), (2, 4, 4))
+
+
+@pytest.mark.parametrize("model", [nn.ReLU(), nn.Sequential(nn.Linear(6, 4), nn.ReLU())])
+def test_a_network_that_ends_in_relu(model):
+    assert_sound(randomise(model), (6,))
+
+
+def test_relu_of_one_tensor_is_one_node():
+    """The relaxations of equal neurons are the same variable, so that what they say of each other counts."""
+
+    def several(m, x):
+        h = m.first(x)
+        return m.last(F.relu(h)) - m.last(F.relu(h))
+
+    def once(m, x):
+        h = F.relu(m.first(x))
+        return m.last(h) - m.last(h)
+
+    def apart(m, x):
+        # Equal values on nodes of their own: additions of 0 in different places.
+        h = m.first(x)
+        return m.last(F.relu(h + 0.0)) - m.last(F.relu(h - 0.0))
+
+    x = torch.rand(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    networks = []
+    for function in (several, once, apart):
+        model = Function(function)
+        model.first, model.last = nn.Linear(6, 8), nn.Linear(8, 4)
+        networks.append(BoundedNetwork(randomise(model), x))
+    counts = [sum("relu" in node.name for node in network.graph.nodes) for network in networks]
+    assert counts == [1, 1, 2]
+    merged, single, separate = (network.bounds(x, 0.1) for network in networks)
+    for bounds in (merged, single):
+        assert bounds.lower.abs().max() < 1e-12
+        assert bounds.upper.abs().max() < 1e-12
+    assert separate.lower.max() < -0.01
+    assert separate.upper.min() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (nn.Sigmoid(), "sigmoid"),
+        (nn.Tanh(), "tanh"),
+        (nn.GELU(), "gelu"),
+        (nn.LeakyReLU(), "leaky_relu"),
+        (nn.Softmax(dim=1), "softmax"),
+        (nn.Hardtanh(inplace=True), "hardtanh"),
+        (Function(lambda m, x: x.abs()), "abs"),
+        (Function(lambda m, x: x**2), "pow"),
+        (Function(lambda m, x: x.clamp(min=0)), "clamp"),
+        (Function(lambda m, x: torch.maximum(x, -x)), "maximum"),
+    ],
+)
+def test_an_activation_without_a_rule_is_refused_by_name(module, name):
+    with pytest.raises(UnsupportedOperator, match=name) as caught:
+        BoundedNetwork(nn.Sequential(nn.Linear(4, 4), module), torch.rand(1, 4))
+    assert "\n" not in str(caught.value)

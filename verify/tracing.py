@@ -1,0 +1,104 @@
+"""The front end: a torch module as a graph of ATen calls, in which nothing is written that is read elsewhere.
+
+Another front end (torch.export) would have to give the same kind of graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
+
+from verify.operators import UnsupportedOperator
+
+
+def trace(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
+    """The model on the example as a graph of ATen calls; placeholders are its tensors by name, then "input".
+
+    Runs on copies of parameters and buffers, so that nothing of the model changes.
+
+    Raises:
+        UnsupportedOperator: the model cannot be traced, or the trace would not say all that it does.
+    """
+    tensors = copies(model)
+
+    def run(*values: Tensor) -> Any:
+        return functional_call(model, dict(zip(tensors, values[:-1], strict=True)), (values[-1],))
+
+    with kept_random_state(example.device), torch.no_grad():
+        try:
+            traced = make_fx(run, tracing_mode="real", pre_dispatch=True)(*tensors.values(), example.clone())
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise UnsupportedOperator(f"the network cannot be traced: {reason}") from error
+        _refuse_hidden_writes(traced, *copies(model).values(), example.clone())
+    for node, name in zip(traced.graph.find_nodes(op="placeholder"), [*tensors, "input"], strict=True):
+        node.meta["tensor"] = name
+    return traced.graph
+
+
+def copies(model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters and buffers by name, as copies that a forward pass may change."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in tensors}
+
+
+@contextmanager
+def kept_random_state(device: torch.device) -> Iterator[None]:
+    """Whatever random numbers the body draws, the user's generators do not notice."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+def out_of_place(target: Any) -> Any:
+    """The call that leaves its arguments alone, for one such as relu_ that overwrites them."""
+    packet, overload = str(target).removeprefix("aten.").split(".")
+    if not packet.endswith("_") or packet.endswith("__"):
+        return target
+    functional = getattr(torch.ops.aten, packet.removesuffix("_"), None)
+    return getattr(functional, overload, target)
+
+
+def _refuse_hidden_writes(traced: fx.GraphModule, *inputs: Tensor) -> None:
+    """Refuse to read memory through a node that was made before a call wrote to that memory.
+
+    In the trace the result of relu_(x) takes the place of x from then on. A view of x that was taken before
+    (or x itself, where a view of it was written to, as by x[:, 0] = 0) still stands for the old value there,
+    but not in torch.
+    """
+    values = fx.Interpreter(traced, garbage_collect_values=False)
+    values.run(*inputs)
+    current: dict[int, set[fx.Node]] = {}  # memory written to -> the nodes made since
+    for node in traced.graph.nodes:
+        for source in node.all_input_nodes:
+            if any(source not in current.get(memory, {source}) for memory in _memory(values.env[source])):
+                raise UnsupportedOperator(
+                    f"{node.target}: reads what an in-place operation overwrote through another view of it; "
+                    "use the out-of-place form"
+                )
+        for written in _overwritten(node):
+            current.update({memory: set() for memory in _memory(values.env[written])})
+        for memory in _memory(values.env[node]):
+            current.get(memory, set()).add(node)
+
+
+def _memory(value: Any) -> set[int]:
+    """Where the tensors in a value lie."""
+    return {leaf.untyped_storage().data_ptr() for leaf in tree_leaves(value) if isinstance(leaf, Tensor)}
+
+
+def _overwritten(node: fx.Node) -> list[fx.Node]:
+    """The arguments whose memory the call changes."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return []
+    arguments = node.target._schema.arguments
+    given = dict(zip((argument.name for argument in arguments), node.args, strict=False)) | node.kwargs
+    written = [given.get(a.name) for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    return [leaf for leaf in tree_leaves(written) if isinstance(leaf, fx.Node)]
