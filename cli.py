@@ -214,7 +214,7 @@ def train(**options: Any) -> None:
 @option("--images", type=click.IntRange(min=1), default=32, help="How many test images.")
 @option(
     "--method",
-    type=click.Choice(["ibp", "crown-ibp", "crown"]),
+    type=click.Choice(["ibp", "crown-ibp", "affine", "crown"]),
     default="crown",
     help="Bounds, from cheap to tight.",
 )

@@ -18,7 +18,7 @@ from verify.operators import UnsupportedOperator
 from verify.regions import Ball, Region
 from verify.tracing import copies
 
-Method: TypeAlias = Literal["ibp", "crown-ibp", "crown"]
+Method: TypeAlias = Literal["ibp", "crown-ibp", "affine", "crown"]
 METHODS: tuple[str, ...] = get_args(Method)
 _WIDENING = 1e-10
 """Relative outward widening of intermediate bounds in a float64 confirmation: far above its rounding errors
@@ -125,8 +125,9 @@ class BoundedNetwork:
             norm: "linf", "l2" or "l1".
             specification: rows of linear functions of the outputs, such as `margins(labels, k)`; none bounds
                 the outputs themselves (s = k).
-            method: "ibp" (intervals), "crown-ibp" (one backward pass over intervals), "crown" (backward passes
-                for the unstable neurons as well; the tightest).
+            method: "ibp" (intervals), "crown-ibp" (one backward pass, neurons bounded by intervals), "affine"
+                (the same, neurons bounded by a forward sweep of affine forms), "crown" (in addition a backward pass
+                for every neuron that the sweep leaves unstable; the tightest).
             domain: "unit" (perturbed images stay in [0, 1]) or "free".
             within: `intervals` of an earlier result for regions that contain these, image by image; neurons that
                 were stable there need no backward pass here. (Method "crown" only.)
@@ -140,9 +141,9 @@ class BoundedNetwork:
         if method not in METHODS:
             raise InputError(f"method {method!r} is not one of {', '.join(METHODS)}")
         graph = self.graph
-        graph.finite, graph.reference, graph.tightened = None, within or {}, {}
+        graph.begin(refine=method == "crown", reference=within)
         images = BoundedTensor(region.centre, region)
-        lower, upper = graph.compute_bounds(x=(images,), C=rows, method=method)
+        lower, upper = graph.compute_bounds(x=(images,), C=rows, method=method.replace("affine", "crown"))
         line = None
         if method != "ibp":
             A = graph[INPUT].lA.transpose(0, 1).flatten(2)
@@ -153,6 +154,8 @@ class BoundedNetwork:
         finite = (torch.isfinite(lower) & torch.isfinite(upper)).all(1, keepdim=True)
         if graph.finite is not None:
             finite &= graph.finite.unsqueeze(1)
+        slack = self._slack(lower, upper, line, region)
+        lower, upper = lower - slack, upper + slack
         lower, upper = (side.masked_fill(~finite, torch.nan) for side in (lower, upper))
         return Bounds(lower, upper, line, graph.tightened)
 
@@ -166,6 +169,16 @@ class BoundedNetwork:
         twin.graph.copy_statistics(self.graph)
         twin.graph.widening = _WIDENING
         return twin
+
+    def _slack(self, lower: Tensor, upper: Tensor, line: Line | None, region: Region) -> Tensor:
+        """What rounding may have done to the last sums, in a float64 confirmation: relative to their terms."""
+        if not self.graph.widening:
+            return torch.zeros_like(lower)
+        terms = 1 + torch.maximum(lower.abs(), upper.abs())
+        if line is not None:
+            largest = torch.maximum(region.lower.abs(), region.upper.abs()).flatten(1)
+            terms = terms + torch.einsum("bsn,bn->bs", line.coefficients.abs(), largest) + line.intercept.abs()
+        return self.graph.widening * terms
 
     def _region(self, x: Tensor | Region, epsilon: float | Tensor | None, norm: str, domain: str) -> Region:
         if isinstance(x, Region):

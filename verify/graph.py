@@ -16,8 +16,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from verify.affine import AffineSweep
 from verify.lirpa import Bound, BoundedModule, BoundInput
 from verify.operators import RULES, Call, Constant, LinearOperator, Slot, UnsupportedOperator
+from verify.operators.base import Coefficients
 from verify.operators.normalisation import BatchNorm, Statistics
 from verify.tracing import copies, kept_random_state, out_of_place, trace
 
@@ -70,12 +72,21 @@ class BoundedGraph(BoundedModule):
 
     def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
         self.widening = 0.0
-        self.reference: Intervals = {}
-        self.tightened: Intervals = {}
+        self.begin()
         super().__init__(_Shell(model, example), example, {"conv_mode": "matrix"}, device=example.device)
 
-        self.finite: Bool[Tensor, " b"] | None = None
         self.forget_statistics()
+
+    def begin(self, refine: bool = True, reference: Intervals | None = None) -> None:
+        """Set up one computation of bounds.
+
+        Args:
+            refine: whether neurons that the affine sweep leaves unstable get a backward pass of their own.
+            reference: bounds of relaxed neurons that hold over the region anyway.
+        """
+        self.refine, self.reference = refine, reference or {}
+        self.tightened: Intervals = {}
+        self.finite: Bool[Tensor, " b"] | None = None
 
     @property
     def nodes(self) -> list[Bound]:
@@ -120,7 +131,7 @@ class BoundedGraph(BoundedModule):
     def _convert_nodes(self, model: _Shell, global_input: tuple[Tensor]) -> tuple[list, list, list, None]:
         """Operators, leaves and outputs of the traced graph, in BoundedModule's terms."""
         self.example_dtype = global_input[0].dtype
-        return _Builder(model.model, global_input[0]).build()
+        return _Builder(model.__dict__["model"], global_input[0]).build()
 
     def get_forward_value(self, node: Bound) -> Tensor:
         """The value at a node and at all before it."""
@@ -136,7 +147,7 @@ class BoundedGraph(BoundedModule):
         node.output_shape = node.forward_value.shape
         node.batch_dim = 0 if node.from_input else -1
 
-    def IBP_general(self, node: Bound, C: Tensor | None = None, **_: Any) -> tuple[Tensor, Tensor]:
+    def IBP_general(self, node: Bound, C: Tensor | None = None, **options: Any) -> tuple[Tensor, Tensor]:
         """Intervals of every node up to this one, and of C y at this one; a last linear call is merged with C.
 
         Args:
@@ -150,13 +161,15 @@ class BoundedGraph(BoundedModule):
         if C is None:
             return node.interval
         rows = C.transpose(0, 1)
-        parents, coefficients, centre = [node], [(rows, rows)], torch.zeros_like(rows[..., 0])
+        parents: list[Bound] = [node]
+        coefficients: list[tuple[Coefficients, Coefficients]] = [(rows, rows)]
+        centre = rows.new_zeros(rows.shape[:2])
         if isinstance(node, LinearOperator):
             parents = node.inputs
             coefficients, offset, _ = node.bound_backward(rows, rows, *parents)
             centre = centre + offset
         radius = torch.zeros_like(centre)
-        for parent, (A, _) in zip(parents, coefficients, strict=True):
+        for parent, (A, _upper) in zip(parents, coefficients, strict=True):
             if A is not None:
                 low, high = parent.interval
                 centre = centre + _inner(A, (low + high) / 2)
@@ -182,8 +195,13 @@ class BoundedGraph(BoundedModule):
             for position in getattr(user, "requires_input_bounds", [])
             if user.perturbed
         }
-        for before in self.nodes:
+        nodes = [before for before in self.nodes if before.from_input]
+        last = max((number for number, before in enumerate(nodes) if before.name in relaxed), default=-1)
+        sweep = AffineSweep(nodes, self[INPUT].perturbation)
+        for before in nodes[: last + 1]:
+            sweep.advance(before)
             if before.name in relaxed:
+                before.sweep_interval = sweep.interval(before)
                 self.compute_intermediate_bounds(before)
 
     def compute_intermediate_bounds(self, node: Bound, prior_checked: bool = True) -> None:
@@ -194,12 +212,11 @@ class BoundedGraph(BoundedModule):
         """
         if not hasattr(node, "interval"):
             lower, upper = self.IBP_general(node)
-            if node.name in self.reference:
-                low, high = self.reference[node.name]
+            for low, high in (node.sweep_interval, self.reference.get(node.name, (lower, upper))):
                 lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
-                node.interval = lower, upper
+            node.interval = lower, upper
             needed = self._rows_needed(node, lower, upper)
-            if needed.any():
+            if needed.any() and self.refine:
                 node.interval = self._tighten(node, lower, upper, needed)
         lower, upper = self._widened(*node.interval)
         node.interval = node.lower, node.upper = lower, upper
@@ -281,6 +298,7 @@ class _Builder:
             return self._add_leaf(Leaf(str(node.target), lambda: value))
         if node.target is operator.getitem:
             source, index = node.args
+            assert isinstance(source, fx.Node) and isinstance(index, int)
             return self._call(source, index)
         return self._call(node, None)
 

@@ -171,7 +171,7 @@ def _mend_module(module: type[torch.nn.Module]) -> None:
     def _named_members(self: Any, *args: Any, remove_duplicate: bool = True, **kwargs: Any) -> Any:
         return named_members(self, *args, **kwargs)
 
-    module._named_members = _named_members  # type: ignore[assignment]
+    module._named_members = _named_members  # type: ignore[method-assign]
     del module.register_parameter
 
 

@@ -18,8 +18,12 @@ from verify.regions import Ball, largest_epsilon
 
 SMALLEST = 1e-7
 """Below this fraction of the largest radius of a norm the search gives up: radius 0."""
-FIRST_TRIAL = 0.25
-"""The first trial, as a fraction of the smallest radius known to be unsafe."""
+FIRST_TRIAL = 1 / 8
+"""The first trial, and what follows a failure that proved nothing, as a fraction of the unsafe radius."""
+PHASES = {"ibp": ["ibp"], "crown-ibp": ["crown-ibp"], "affine": ["affine"], "crown": ["affine", "crown"]}
+"""Cheap bounds find where the expensive ones start."""
+GROWTH = {"ibp": 8.0, "crown-ibp": 8.0, "affine": 2.0, "crown": 1.25}
+"""How far a trial goes at most beyond what is proven: far beyond it, every neuron is unstable and bounds are slow."""
 BISECTIONS = 20
 
 
@@ -78,10 +82,10 @@ def certified_radius(
 ) -> Certificates:
     """The largest certified radius of each image, up to `tolerance`.
 
-    Each image is tried at a radius of its own. A failure still proves something: bounds computed for a ball hold
-    in every smaller one, so the linear function CROWN ends with gives a smaller radius in closed form. The next
-    trial lies between what is proven and what failed (geometric mean). Success is not assumed to be monotone:
-    the result is a radius at which a proof was seen to succeed.
+    Each image is tried at a radius of its own, with cheap bounds first (`PHASES`). A failure still proves something:
+    bounds computed for a ball hold in every smaller one, so the linear function CROWN ends with gives a smaller
+    radius in closed form. The next trial lies between what is proven and what failed (geometric mean). Success is
+    not assumed to be monotone: the result is a radius at which a proof was seen to succeed.
 
     Everything is computed in float64 with relaxations widened outward, whatever the network's precision, because
     the statement is about the network in real arithmetic.
@@ -142,47 +146,67 @@ class _Search:
         self.proven = torch.zeros_like(self.unsafe)
         self.overflowed = torch.zeros_like(self.correct)
         self.evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        self.failed: Intervals = {}
+        self.known: Intervals = {}
+        self.known_within = torch.zeros_like(self.unsafe)
 
     def run(self) -> None:
-        """Narrow the gap between proven and unsafe until it is within the tolerance."""
-        active = self.correct & (self.unsafe > 0)
-        trial = self.unsafe * FIRST_TRIAL
-        while active.any():
-            index = active.nonzero().squeeze(1)
-            proven = self._try(index, trial[index])
-            self.proven[index] = torch.maximum(self.proven[index], proven)
-            failed = proven < trial[index]
-            self.unsafe[index] = torch.where(failed, trial[index], self.unsafe[index])
-            between = (self.proven * self.unsafe).sqrt()
-            trial = torch.where(self.proven > 0, between, self.unsafe / 16)
-            close = self.unsafe <= self.proven * (1 + self.tolerance)
-            active &= ~close & (trial > SMALLEST * self.largest)
+        """Climb from the cheapest method to the one asked for, each from what the last one proved."""
+        for method in PHASES[self.method]:
+            self._narrow(method)
 
-    def _try(self, index: Tensor, trial: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def _narrow(self, method: str) -> None:
+        """Narrow the gap between proven and unsafe until it is within the tolerance."""
+        unsafe, growth = self.unsafe.clone(), GROWTH[method]
+        active = self.correct & (unsafe > 0)
+        while True:
+            between = torch.minimum((self.proven * unsafe).sqrt(), self.proven * growth)
+            trial = torch.where(self.proven > 0, between, unsafe * FIRST_TRIAL)
+            active &= (unsafe > self.proven * (1 + self.tolerance)) & (trial > SMALLEST * self.largest)
+            index = active.nonzero().squeeze(1)
+            if not len(index):
+                return
+            proven = self._try(index, trial[index], method)
+            self.proven[index] = torch.maximum(self.proven[index], proven)
+            unsafe[index] = torch.where(proven < trial[index], trial[index], unsafe[index])
+
+    def _try(self, index: Tensor, trial: Float[Tensor, " b"], method: str) -> Float[Tensor, " b"]:
         """The radius, at most `trial`, that bounds for the ball of radius `trial` prove."""
         ball = self.balls.take(index).with_epsilon(trial)
         specification = margins(self.labels[index], self.network.classes)
-        within = {name: (lower[index], upper[index]) for name, (lower, upper) in self.failed.items()}
         with torch.no_grad():
-            bounds = self.network.bounds(ball, specification=specification, method=self.method, within=within)
+            bounds = self.network.bounds(
+                ball, specification=specification, method=method, within=self._within(index, trial)
+            )
         self.evaluations[index] += 1
         overflowed = ~torch.isfinite(bounds.lower).all(1)
         self.overflowed[index] = overflowed
         success = (bounds.lower > 0).all(1)
-        self._remember(index[~success & ~overflowed], bounds.intervals, ~success & ~overflowed)
+        self._remember(index, trial, bounds.intervals, ~success & ~overflowed)
         smaller = torch.zeros_like(trial) if bounds.line is None else _closed_form(ball, bounds.line)
         return torch.where(success, trial, torch.where(overflowed, 0.0, smaller))
 
-    def _remember(self, index: Tensor, intervals: Intervals, which: Tensor) -> None:
-        """Every later trial lies in a ball that failed: what held there of the neurons holds from now on."""
+    def _remember(self, index: Tensor, trial: Tensor, intervals: Intervals, which: Tensor) -> None:
+        """Keep what held of the neurons in a ball that failed: later trials mostly lie within it."""
         for name, new in intervals.items():
-            if name not in self.failed:
-                shape = (len(self.labels), *new[0].shape[1:])
-                infinite = torch.full(shape, torch.inf, dtype=new[0].dtype, device=new[0].device)
-                self.failed[name] = (-infinite, infinite)
-            for known, side in zip(self.failed[name], new, strict=True):
-                known[index] = side[which]
+            if name not in self.known:
+                empty = new[0].new_zeros(len(self.labels), *new[0].shape[1:])
+                self.known[name] = (empty, empty.clone())
+            for known, side in zip(self.known[name], new, strict=True):
+                known[index[which]] = side[which]
+        self.known_within[index[which]] = trial[which]
+
+    def _within(self, index: Tensor, trial: Tensor) -> Intervals:
+        """What is known of the neurons at these radii: nothing where the ball is larger than the one kept."""
+        inside = trial <= self.known_within[index]
+        within = {}
+        for name, sides in self.known.items():
+            mask = inside.view(-1, *[1] * (sides[0].dim() - 1))
+            lower, upper = (
+                torch.where(mask, side[index], torch.full_like(side[index], end))
+                for side, end in zip(sides, (-torch.inf, torch.inf), strict=True)
+            )
+            within[name] = (lower, upper)
+        return within
 
     def status(self) -> list[str]:
         overflow = self.overflowed & (self.proven == 0)

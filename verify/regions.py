@@ -43,10 +43,10 @@ class Region(Perturbation):
         return torch.minimum(torch.maximum(x, self.lower), self.upper)
 
     def sample(self, generator: torch.Generator) -> Float[Tensor, "b *shape"]:
-        """A random point an image: half of the coordinates uniform in the box, half at its ends; projected."""
-        shape, like = self.centre.shape, {"dtype": self.centre.dtype, "device": self.centre.device}
-        uniform = torch.rand(shape, generator=generator, device=generator.device).to(**like)
-        ends = torch.randint(0, 2, shape, generator=generator, device=generator.device).to(**like)
+        """A random point an image: half of its pixels uniform in the box, half at its ends; projected."""
+        shape = self.centre.shape
+        uniform = torch.rand(shape, generator=generator, device=generator.device).to(self.centre)
+        ends = torch.randint(0, 2, shape, generator=generator, device=generator.device).to(self.centre)
         pick = torch.randint(0, 2, shape, generator=generator, device=generator.device).bool().to(ends.device)
         return self.project(self.lower + (self.upper - self.lower) * torch.where(pick, uniform, ends))
 

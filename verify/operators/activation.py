@@ -27,5 +27,9 @@ class ReLU(Activation):
         lower_slope = torch.where(stable, active.to(upper.dtype), (upper > -lower).to(upper.dtype))
         return Lines(lower_slope, torch.zeros_like(upper), slope, intercept)
 
+    def parallel(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
+        lines = self.lines(lower, upper)
+        return lines._replace(lower_slope=lines.upper_slope)  # any slope in [0, 1] through 0 lies below
+
     def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
         return (lower < 0) & (upper > 0)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from verify.errors import InputError
 from verify.lirpa import Bound
+from verify.operators.form import Form, Sweep, aligned
 
 Interval: TypeAlias = tuple[Tensor, Tensor]
 Coefficients: TypeAlias = Tensor | None  # "s b *shape"; None where a side or an input is not asked for
@@ -73,7 +74,8 @@ def _fill(template: Any, values: Sequence[Any]) -> Any:
 class Operator(Bound):
     """A node of the bounded graph: an ATen call of which at least one input depends on the network's input.
 
-    Subclasses give `interval_propagate` and `bound_backward`; `forward` is the call itself.
+    Subclasses give `interval_propagate` (intervals), `bound_backward` (CROWN) and `affine` (the forward sweep of
+    affine forms); `forward` is the call itself.
     """
 
     def __init__(self, call: Call, inputs: list[Bound]) -> None:
@@ -110,6 +112,10 @@ class Operator(Bound):
         value = self.call.argument(argument)
         return value.position if isinstance(value, Slot) else None
 
+    def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
+        """The form of the result from those of the inputs (None for one that does not vary)."""
+        raise self.refuse("an operator without a rule for affine forms")
+
     def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
         """Which elements of a relaxed input have bounds worth tightening (see `requires_input_bounds`)."""
         return torch.ones_like(lower, dtype=torch.bool)
@@ -134,6 +140,7 @@ class LinearOperator(Operator):
 
     def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, *_: Bound, **__: Any) -> Backward:
         like = last_uA if last_lA is None else last_lA
+        assert like is not None
         values = [
             like.new_zeros(1, *node.output_shape[1:]) if node.from_input else node.forward_value
             for node in self.inputs
@@ -141,6 +148,31 @@ class LinearOperator(Operator):
         lower = self._one_side(last_lA, values)
         upper = lower if last_uA is last_lA else self._one_side(last_uA, values)
         return list(zip(lower[0], upper[0], strict=True)), lower[1], upper[1]
+
+    def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
+        varying = [form for form in forms if form is not None]
+        rows = iter(aligned(varying))
+        values = [
+            node.forward_value if form is None else next(rows).flatten(0, 1)
+            for node, form in zip(self.inputs, forms, strict=True)
+        ]
+        count = max(len(form.rows) for form in varying)
+        image = self.linear_part(values).unflatten(0, (count, -1))
+        boxes = [
+            (node.forward_value, node.forward_value) if form is None else (form.lower, form.upper)
+            for node, form in zip(self.inputs, forms, strict=True)
+        ]
+        return Form(*self.interval_propagate(*boxes), image)
+
+    def linear_part(self, values: list[Tensor]) -> Tensor:
+        """T x, without the offset, for a batch of x; `values` holds the other inputs as they are."""
+        image = self.forward(*values)
+        if not self.has_offset:
+            return image
+        varying = self.varying
+        return image - self.forward(
+            *(torch.zeros_like(value[:1]) if position in varying else value for position, value in enumerate(values))
+        )
 
     def transpose(self, rows: Float[Tensor, "r *out"], values: list[Tensor]) -> list[Tensor]:
         """T^T rows, for each input that varies. `values` holds one zero image for those, the rest as is."""
@@ -182,8 +214,20 @@ class Activation(Operator):
         """The relaxation on [lower, upper]; every sweep consumes this one statement of it."""
         raise self.refuse("an activation without a relaxation")
 
+    def parallel(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
+        """The relaxation with both lines of one slope, which an affine form needs."""
+        raise self.refuse("an activation without a relaxation")
+
     def interval_propagate(self, *intervals: Interval) -> Interval:
         return self.forward(intervals[0][0]), self.forward(intervals[0][1])
+
+    def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
+        (form,) = forms
+        assert form is not None
+        lines = self.parallel(self.inputs[0].lower, self.inputs[0].upper)
+        slope = lines.upper_slope  # not negative: the function does not decrease
+        scaled = Form(form.lower * slope, form.upper * slope, form.rows * slope)
+        return scaled.with_error(lines.lower_intercept, lines.upper_intercept, sweep.most_rows)
 
     def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, x: Bound, **_: Any) -> Backward:
         lines = self.lines(x.lower, x.upper)

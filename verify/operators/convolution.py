@@ -39,6 +39,12 @@ class Weighted(LinearOperator):
         centre, radius = self.forward(*centres), self.forward(*radii)
         return centre - radius, centre + radius
 
+    def linear_part(self, values: list[Tensor]) -> Tensor:
+        bias = None if self.bias_argument is None else self.slot_of(self.bias_argument)
+        return self.forward(
+            *(torch.zeros_like(value) if position == bias else value for position, value in enumerate(values))
+        )
+
 
 @rule("conv_transpose1d.default", "conv_transpose2d.input", "conv_transpose3d.input")
 class TransposedConvolution(Weighted):
@@ -88,6 +94,12 @@ class MatMul(Weighted):
     """x W with a fixed right factor."""
 
     bias_argument = None
+
+    def check(self) -> None:
+        super().check()
+        x, *weight = self.inputs
+        if any(len(node.output_shape) > len(x.output_shape) for node in weight):
+            raise self.refuse("broadcasting that moves the batch dimension")
 
 
 @rule("addmm.default")

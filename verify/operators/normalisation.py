@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from verify.errors import InputError
-from verify.operators.base import Call, Interval, LinearOperator, rule
 from verify.lirpa import Bound
+from verify.operators.base import Call, Interval, LinearOperator, rule
 
 
 class Statistics(NamedTuple):
@@ -60,6 +60,9 @@ class BatchNorm(LinearOperator):
         centre, radius = (lower + upper) / 2 * scale + shift, (upper - lower) / 2 * scale.abs()
         return centre - radius, centre + radius
 
+    def linear_part(self, values: list[Tensor]) -> Tensor:
+        return values[0] * self._scale_and_shift(values)[0]
+
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         return [rows * self._scale_and_shift(values)[0]]
 
@@ -75,6 +78,7 @@ class BatchNorm(LinearOperator):
                     "call freeze(images) first, or switch the model to eval and wrap it again"
                 )
             mean, variance = self.statistics
+        assert mean is not None and variance is not None  # a call on running statistics has them
         scale = (variance + self.call.args[7]).rsqrt()
         scale = scale if weight is None else scale * weight
         shift = -mean * scale if bias is None else bias - mean * scale

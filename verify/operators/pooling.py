@@ -14,6 +14,7 @@ from torch import Tensor
 
 from verify.lirpa import Bound
 from verify.operators.base import Backward, Coefficients, Interval, LinearOperator, Operator, rule
+from verify.operators.form import Form, Sweep
 
 
 @rule(
@@ -104,6 +105,29 @@ class MaxPool(Operator):
         winner = F.one_hot(self._windows(lower).argmax(2), l.shape[2]).movedim(-1, 2).to(weight.dtype)
         return Windows(winner, upper_weight, torch.where(alone.squeeze(2), torch.zeros_like(intercept), intercept))
 
+    def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
+        """y = x_j + [0, max_i (x_i - x_j)+] for the element j of the largest lower bound of each window.
+
+        The differences are bounded as forms, so what x_i and x_j share cancels.
+        """
+        (form,) = forms
+        assert form is not None
+        lower, upper = self._windows(self.inputs[0].lower), self._windows(self.inputs[0].upper)
+        shape = (*lower.shape[:2], *self.output_shape[2:])
+        candidates, winner = self._candidates(lower, upper), lower.argmax(2)
+        elements = [Form(*(self._element(part, number) for part in form)) for number in range(lower.shape[2])]
+        best = elements[0]
+        for number, element in enumerate(elements):
+            chosen = (winner == number).view(shape)
+            best = Form(*(torch.where(chosen, new, old) for new, old in zip(element, best, strict=True)))
+        gap = torch.zeros_like(best.lower)
+        for number, rival in enumerate(elements):
+            difference = Form(rival.lower - best.upper, rival.upper - best.lower, rival.rows - best.rows)
+            able = (candidates[:, :, number] & (winner != number)).view(shape)
+            gap = torch.where(able, torch.maximum(gap, sweep.bounds(difference)[1]), gap)
+        gap = torch.minimum(gap, (upper.amax(2) - lower.amax(2)).view(shape))
+        return best.with_error(torch.zeros_like(gap), gap, sweep.most_rows)
+
     def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, x: Bound, **_: Any) -> Backward:
         windows = self.relax(x.lower, x.upper)
         lA, lower_bias = self._one_side(last_lA, windows, x.lower.shape[-2:])
@@ -130,6 +154,14 @@ class MaxPool(Operator):
         kernel, stride, (rows, columns), dilation = self.geometry
         padded = F.pad(x, (columns, columns, rows, rows), value=-torch.inf)
         return F.unfold(padded, kernel, dilation, 0, stride).unflatten(1, (x.shape[1], -1))
+
+    def _element(self, x: Float[Tensor, "*some h w"], number: int) -> Float[Tensor, "*some h2 w2"]:
+        """The element of that number of every window; 0 where it is padding."""
+        (_, width), stride, (rows, columns), dilation = self.geometry
+        padded = F.pad(x, (columns, columns, rows, rows))
+        first = (number // width * dilation[0], number % width * dilation[1])
+        last = [f + s * (size - 1) + 1 for f, s, size in zip(first, stride, self.output_shape[2:], strict=True)]
+        return padded[..., first[0] : last[0] : stride[0], first[1] : last[1] : stride[1]]
 
     def _scatter(self, elements: Float[Tensor, "b c k n"], size: torch.Size) -> Float[Tensor, "b c h w"]:
         """The transpose of `_windows`: what every element of x receives from the windows it is in."""

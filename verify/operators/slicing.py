@@ -6,16 +6,18 @@ different images meet: every class checks that the batch stays the first dimensi
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
-from verify.operators.base import Call, LinearOperator, rule
+from verify.operators.base import LinearOperator, rule
 
 
 @rule("clone.default", "contiguous.default", "alias.default", "detach.default", "lift_fresh_copy.default")
 class Copy(LinearOperator):
     """The same values."""
+
+    def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
+        """Written out because there is no gradient through `detach`."""
+        return [rows]
 
 
 @rule("dropout.default", "feature_dropout.default")
@@ -107,21 +109,20 @@ class Permutation(LinearOperator):
             raise self.refuse("a permutation that moves the batch dimension")
 
 
-@rule("view.default", "reshape.default", "_unsafe_view.default", "expand.default", "flatten.using_ints", "unflatten.int")
+@rule(
+    "view.default", "reshape.default", "_unsafe_view.default", "expand.default", "flatten.using_ints", "unflatten.int"
+)
 class Reshape(LinearOperator):
     """A new shape for each image. The batch size in the traced shape is the example's: it is left open."""
 
-    def __init__(self, call: Call, inputs: list[Any]) -> None:
-        super().__init__(call, inputs)
-        node = inputs[self.varying[0]]
-        self.shape = _shape_after(call, node.forward_value)
+    def check(self) -> None:
+        example = self.inputs[self.varying[0]].forward_value
+        batch, *self.shape = self.call(example).shape
+        if batch != len(example):
+            raise self.refuse("a result whose first dimension is not the batch")
 
     def forward(self, *values: Tensor) -> Tensor:
         x = values[0]
         if self.call.name == "aten.expand.default":
             return x.expand(len(x), *self.shape)
         return x.reshape(len(x), *self.shape)
-
-
-def _shape_after(call: Call, example: Tensor) -> tuple[int, ...]:
-    return tuple(call(example).shape[1:])

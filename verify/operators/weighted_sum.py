@@ -66,8 +66,10 @@ class Sum(Signed):
         return total
 
     def magnitude(self, *radii: Tensor) -> Tensor:
-        total = sum(abs(factor) * radii[slot] for slot, factor in self.factors.items())
-        return total + torch.zeros(self.output_shape[1:], dtype=total.dtype, device=total.device)
+        total = torch.zeros_like(radii[self.varying[0]])
+        for slot, factor in self.factors.items():
+            total = total + abs(factor) * radii[slot]
+        return total + total.new_zeros(self.output_shape[1:])
 
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         factors = self.factors

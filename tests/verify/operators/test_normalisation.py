@@ -68,8 +68,6 @@ def network(seed: int = 0) -> nn.Sequential:
 @pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown"])
 def test_folded_into_the_convolution_it_gives_the_same_bounds(method):
     model = network()
-    for position in (1, 4):
-        model[position].weight.requires_grad_(False)
     folded = nn.Sequential(
         model[0],
         fuse_conv_bn_eval(model[1], _with_scale(model[2])),

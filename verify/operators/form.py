@@ -1,0 +1,66 @@
+"""Affine forms: what the forward sweep of :mod:`verify.affine` carries through the operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Form(NamedTuple):
+    """A set of values an image: {c + sum_i t_i rows_i}, with lower <= c <= upper (a zonotope and a box).
+
+    The first rows belong to the pixels of the network's input, in order, and t_i is the pixel's value; the others
+    are errors of relaxations, with t_i anywhere in [-1, 1]. Errors are numbered in the order of the sweep, the
+    same for all nodes: a form with fewer rows has zeros for the rest.
+
+    Attributes:
+        lower, upper: "b *shape".
+        rows: "r b *shape".
+    """
+
+    lower: Float[Tensor, "b *shape"]
+    upper: Float[Tensor, "b *shape"]
+    rows: Float[Tensor, "r b *shape"]
+
+    def with_error(self, low: Tensor, high: Tensor, most_rows: int) -> Form:
+        """This form plus an independent error in [low, high] ("b *shape") an element.
+
+        The largest errors of each image get a row each, as far as `most_rows` allows; the others widen the box,
+        which is sound and only forgets that the same error comes back by several ways.
+        """
+        middle, half = (low + high) / 2, ((high - low) / 2).flatten(1)
+        wanted = int((half != 0).sum(1).max())  # NaN counts: it has to stay visible
+        new = max(0, min(wanted, most_rows - len(self.rows)))
+        size, index = half.topk(new, dim=1)
+        rows = half.new_zeros(new, *half.shape).scatter(2, index.T.unsqueeze(2), size.T.unsqueeze(2))
+        rest = half.scatter(1, index, 0.0).view_as(low)
+        return Form(
+            self.lower + middle - rest,
+            self.upper + middle + rest,
+            torch.cat([self.rows, rows.view(new, *low.shape)]),
+        )
+
+
+def aligned(forms: Sequence[Form]) -> list[Float[Tensor, "r b *shape"]]:
+    """The rows of several forms, all as many as the most that one of them has."""
+    most = max(len(form.rows) for form in forms)
+    return [
+        torch.cat([form.rows, form.rows.new_zeros(most - len(form.rows), *form.rows.shape[1:])])
+        if len(form.rows) < most
+        else form.rows
+        for form in forms
+    ]
+
+
+@runtime_checkable
+class Sweep(Protocol):
+    """What an operator may ask of the sweep it is part of."""
+
+    most_rows: int
+
+    def bounds(self, form: Form) -> tuple[Float[Tensor, "b *shape"], Float[Tensor, "b *shape"]]:
+        """Least and largest value of each element of a form over the input region."""
