@@ -3,6 +3,7 @@
 import errno
 import inspect
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ import robust_nas.certification
 import robust_nas.search
 import robust_nas.spaces.draw
 import robust_nas.training
+import verify
+from robust_nas.data import load
+from robust_nas.genotype import Genotype
+from robust_nas.training import save_weights
+from robust_nas.training.presets import PRESETS
+from robust_nas.training.train import build
 from verify.errors import InputError
 
 RUNNERS = {
@@ -26,20 +33,42 @@ RUNNERS = {
 }
 
 
+EDGES = [["skip_connect", 0], ["sep_conv_3x3", 1]]
+FIELDS = {
+    "format": "dsrna-genotype",
+    "version": 1,
+    "space": "darts",
+    "nodes": 1,
+    "normal": EDGES,
+    "normal_concat": [2],
+    "reduce": EDGES,
+    "reduce_concat": [2],
+}
+
+
 @pytest.fixture
 def genotype(tmp_path):
     path = tmp_path / "genotype.json"
-    edges = [["skip_connect", 0], ["sep_conv_3x3", 1]]
-    cells = {"normal": edges, "normal_concat": [2], "reduce": edges, "reduce_concat": [2]}
-    path.write_text(
-        json.dumps({"format": "dsrna-genotype", "version": 1, "space": "darts", "nodes": 1, **cells})
-    )
+    path.write_text(json.dumps(FIELDS))
+    return path
+
+
+@pytest.fixture
+def network(genotype):
+    """A network of that genotype for digits, with random weights."""
+    return build(Genotype.load(genotype), load("digits"), PRESETS["quick"])
+
+
+@pytest.fixture
+def weights(network, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_weights(network, path, {"dataset": "digits"})
     return path
 
 
 @pytest.fixture
 def audit_line(genotype):
-    """A valid audit command line; any file will do for what the replaced `run_audit` does not read."""
+    """A valid audit command line; any file will do for what is not read."""
     return ["audit", "--arch", genotype, "--weights", genotype, "--certificates", genotype]
 
 
@@ -135,6 +164,29 @@ def test_a_broken_certificate_is_exit_code_1(monkeypatch, audit_line, broken, co
     assert run(audit_line) == code
 
 
+def test_certify_takes_every_method():
+    (method,) = (option for option in cli.certify.params if option.name == "method")
+    assert tuple(method.type.choices) == verify.METHODS
+
+
+@pytest.mark.parametrize(
+    ("dataset", "before", "during"), [("digits", None, "1"), ("digits", "3", "3"), ("mnist", None, None)]
+)
+def test_digits_take_one_thread_unless_told_otherwise(monkeypatch, dataset, before, during):
+    seen = []
+
+    def runner(**options):
+        seen.append(os.environ.get("OMP_NUM_THREADS"))
+        return SimpleNamespace(summary=[], genotype_path="")
+
+    monkeypatch.setenv("OMP_NUM_THREADS", before or "")
+    if before is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    replace(monkeypatch, "search", runner)
+    assert run(["search", "--dataset", dataset]) == 0
+    assert seen == [during]
+
+
 def test_show_prints_operations_and_pictures(monkeypatch, genotype, tmp_path, capsys):
     monkeypatch.setattr(robust_nas.spaces.draw, "draw", lambda genotype, out: [out / "normal.png"])
     assert run(["show", genotype, "--out", tmp_path]) == 0
@@ -170,13 +222,62 @@ def test_bad_usage_is_one_line_and_exit_code_2(arguments, word, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "word"), [("nodes: 4", "not JSON"), ('{"format": "other"}', "format"), ("[]", "object")]
+    ("text", "words"),
+    [
+        ("nodes: 4", ["not JSON"]),
+        ("[]", ["must be a JSON object"]),
+        (json.dumps({"format": "other"}), ["format: must be 'dsrna-genotype', not 'other'"]),
+        (json.dumps({**FIELDS, "version": 2}), ["version: this program reads version 1, not 2"]),
+        (json.dumps({**FIELDS, "normal": [["conv", 0]] * 2}), ["normal[0]: unknown operation 'conv'"]),
+        (json.dumps({**FIELDS, "reduce": [["none", 2]] * 2}), ["reduce[0]: the input of node 2 must be 0 to 1"]),
+    ],
 )
-def test_a_bad_genotype_is_one_line_and_exit_code_2(text, word, tmp_path, capsys):
+@pytest.mark.parametrize("command", [["show"], ["train", "--arch"], ["certify", "--arch"]])
+def test_a_bad_genotype_is_one_line_and_exit_code_2(command, text, words, tmp_path, capsys):
     path = tmp_path / "genotype.json"
     path.write_text(text)
-    assert run(["show", path]) == 2
-    assert_one_line(capsys, str(path), word)
+    assert run([*command, path, "--out", tmp_path / "out"]) == 2
+    assert_one_line(capsys, str(path), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_are_not_there_say_how_to_get_them(genotype, tmp_path, capsys):
+    assert run(["train", "--arch", genotype, "--dataset", "mnist", "--data", tmp_path / "empty"]) == 2
+    assert_one_line(capsys, f"mnist: no complete data in {tmp_path / 'empty'}", "--data DIR", "--download")
+
+
+@pytest.mark.parametrize("command", ["search", "train", "certify", "audit"])
+def test_cuda_that_is_absent_is_one_line(command, genotype, audit_line, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    lines = {"search": ["search"], "audit": audit_line}
+    line = lines.get(command, [command, "--arch", genotype])
+    assert run([*line, "--device", "cuda", "--out", genotype.parent / "out"]) == 2
+    assert_one_line(capsys, "torch finds no CUDA device here; take --device cpu")
+
+
+def test_weights_of_another_architecture_are_one_line(genotype, weights, capsys):
+    genotype.write_text(json.dumps({**FIELDS, "normal": [["skip_connect", 0], ["max_pool_3x3", 1]]}))
+    assert run(["certify", "--arch", genotype, "--weights", weights]) == 2
+    assert_one_line(capsys, str(weights), "weights of another architecture: normal is")
+
+
+def test_weights_that_are_nan_are_one_line(network, genotype, weights, capsys):
+    torch.nn.init.constant_(network.classifier.bias, torch.nan)
+    save_weights(network, weights, {"dataset": "digits"})
+    assert run(["certify", "--arch", genotype, "--weights", weights]) == 2
+    assert_one_line(capsys, str(weights), "classifier.bias holds NaN or infinity")
+
+
+def test_weights_that_are_no_weights_are_one_line(genotype, weights, capsys):
+    weights.write_bytes(b"weights")
+    assert run(["certify", "--arch", genotype, "--weights", weights]) == 2
+    assert_one_line(capsys, str(weights), "not a safetensors file")
+
+
+def test_an_operator_without_a_sound_rule_is_one_line(monkeypatch, capsys):
+    replace(monkeypatch, "search", fail_with(verify.UnsupportedOperator("aten.erf: no sound rule")))
+    assert run(["search"]) == 2
+    assert_one_line(capsys, "aten.erf: no sound rule")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ class AffineSweep:
         self.region = region
         self.pixels = region.centre[0].numel()
         self.forms: dict[str, Form] = {}
+        self.used_rows = self.pixels
         self.waiting = Counter(parent.name for node in nodes for parent in node.inputs)
         batch = len(region.centre)
         widest = max(node.output_shape[1:].numel() for node in nodes if node.from_input)

@@ -294,16 +294,22 @@ class _Builder:
         if node.op == "placeholder":
             return self._leaf(node.meta["tensor"])
         if node.op == "get_attr":
-            value = getattr(self.graph.owning_module, str(node.target))
-            return self._add_leaf(Leaf(str(node.target), lambda: value))
+            return self._constant(str(node.target))
         if node.target is operator.getitem:
             source, index = node.args
             assert isinstance(source, fx.Node) and isinstance(index, int)
             return self._call(source, index)
         return self._call(node, None)
 
-    def _leaf(self, name: str) -> Bound:
-        if name == "input":
+    def _constant(self, name: str) -> Bound:
+        """A tensor that the model holds in no parameter or buffer; every use of it is traced apart."""
+        if name not in self.known:
+            value = getattr(self.graph.owning_module, name)
+            self.known[name] = self._add_leaf(Leaf(name, lambda: value))
+        return self.known[name]
+
+    def _leaf(self, name: str | None) -> Bound:
+        if name is None:
             node = BoundInput("input", self.example, input_index=0)
             node.name = INPUT
             self.leaves.insert(0, node)
@@ -314,7 +320,7 @@ class _Builder:
         return self._add_leaf(Leaf(name, lambda: _alias(getattr(module, attribute))))
 
     def _add_leaf(self, leaf: Leaf) -> Bound:
-        leaf.name = f"/{leaf.ori_name}"
+        leaf.name = f"/leaf/{leaf.ori_name}"
         self.leaves.append(leaf)
         return self._finish(leaf, [])
 

@@ -20,7 +20,7 @@ from verify.operators import UnsupportedOperator
 
 
 def trace(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
-    """The model on the example as a graph of ATen calls; placeholders are its tensors by name, then "input".
+    """The model on the example as a graph of ATen calls; placeholders are its tensors by name, then the input.
 
     Runs on copies of parameters and buffers, so that nothing of the model changes.
 
@@ -39,7 +39,7 @@ def trace(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
             reason = str(error).partition("\n")[0]
             raise UnsupportedOperator(f"the network cannot be traced: {reason}") from error
         _refuse_hidden_writes(traced, *copies(model).values(), example.clone())
-    for node, name in zip(traced.graph.find_nodes(op="placeholder"), [*tensors, "input"], strict=True):
+    for node, name in zip(traced.graph.find_nodes(op="placeholder"), [*tensors, None], strict=True):
         node.meta["tensor"] = name
     return traced.graph
 

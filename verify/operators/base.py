@@ -227,7 +227,7 @@ class Activation(Operator):
         lines = self.parallel(self.inputs[0].lower, self.inputs[0].upper)
         slope = lines.upper_slope  # not negative: the function does not decrease
         scaled = Form(form.lower * slope, form.upper * slope, form.rows * slope)
-        return scaled.with_error(lines.lower_intercept, lines.upper_intercept, sweep.most_rows)
+        return scaled.with_error(lines.lower_intercept, lines.upper_intercept, sweep)
 
     def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, x: Bound, **_: Any) -> Backward:
         lines = self.lines(x.lower, x.upper)

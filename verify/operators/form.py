@@ -14,8 +14,9 @@ class Form(NamedTuple):
     """A set of values an image: {c + sum_i t_i rows_i}, with lower <= c <= upper (a zonotope and a box).
 
     The first rows belong to the pixels of the network's input, in order, and t_i is the pixel's value; the others
-    are errors of relaxations, with t_i anywhere in [-1, 1]. Errors are numbered in the order of the sweep, the
-    same for all nodes: a form with fewer rows has zeros for the rest.
+    are errors of relaxations, with t_i anywhere in [-1, 1]. Errors are numbered over the whole sweep, whatever
+    branch of the graph they arise in: row i is the same error in every form, and a form with fewer rows has zeros
+    for the rest.
 
     Attributes:
         lower, upper: "b *shape".
@@ -26,22 +27,24 @@ class Form(NamedTuple):
     upper: Float[Tensor, "b *shape"]
     rows: Float[Tensor, "r b *shape"]
 
-    def with_error(self, low: Tensor, high: Tensor, most_rows: int) -> Form:
+    def with_error(self, low: Tensor, high: Tensor, sweep: Sweep) -> Form:
         """This form plus an independent error in [low, high] ("b *shape") an element.
 
-        The largest errors of each image get a row each, as far as `most_rows` allows; the others widen the box,
-        which is sound and only forgets that the same error comes back by several ways.
+        The largest errors of each image get a row each, as far as the sweep's `most_rows` allows; the others widen
+        the box, which is sound and only forgets that the same error comes back by several ways.
         """
         middle, half = (low + high) / 2, ((high - low) / 2).flatten(1)
         wanted = int((half != 0).sum(1).max())  # NaN counts: it has to stay visible
-        new = max(0, min(wanted, most_rows - len(self.rows)))
+        new = max(0, min(wanted, sweep.most_rows - sweep.used_rows))
         size, index = half.topk(new, dim=1)
         rows = half.new_zeros(new, *half.shape).scatter(2, index.T.unsqueeze(2), size.T.unsqueeze(2))
         rest = half.scatter(1, index, 0.0).view_as(low)
+        others = self.rows.new_zeros(sweep.used_rows - len(self.rows), *low.shape)
+        sweep.used_rows += new
         return Form(
             self.lower + middle - rest,
             self.upper + middle + rest,
-            torch.cat([self.rows, rows.view(new, *low.shape)]),
+            torch.cat([self.rows, others, rows.view(new, *low.shape)]) if new else self.rows,
         )
 
 
@@ -58,8 +61,13 @@ def aligned(forms: Sequence[Form]) -> list[Float[Tensor, "r b *shape"]]:
 
 @runtime_checkable
 class Sweep(Protocol):
-    """What an operator may ask of the sweep it is part of."""
+    """What an operator may ask of the sweep it is part of.
 
+    Attributes:
+        used_rows, most_rows: how many rows have a number, and how many may.
+    """
+
+    used_rows: int
     most_rows: int
 
     def bounds(self, form: Form) -> tuple[Float[Tensor, "b *shape"], Float[Tensor, "b *shape"]]:

@@ -126,7 +126,7 @@ class MaxPool(Operator):
             able = (candidates[:, :, number] & (winner != number)).view(shape)
             gap = torch.where(able, torch.maximum(gap, sweep.bounds(difference)[1]), gap)
         gap = torch.minimum(gap, (upper.amax(2) - lower.amax(2)).view(shape))
-        return best.with_error(torch.zeros_like(gap), gap, sweep.most_rows)
+        return best.with_error(torch.zeros_like(gap), gap, sweep)
 
     def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, x: Bound, **_: Any) -> Backward:
         windows = self.relax(x.lower, x.upper)

@@ -1,0 +1,181 @@
+"""The attempt to break the certificates of a certify.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from robust_nas.certification.certify import BATCH, Summary, exact_examples, exact_network
+from robust_nas.certification.records import Certificate, Claim, read_certificates, read_claim
+from robust_nas.data import Examples, load
+from robust_nas.genotype import Genotype
+from robust_nas.runs import Run, choose_device, progress
+from verify import BoundedNetwork, InputError, audit
+
+SAMPLES = 100
+STARTS = 10
+STEPS = 50
+"""Random points, runs of PGD and steps of each run, in every certified ball."""
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What an audit gave.
+
+    Attributes:
+        paths: the files with results.
+        summary: (name, value) pairs for people.
+        broken: how many certificates failed.
+    """
+
+    paths: list[Path]
+    summary: Summary
+    broken: int
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """A row of audit.csv; where the radius is 0, nothing was claimed and nothing was tried.
+
+    Attributes:
+        index: the image's place among the test images.
+        radius: that was claimed, in [0, 1] pixels.
+        worst_margin: smallest margin met in the ball, in logits.
+        bound: the proof done again: a lower bound of the margin in the ball.
+        broken: an attack succeeded, the proof does not repeat, or the attack went below the bound.
+    """
+
+    index: int
+    radius: float
+    worst_margin: float | None
+    bound: float | None
+    broken: bool
+
+
+def run_audit(
+    *,
+    arch: str | Path,
+    weights: str | Path,
+    certificates: str | Path,
+    dataset: str,
+    data: str | Path | None,
+    download: bool,
+    seed: int,
+    device: str,
+    out: str | Path,
+) -> AuditResult:
+    """Attack every certified ball of a certify.csv and repeat its proof, see `verify.audit`.
+
+    Writes audit.csv and config.json.
+
+    Args:
+        arch, weights: the network that was certified.
+        certificates: the certify.csv, with the config.json of its run beside it.
+        dataset, data, download: as `robust_nas.data.load` takes them.
+        seed: of the attacks.
+        device: auto, cpu or cuda.
+        out: the run's folder.
+
+    Raises:
+        InputError: an argument is wrong, a file is not what it should be, or the certificates are of another
+            network or data set.
+    """
+    genotype, place, path = Genotype.load(arch), choose_device(device), Path(certificates)
+    rows = read_certificates(path)
+    claim = read_claim(path, rows)
+    test = load(dataset, data, download).test
+    _check_images(path, rows, test, dataset)
+    network = exact_network(genotype, Path(weights), dataset, test, place)
+    _check_answers(path, rows, test, network, place)
+    chosen = {"arch": arch, "weights": weights, "certificates": path, "dataset": dataset, "seed": seed}
+    run = Run.start(out, "audit", {**chosen, **asdict(claim)}, place)
+
+    log = run.csv("audit.csv")
+    findings: list[_Finding] = []
+    with progress("audit", len(rows)) as step:
+        for batch in _batches(rows):
+            examples = exact_examples(test, _places(batch), place)
+            for finding in _audit(network, examples, batch, claim, seed):
+                log.append(asdict(finding))
+                findings.append(finding)
+                step("broken" if finding.broken else "holds" if finding.radius else "claims nothing")
+    broken = sum(finding.broken for finding in findings)
+    return AuditResult([log.path], _summarise(claim, findings), broken)
+
+
+def _audit(
+    network: BoundedNetwork, examples: Examples, rows: list[Certificate], claim: Claim, seed: int
+) -> Iterator[_Finding]:
+    radius = torch.tensor([row.radius for row in rows], dtype=torch.float64, device=examples.labels.device)
+    images, labels = examples
+    result = audit(
+        network,
+        images,
+        labels,
+        radius,
+        **asdict(claim),
+        samples=SAMPLES,
+        starts=STARTS,
+        steps=STEPS,
+        seed=seed,
+    )
+    columns = (result.margin, result.bound, result.failures)
+    for row, margin, bound, broken in zip(rows, *(column.tolist() for column in columns), strict=True):
+        tried = row.radius > 0
+        yield _Finding(row.index, row.radius, margin if tried else None, bound if tried else None, broken)
+
+
+def _batches(rows: list[Certificate]) -> Iterator[list[Certificate]]:
+    for begin in range(0, len(rows), BATCH):
+        yield rows[begin : begin + BATCH]
+
+
+def _places(rows: list[Certificate]) -> torch.Tensor:
+    return torch.tensor([row.index for row in rows])
+
+
+def _check_images(path: Path, rows: list[Certificate], test: Examples, dataset: str) -> None:
+    """The rows must be about the test images that are there."""
+    for row in rows:
+        if row.index >= len(test.labels):
+            raise InputError(f"{path}: index {row.index}: {dataset} has {len(test.labels)} test images")
+        label = int(test.labels[row.index])
+        if row.label != label:
+            raise InputError(
+                f"{path}: index {row.index}: the label is {row.label}, in {dataset} {label}; other images?"
+            )
+
+
+@torch.no_grad()
+def _check_answers(
+    path: Path, rows: list[Certificate], test: Examples, network: BoundedNetwork, device: torch.device
+) -> None:
+    """The network must answer as the one did that was certified."""
+    for batch in _batches(rows):
+        images, _ = exact_examples(test, _places(batch), device)
+        for row, answer in zip(batch, network(images).argmax(1).tolist(), strict=True):
+            if row.predicted != answer:
+                raise InputError(
+                    f"{path}: certificates of another network: it answered {row.predicted} to image "
+                    f"{row.index}, this one answers {answer}"
+                )
+
+
+def _summarise(claim: Claim, findings: list[_Finding]) -> Summary:
+    margins = [finding.worst_margin for finding in findings if finding.worst_margin is not None]
+    bounds = [finding.bound for finding in findings if finding.bound is not None]
+    summary = [
+        ("threat model", claim.threat_model),
+        ("certificates", f"{len(margins)} with a radius > 0, of {len(findings)}"),
+        ("tried in each", f"{SAMPLES} random points, PGD from {STARTS} starts with {STEPS} steps, the proof again"),
+    ]
+    if margins:
+        summary += [
+            ("smallest margin met", f"{min(margins):.4g} logits"),
+            ("smallest proven margin", f"{min(bounds):.4g} logits"),
+        ]
+    broken = [str(finding.index) for finding in findings if finding.broken]
+    return [*summary, ("broken", f"{len(broken)} (images {', '.join(broken)})" if broken else "none")]

@@ -1,0 +1,255 @@
+"""The certification of a trained network on test images: attack, certified radius, verified accuracy."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from robust_nas.certification.records import Certificate, Claim
+from robust_nas.data import Examples, load
+from robust_nas.genotype import Genotype
+from robust_nas.runs import Run, choose_device, progress
+from robust_nas.training import TrainingResult, load_network, run_training
+from verify import BoundedNetwork, InputError, attack_radius, certified_radius, verified
+
+BATCH = 8
+"""Images attacked and bounded at once; a row of certify.csv is written when its batch is done."""
+
+Summary = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class CertifyResult:
+    """What a certification gave.
+
+    Attributes:
+        paths: the files with results.
+        summary: (name, value) pairs for people.
+    """
+
+    paths: list[Path]
+    summary: Summary
+
+
+def run_certify(
+    *,
+    arch: str | Path,
+    weights: str | Path | None,
+    dataset: str,
+    data: str | Path | None,
+    download: bool,
+    preset: str,
+    norm: str,
+    domain: str,
+    images: int,
+    method: str,
+    epsilons: Sequence[float],
+    seed: int,
+    device: str,
+    out: str | Path,
+) -> CertifyResult:
+    """Certify a network on the first test images of a data set.
+
+    Writes certify.csv, config.json, and verified.csv where radii are given. Each image is attacked first:
+    no certified radius may pass the size of an attack that succeeded.
+
+    Args:
+        arch: genotype file.
+        weights: what `run_training` wrote; None trains first, into `out`/train.
+        dataset, data, download: as `robust_nas.data.load` takes them.
+        preset: size and schedule of that training; not used where weights are given.
+        norm, domain, method: see `verify.BoundedNetwork.bounds`.
+        images: how many.
+        epsilons: radii in [0, 1] pixels at which the verified accuracy is wanted.
+        seed: of the attack, and of the training.
+        device: auto, cpu or cuda.
+        out: the run's folder.
+
+    Raises:
+        InputError: an argument is wrong, a file is not what it should be, or the weights are of another
+            architecture or data set.
+        UnsupportedOperator: the network holds an operator with no sound rule.
+        RuntimeError: a certified radius passes the attack's: a bug.
+    """
+    genotype, place, claim = Genotype.load(arch), choose_device(device), Claim(norm, domain, method)
+    test = load(dataset, data, download).test
+    if not 1 <= images <= len(test.labels):
+        raise InputError(f"{dataset} has {len(test.labels)} test images; {images} cannot be certified")
+    if not all(0 <= epsilon < math.inf for epsilon in epsilons):
+        raise InputError("epsilon must be finite and not negative")
+    summary: Summary = []
+    if weights is None:
+        common = {"arch": arch, "dataset": dataset, "data": data, "download": download, "preset": preset}
+        training = _train_first(**common, seed=seed, device=device, out=Path(out) / "train")
+        weights = training.weights_path
+        summary = [("weights", f"none given; trained first: {weights}"), *training.summary]
+    network = exact_network(genotype, Path(weights), dataset, test, place)
+    chosen = {"arch": arch, "weights": weights, "dataset": dataset, "images": images, "seed": seed}
+    run = Run.start(out, "certify", {**chosen, **asdict(claim), "epsilons": list(epsilons)}, place)
+
+    log = run.csv("certify.csv")
+    certificates: list[Certificate] = []
+    proven = Counter(dict.fromkeys(epsilons, 0))
+    with progress("certify", images) as step:
+        for index in torch.arange(images).split(BATCH):
+            batch = exact_examples(test, index, place)
+            found = _certify(network, batch, index, claim, seed)
+            for certificate in found:
+                log.append(asdict(certificate))
+            for epsilon in proven:
+                proven[epsilon] += _count_verified(network, batch, found, epsilon, claim)
+            for certificate in found:
+                step(f"{certificate.status}, radius {certificate.radius:.3g}")
+            certificates += found
+    accuracies = [_accuracy(epsilon, count, claim, certificates) for epsilon, count in proven.items()]
+    paths = [log.path, *_write_accuracies(run, accuracies)]
+    return CertifyResult(paths, summary + _summarise(claim, certificates, accuracies))
+
+
+def exact_network(
+    genotype: Genotype, weights: Path, dataset: str, test: Examples, device: torch.device
+) -> BoundedNetwork:
+    """The trained network on the device, in float64 with relaxations widened outward.
+
+    Raises:
+        InputError: see `load_network`; or the weights were trained on another data set.
+        UnsupportedOperator: the network holds an operator with no sound rule.
+    """
+    network, sidecar = load_network(genotype, weights)
+    trained_on = sidecar.get("dataset")
+    if trained_on != dataset:
+        raise InputError(f"{weights}: these weights were trained on {trained_on}; add --dataset {trained_on}")
+    return BoundedNetwork(network.to(device), test.images[:1].to(device)).double()
+
+
+def exact_examples(examples: Examples, index: Int[Tensor, " b"], device: torch.device) -> Examples:
+    """The examples at these places, on the device, the images in float64."""
+    images, labels = examples.take(index)
+    return Examples(images.double().to(device), labels.to(device))
+
+
+def _train_first(**options: Any) -> TrainingResult:
+    print(f"no --weights: training the network first (preset {options['preset']})", file=sys.stderr, flush=True)
+    return run_training(recipe="standard", **options)
+
+
+@torch.no_grad()
+def _certify(
+    network: BoundedNetwork, batch: Examples, index: Int[Tensor, " b"], claim: Claim, seed: int
+) -> list[Certificate]:
+    images, labels = batch
+    predicted = network(images).argmax(1)
+    attacked = attack_radius(network, images, labels, claim.norm, claim.domain, seed=seed)
+    proof = certified_radius(network, images, labels, **asdict(claim), ceiling=attacked)
+    if (proof.radius > attacked).any():
+        raise RuntimeError(f"certified {proof.radius.tolist()} beyond attacks of size {attacked.tolist()}")
+    columns = (index, labels, predicted, proof.radius, attacked, proof.evaluations, proof.seconds)
+    return [
+        Certificate(
+            index=place,
+            label=label,
+            predicted=answer,
+            correct=label == answer,
+            norm=claim.norm,
+            radius=radius,
+            attack_radius=ceiling,
+            method=claim.method,
+            evaluations=evaluations,
+            seconds=seconds,
+            status=status,
+        )
+        for place, label, answer, radius, ceiling, evaluations, seconds, status in zip(
+            *(column.tolist() for column in columns), proof.status, strict=True
+        )
+    ]
+
+
+def _count_verified(
+    network: BoundedNetwork, batch: Examples, found: list[Certificate], epsilon: float, claim: Claim
+) -> int:
+    """How many images keep their label in the whole ball; bounds are needed where the radii leave it open."""
+    proven = sum(certificate.radius >= epsilon and certificate.correct for certificate in found)
+    undecided = [
+        place
+        for place, certificate in enumerate(found)
+        if certificate.correct and certificate.radius < epsilon < certificate.attack_radius
+    ]
+    if not undecided:
+        return proven
+    images, labels = batch.take(torch.tensor(undecided, device=batch.labels.device))
+    return proven + int(verified(network, images, labels, epsilon, **asdict(claim)).sum())
+
+
+def _accuracy(
+    epsilon: float, verified_images: int, claim: Claim, certificates: list[Certificate]
+) -> dict[str, Any]:
+    """A row of verified.csv."""
+    images = len(certificates)
+    standing = sum(certificate.attack_radius > epsilon for certificate in certificates)
+    return {
+        "epsilon": epsilon,
+        **asdict(claim),
+        "images": images,
+        "verified": verified_images,
+        "verified_accuracy": verified_images / images,
+        "attack_accuracy": standing / images,
+    }
+
+
+def _write_accuracies(run: Run, accuracies: list[dict[str, Any]]) -> list[Path]:
+    """Write verified.csv, or remove that of an earlier run in the same folder, whose radii were others."""
+    path = run.folder / "verified.csv"
+    path.unlink(missing_ok=True)
+    if not accuracies:
+        return []
+    log = run.csv(path.name)
+    for row in accuracies:
+        log.append(row)
+    return [path]
+
+
+def _summarise(claim: Claim, certificates: list[Certificate], accuracies: list[dict[str, Any]]) -> Summary:
+    correct = [certificate for certificate in certificates if certificate.correct]
+    summary = [
+        ("threat model", claim.threat_model),
+        ("bounds", claim.method),
+        ("test images", f"{len(certificates)}, {len(correct)} classified correctly"),
+        ("mean radius", f"{_mean_radius(certificates):.4g} over all images, a misclassified one counting 0"),
+    ]
+    if correct:
+        positive = sum(certificate.radius > 0 for certificate in correct)
+        ratio = statistics.median(_share_of_attack(certificate) for certificate in correct)
+        summary += [
+            ("", f"{_mean_radius(correct):.4g} over the correct ones"),
+            ("radius > 0", f"{positive} of {len(correct)} correct images ({positive / len(correct):.0%})"),
+            ("certified / attack", f"{ratio:.2g}, median over the correct images"),
+        ]
+    unproven = Counter(certificate.status for certificate in correct if certificate.radius == 0)
+    summary += [("radius 0", f"{count} correct images: {status}") for status, count in unproven.items()]
+    summary += [
+        (
+            f"at radius {row['epsilon']:g}",
+            f"verified accuracy {row['verified_accuracy']:.1%}, under attack {row['attack_accuracy']:.1%}",
+        )
+        for row in accuracies
+    ]
+    seconds = statistics.fmean(certificate.seconds for certificate in certificates)
+    return [*summary, ("seconds an image", f"{seconds:.2g}")]
+
+
+def _mean_radius(certificates: list[Certificate]) -> float:
+    return statistics.fmean(certificate.radius for certificate in certificates)
+
+
+def _share_of_attack(certificate: Certificate) -> float:
+    return certificate.radius / certificate.attack_radius if certificate.attack_radius else 0.0

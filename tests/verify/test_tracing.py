@@ -1,0 +1,245 @@
+"""What a trace could miss: writes to shared memory, randomness, control flow; and networks of another form."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.verify.helpers import Function, assert_sound, randomise
+from verify import BoundedNetwork, UnsupportedOperator
+from verify.tracing import trace
+
+
+def network(function) -> nn.Module:
+    """h = W x + b, then the function of h and x. Weights are such that h is positive at every image in [0, 1]:
+    a ReLU that is forgotten would not show there."""
+    model = Function(lambda m, x: m.last(function(m.first(x), x)))
+    model.first, model.last = nn.Linear(4, 4), nn.Linear(4, 3)
+    randomise(model)
+    with torch.no_grad():
+        model.first.weight.abs_()
+        model.first.bias.fill_(0.3)
+    return model
+
+
+def view_of_result(h, x):
+    F.relu(h, inplace=True)
+    return h
+
+
+def written_first(h, x):
+    h.relu_()
+    return h - h[:, :1]
+
+
+def in_turns(h, x):
+    h -= 0.8
+    h.relu_()
+    h = h + x
+    return h.mul_(2).add_(x)
+
+
+def of_a_copy(h, x):
+    view = h[:, :2].clone()
+    h.sub_(1).relu_()
+    return torch.cat([view, h[:, 2:]], 1)
+
+
+def through_a_view_only(h, x):
+    h = h.view(-1, 2, 2).sub_(0.9).relu_()
+    return h.flatten(1)
+
+
+@pytest.mark.parametrize("function", [view_of_result, written_first, in_turns, of_a_copy, through_a_view_only])
+def test_in_place_operations_are_followed(function):
+    assert_sound(network(function), (4,), scale=5)
+
+
+def the_input(h, x):
+    return x.sub_(0.5).relu_()
+
+
+def test_an_input_that_is_overwritten():
+    """As such a network does to its argument; not to what the user gave the wrapper."""
+    model = network(the_input)
+    images = torch.rand(3, 4, dtype=torch.float64)
+    kept = images.clone()
+    bounded = BoundedNetwork(model, images)
+    torch.testing.assert_close(bounded(images), model(kept.clone()))
+    bounded.bounds(images, 0.1)
+    assert torch.equal(images, kept)
+
+
+def set_items(h, x):
+    h = F.relu(h - 9)
+    h[:, 0] = 0
+    return h
+
+
+def relu_of_a_slice(h, x):
+    h[:, :2].relu_()
+    return h
+
+
+def relu_of_a_view(h, x):
+    h.view(-1).relu_()
+    return h
+
+
+def view_before(h, x):
+    view = h[:, :2]
+    h.relu_()
+    return torch.cat([view, view], 1)
+
+
+def transposed_before(h, x):
+    view = h.transpose(0, 1)
+    h.relu_()
+    return view.T
+
+
+def dropped_out_before(h, x):
+    view = F.dropout(h, training=False)
+    h.relu_()
+    return view * 1
+
+
+def chunked_before(h, x):
+    first, second = h.chunk(2, 1)
+    h.relu_()
+    return torch.cat([first, second], 1)
+
+
+def chunk_written(h, x):
+    h.chunk(2, 1)[0].relu_()
+    return h
+
+
+def output_argument(h, x):
+    torch.clamp(h, min=0, out=h)
+    return h
+
+
+def foreach(h, x):
+    torch._foreach_clamp_min_([h], 0.0)
+    return h
+
+
+def increment_of_a_slice(h, x):
+    h[:, 1:] += F.relu(-h[:, 1:])
+    return h
+
+
+def copied_into(h, x):
+    out = h * 1
+    out.copy_(F.relu(h))
+    return out
+
+
+HIDDEN = [
+    set_items, relu_of_a_slice, relu_of_a_view, view_before, transposed_before, dropped_out_before,
+    chunked_before, chunk_written, output_argument, foreach, increment_of_a_slice, copied_into,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", HIDDEN)
+def test_writes_that_the_trace_would_miss_are_refused(function):
+    """All of these differ from their trace only where h is negative, which no image in [0, 1] shows."""
+    with pytest.raises(UnsupportedOperator) as caught:
+        BoundedNetwork(network(function), torch.rand(2, 4, dtype=torch.float64))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_counter_in_the_forward_pass_is_harmless():
+    def counted(m, x):
+        m.calls += 1
+        return m.last(x)
+
+    model = Function(counted)
+    model.register_buffer("calls", torch.tensor(0.0))
+    model.last = nn.Linear(4, 2)
+    randomise(model)
+    images = torch.rand(3, 4, dtype=torch.float64)
+    bounds = BoundedNetwork(model, images).bounds(images, 0.0)
+    assert model.calls == 0
+    torch.testing.assert_close(bounds.lower, model(images))
+
+
+RANDOM = {
+    "randn": lambda m, x: x + torch.randn(4),
+    "hardly": lambda m, x: x + 1e-9 * torch.randn(4),
+    "rand_like": lambda m, x: x + torch.rand_like(x),
+    "bernoulli": lambda m, x: x * torch.bernoulli(m.p),
+    "dropout of a weight": lambda m, x: x * F.dropout(m.p, 0.5),
+    "normal in place": lambda m, x: x + m.p.clone().normal_(),
+    "permutation": lambda m, x: x.index_select(1, torch.randperm(4)),
+    "multinomial": lambda m, x: x.index_select(1, m.p.abs().multinomial(2)),
+    "gumbel": lambda m, x: x * F.gumbel_softmax(m.p),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_a_random_network_is_refused(name):
+    model = Function(RANDOM[name], p=torch.full((4,), 0.5))
+    state = torch.get_rng_state()
+    with pytest.raises(UnsupportedOperator) as caught:
+        BoundedNetwork(model, torch.rand(1, 4, generator=torch.Generator().manual_seed(0)))
+    assert "\n" not in str(caught.value)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_network_that_is_random_in_python_is_refused():
+    import random
+
+    with pytest.raises(UnsupportedOperator, match="does not compute what the model does"):
+        BoundedNetwork(Function(lambda m, x: x * random.random()), torch.rand(1, 4))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: x if x.sum() > 0 else -x,
+        lambda m, x: x * x.max().item(),
+        lambda m, x: x * float(x[0, 0]),
+        lambda m, x: x[:, : int(x.sum() > -1) + 1],
+    ],
+)
+def test_control_flow_on_values_is_refused(function):
+    with pytest.raises(UnsupportedOperator, match="the network cannot be traced") as caught:
+        BoundedNetwork(Function(function), torch.rand(1, 4))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: (x, x),
+        lambda m, x: [x],
+        lambda m, x: {"logits": x},
+        lambda m, x: x.unsqueeze(1),
+        lambda m, x: x.sum(1),
+        lambda m, x: None,
+    ],
+)
+def test_another_form_of_output_is_refused(function):
+    with pytest.raises(UnsupportedOperator, match='one output, of shape "b k"'):
+        BoundedNetwork(Function(function), torch.rand(1, 4))
+
+
+def test_an_output_that_does_not_depend_on_the_input_is_refused():
+    model = Function(lambda m, x: m.w.expand(len(x), -1), w=torch.ones(1, 3))
+    with pytest.raises(UnsupportedOperator, match="does not depend on its input"):
+        BoundedNetwork(model, torch.rand(1, 4))
+
+
+def test_a_mistake_of_the_model_stays_its_own():
+    """A wrong shape is no unsupported operator."""
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        BoundedNetwork(nn.Linear(5, 3), torch.rand(1, 4))
+
+
+def test_the_trace_names_its_inputs():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
+    placeholders = trace(model, torch.rand(2, 4)).find_nodes(op="placeholder")
+    names = [node.meta["tensor"] for node in placeholders]
+    assert names == [*dict(model.named_parameters()), *dict(model.named_buffers()), None]
