@@ -52,9 +52,7 @@ class NonNegatives(click.ParamType):
 
     name = "numbers"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         """Parse the list; click reports a failure as a usage error."""
         if isinstance(value, tuple):
             return value
@@ -125,9 +123,7 @@ def _one_thread_for_digits(context: click.Context, parameter: click.Parameter, d
 def _run_options(out: str) -> Callable[[Command], Command]:
     return _options(
         option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
-        option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute."
-        ),
+        option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute."),
         option("--out", type=FOLDER, default=Path(out), help="Folder for the results."),
     )
 

@@ -101,7 +101,8 @@ def attack_radius(
         size = _length(x - images.repeat(2, *[1] * (images.dim() - 1)), norm)
         size = torch.where(success, size, torch.full_like(size, torch.inf)).view(2, -1).amin(0)
         found = torch.minimum(found, size)
-        low = torch.where(trial < found, torch.maximum(low, trial), low)
+        # Not where trial < found: rounding can make a success a little larger than its trial.
+        low = torch.where(torch.isinf(size), trial, low)
         trial = _between(low, torch.where(torch.isinf(found), trial * 4, found))
     return found
 

@@ -75,7 +75,7 @@ def audit(
     margin = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
     bound = margin.clone()
     done = 0
-    for part in checked.nonzero().squeeze(1).split(batch_size):
+    for part in checked.nonzero().squeeze(1).split(batch_size) if checked.any() else ():
         ball = Ball(images[part].double(), radius[part].double(), norm, domain)
         margin[part] = _attacked(exact, ball, labels[part], samples, starts, steps, generator)
         with torch.no_grad():

@@ -141,7 +141,7 @@ class BoundedNetwork:
         if method not in METHODS:
             raise InputError(f"method {method!r} is not one of {', '.join(METHODS)}")
         graph = self.graph
-        graph.begin(refine=method == "crown", reference=within)
+        graph.begin(sweep=method in ("affine", "crown"), refine=method == "crown", reference=within)
         images = BoundedTensor(region.centre, region)
         lower, upper = graph.compute_bounds(x=(images,), C=rows, method=method.replace("affine", "crown"))
         line = None

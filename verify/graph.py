@@ -2,7 +2,7 @@
 
 The graph is auto_LiRPA's `BoundedModule`: its interval propagation and its CROWN walk our operators. What we
 replace is where it goes wrong or cannot go: the parser (TorchScript and ONNX, in `trace`), the copies of
-buffers (`Leaf` reads the user's module), and which neurons get a backward pass (`compute_intermediate_bounds`).
+buffers (`Leaf` reads the user's module), and how neurons are bounded before they are relaxed (`check_prior_bounds`).
 """
 
 from __future__ import annotations
@@ -77,14 +77,15 @@ class BoundedGraph(BoundedModule):
 
         self.forget_statistics()
 
-    def begin(self, refine: bool = True, reference: Intervals | None = None) -> None:
+    def begin(self, sweep: bool = True, refine: bool = True, reference: Intervals | None = None) -> None:
         """Set up one computation of bounds.
 
         Args:
+            sweep: whether a sweep of affine forms bounds the neurons.
             refine: whether neurons that the affine sweep leaves unstable get a backward pass of their own.
             reference: bounds of relaxed neurons that hold over the region anyway.
         """
-        self.refine, self.reference = refine, reference or {}
+        self.sweep, self.refine, self.reference = sweep, refine, reference or {}
         self.tightened: Intervals = {}
         self.finite: Bool[Tensor, " b"] | None = None
 
@@ -197,22 +198,21 @@ class BoundedGraph(BoundedModule):
         }
         nodes = [before for before in self.nodes if before.from_input]
         last = max((number for number, before in enumerate(nodes) if before.name in relaxed), default=-1)
-        sweep = AffineSweep(nodes, self[INPUT].perturbation)
+        sweep = AffineSweep(nodes, self[INPUT].perturbation) if self.sweep else None
         for before in nodes[: last + 1]:
-            sweep.advance(before)
+            if sweep is not None:
+                sweep.advance(before)
             if before.name in relaxed:
-                before.sweep_interval = sweep.interval(before)
-                self.compute_intermediate_bounds(before)
+                self._bound_neurons(before, sweep)
 
-    def compute_intermediate_bounds(self, node: Bound, prior_checked: bool = True) -> None:
-        """CROWN bounds of the neurons whose relaxation needs them, intersected with their intervals.
+    def _bound_neurons(self, node: Bound, sweep: AffineSweep | None) -> None:
+        """Bounds of the neurons of a relaxed input: of all methods in use, intersected.
 
-        Each image has its own list of neurons: one row of coefficients serves another neuron in every image.
-        Bounds from method "crown-ibp" are there already and stay.
+        Method "crown-ibp" has its intervals already, and goes by them alone.
         """
-        if not hasattr(node, "interval"):
+        if sweep is not None:
             lower, upper = self.IBP_general(node)
-            for low, high in (node.sweep_interval, self.reference.get(node.name, (lower, upper))):
+            for low, high in (sweep.interval(node), self.reference.get(node.name, (lower, upper))):
                 lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
             node.interval = lower, upper
             needed = self._rows_needed(node, lower, upper)
@@ -234,8 +234,9 @@ class BoundedGraph(BoundedModule):
     def _tighten(self, node: Bound, lower: Tensor, upper: Tensor, needed: Tensor) -> tuple[Tensor, Tensor]:
         """Intersect with CROWN's bounds of the neurons that are `needed` ("b n"), and of no other.
 
-        Images that need fewer rows than the neediest have rows to spare; used, they would make an image's
-        bounds depend on the others in its batch.
+        Each image has its own list: one row of coefficients serves another neuron in every image. Images that need
+        fewer rows than the neediest have rows to spare; used, they would make an image's bounds depend on the others
+        in its batch.
         """
         batch, neurons = needed.shape
         rows = int(needed.sum(1).max())
@@ -348,8 +349,7 @@ class _Builder:
         cls = Constant if fixed else RULES.get(call.name)
         if cls is None:
             raise UnsupportedOperator(
-                f"{call.name}: no sound bound is known for this operator; known are "
-                f"{', '.join(sorted(name.removeprefix('aten.') for name in RULES))}"
+                f"{call.name}: no sound bound is known for this operator (those of verify/operators are)"
             )
         made = cls(call, inputs)
         made.name, made.from_input = name, varies

@@ -25,6 +25,9 @@ PHASES = {"ibp": ["ibp"], "crown-ibp": ["crown-ibp"], "affine": ["affine"], "cro
 GROWTH = {"ibp": 8.0, "crown-ibp": 8.0, "affine": 2.0, "crown": 1.25}
 """How far a trial goes at most beyond what is proven: far beyond it, every neuron is unstable and bounds are slow."""
 BISECTIONS = 20
+CONFIRMED = (1.0, 0.999, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.25)
+"""Fractions of the radius found that are confirmed, the first that can be: CROWN may be looser in a smaller ball, and
+the search takes from larger ones what holds in all of their parts."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def certified_radius(
     Each image is tried at a radius of its own, with cheap bounds first (`PHASES`). A failure still proves something:
     bounds computed for a ball hold in every smaller one, so the linear function CROWN ends with gives a smaller
     radius in closed form. The next trial lies between what is proven and what failed (geometric mean). Success is
-    not assumed to be monotone: the result is a radius at which a proof was seen to succeed.
+    not assumed to be monotone: the result is a radius at which a proof was seen to succeed, in one evaluation
+    that stands for itself.
 
     Everything is computed in float64 with relaxations widened outward, whatever the network's precision, because
     the statement is about the network in real arithmetic.
@@ -103,6 +107,8 @@ def certified_radius(
     Raises:
         InputError: tolerance not positive, or anything `BoundedNetwork.bounds` refuses.
     """
+    if method not in PHASES:
+        raise InputError(f"method {method!r} is not one of {', '.join(PHASES)}")
     if not tolerance > 0:
         raise InputError(f"tolerance must be positive, not {tolerance}")
     exact = network.double()
@@ -139,12 +145,13 @@ class _Search:
         self.network, self.method, self.tolerance = network, method, tolerance
         self.balls, self.labels = Ball(images.double(), 0.0, norm, domain), labels
         with torch.no_grad():
-            self.correct = worst_margin(network(self.balls.centre), labels) > 0
+            margin = worst_margin(network(self.balls.centre), labels)
+        self.correct = margin > 0
         self.largest = largest_epsilon(norm, images[0].shape)
         unsafe = torch.full((len(images),), self.largest, dtype=torch.float64, device=images.device)
         self.unsafe = unsafe if ceiling is None else torch.minimum(unsafe, ceiling.double())
         self.proven = torch.zeros_like(self.unsafe)
-        self.overflowed = torch.zeros_like(self.correct)
+        self.overflowed = ~torch.isfinite(margin)
         self.evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         self.known: Intervals = {}
         self.known_within = torch.zeros_like(self.unsafe)
@@ -153,6 +160,7 @@ class _Search:
         """Climb from the cheapest method to the one asked for, each from what the last one proved."""
         for method in PHASES[self.method]:
             self._narrow(method)
+        self._confirm()
 
     def _narrow(self, method: str) -> None:
         """Narrow the gap between proven and unsafe until it is within the tolerance."""
@@ -168,6 +176,18 @@ class _Search:
             proven = self._try(index, trial[index], method)
             self.proven[index] = torch.maximum(self.proven[index], proven)
             unsafe[index] = torch.where(proven < trial[index], trial[index], unsafe[index])
+
+    def _confirm(self) -> None:
+        """Keep of each radius what bounds for that very ball prove, so that anyone can repeat the proof."""
+        found, self.proven = self.proven, torch.zeros_like(self.proven)
+        for fraction in CONFIRMED:
+            index = ((found > 0) & (self.proven == 0)).nonzero().squeeze(1)
+            if not len(index):
+                return
+            self.known = {}
+            trial = found[index] * fraction
+            success = self._try(index, trial, self.method) >= trial
+            self.proven[index] = torch.where(success, trial, 0.0)
 
     def _try(self, index: Tensor, trial: Float[Tensor, " b"], method: str) -> Float[Tensor, " b"]:
         """The radius, at most `trial`, that bounds for the ball of radius `trial` prove."""

@@ -190,9 +190,7 @@ def _count_verified(
     return proven + int(verified(network, images, labels, epsilon, **asdict(claim)).sum())
 
 
-def _accuracy(
-    epsilon: float, verified_images: int, claim: Claim, certificates: list[Certificate]
-) -> dict[str, Any]:
+def _accuracy(epsilon: float, verified_images: int, claim: Claim, certificates: list[Certificate]) -> dict[str, Any]:
     """A row of verified.csv."""
     images = len(certificates)
     standing = sum(certificate.attack_radius > epsilon for certificate in certificates)

@@ -20,9 +20,10 @@ class CertifiedBound(RobustnessMetric):
     A true bound of the mixed network at the current epsilon, with batch norm's statistics held at those of the
     clean batch. The gap that steers epsilon is the mean of upper minus lower bound of the same rows.
 
-    The first call brings epsilon from its start to where the gap is within twice the target, on one image and
-    without gradients. Otherwise the first steps would give alpha gradients a billion times those that follow,
-    and Adam, which remembers squares for a thousand steps, would hardly move alpha again.
+    The first call brings epsilon from its start to where the gap is under twice the target, by the same rule at
+    a steeper slope, on one image and without gradients. Otherwise the first steps would give alpha gradients a
+    billion times those that follow, and Adam, which remembers squares for a thousand steps, would hardly move
+    alpha again.
 
     Args:
         norm: "linf", "l2" or "l1".
@@ -77,8 +78,6 @@ class CertifiedBound(RobustnessMetric):
 
     @torch.no_grad()
     def _settle(self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
-        gap = self.measure(network, images, labels)[1]
-        while self.control.is_far(gap):
-            self.control.update(gap)
-            gap = self.measure(network, images, labels)[1]
+        while self.control.approach(self.measure(network, images, labels)[1]):
+            pass
         self._settled = True

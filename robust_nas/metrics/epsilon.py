@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 START = 0.03
+APPROACH = 0.9
+"""Slope of the rule before the first step: a tenth of epsilon is left each time."""
 
 
 @dataclass
@@ -38,9 +40,19 @@ class EpsilonControl:
 
     def update(self, gap: float) -> None:
         """Choose the next epsilon, given the gap at this one in logits."""
-        error = (self.target - gap) / self.target if math.isfinite(gap) else -1.0
-        self.epsilon = max(self.floor, self.epsilon * (1 + self.slope * min(1.0, max(-1.0, error))))
+        self._move(gap, self.slope)
 
-    def is_far(self, gap: float) -> bool:
-        """Whether epsilon is still on its way down at full speed: the gap is beyond twice the target."""
-        return self.epsilon > self.floor and not gap <= 2 * self.target
+    def approach(self, gap: float) -> bool:
+        """The same rule with a steeper slope, while the gap is twice the target or more: for before the first step.
+
+        Returns:
+            Whether epsilon moved, so that the gap at the new one is wanted.
+        """
+        if gap < 2 * self.target or self.epsilon == self.floor:
+            return False
+        self._move(gap, APPROACH)
+        return True
+
+    def _move(self, gap: float, slope: float) -> None:
+        error = (self.target - gap) / self.target if math.isfinite(gap) else -1.0
+        self.epsilon = max(self.floor, self.epsilon * (1 + slope * min(1.0, max(-1.0, error))))

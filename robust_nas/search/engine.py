@@ -17,7 +17,7 @@ from robust_nas.spaces.supernet import Supernet
 from verify.bounds import BoundedNetwork
 from verify.errors import InputError
 
-Row = dict[str, float | None]
+Row = dict[str, int | float | None]
 
 
 def build(data: Data, preset: SearchPreset) -> Supernet:
@@ -101,7 +101,7 @@ def optimise(
 @torch.no_grad()
 def entropy(model: Supernet) -> float:
     """Mean entropy of the operations of an edge in nats: log 8 when all are equal, 0 when one is left."""
-    rows = torch.cat(model.architecture_parameters())
+    rows = torch.cat([*model.architecture_parameters()])
     return torch.distributions.Categorical(logits=rows).entropy().mean().item()
 
 

@@ -40,9 +40,7 @@ def trained(tmp_path_factory):
     GENOTYPE.save(folder / "genotype.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "quick", TINY)
-        weights = run_training(
-            **common(folder), preset="quick", recipe="standard", out=folder / "run"
-        ).weights_path
+        weights = run_training(**common(folder), preset="quick", recipe="standard", out=folder / "run").weights_path
     return folder / "genotype.json", weights
 
 

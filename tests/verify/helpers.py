@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from verify import METHODS, Ball, BoundedNetwork
+from verify import METHODS, Ball, BoundedNetwork, Bounds
 
 ORDERS = {"linf": torch.inf, "l2": 2, "l1": 1}
 DUALS = {"linf": 1, "l2": 2, "l1": torch.inf}
@@ -115,11 +115,12 @@ def frozen(model: nn.Module, images: Tensor) -> nn.Module:
     return reference.eval()
 
 
-def points(ball: Ball, function: Callable[[Tensor], Tensor], rows: Tensor, *, samples: int, steps: int) -> Iterator[Tensor]:
-    """Points of the ball, "b *shape" at a time: random ones, then those of a gradient attack on every row."""
+def attack(
+    function: Callable[[Tensor], Tensor], ball: Ball, rows: Tensor, *, samples: int = 20, steps: int = 8
+) -> Tensor:
+    """Points of the ball, "n b *shape": random ones, then those of a gradient descent and ascent on every row."""
     generator = torch.Generator().manual_seed(1)
-    for _ in range(samples):
-        yield ball.sample(generator)
+    found = [ball.sample(generator) for _ in range(samples)]
     batch, count = rows.shape[:2]
     many = ball.repeat(2 * count)
     signed = torch.cat([rows, -rows], 1).transpose(0, 1).flatten(0, 1)  # all images, row by row
@@ -130,7 +131,8 @@ def points(ball: Ball, function: Callable[[Tensor], Tensor], rows: Tensor, *, sa
         (gradient,) = torch.autograd.grad(value, x)
         size = many.epsilon / (1 + step)
         x = many.project(x.detach() - _wide(size, x) * _direction(gradient, ball.norm)).detach()
-        yield from x.split(batch)
+        found += x.split(batch)
+    return torch.stack(found)
 
 
 def _direction(gradient: Tensor, norm: str) -> Tensor:
@@ -148,18 +150,25 @@ def _wide(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def extremes(
-    function: Callable[[Tensor], Tensor], ball: Ball, rows: Tensor, *, samples: int = 20, steps: int = 8
-) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest value of each row that samples and a gradient attack meet, "b s"."""
-    found = list(points(ball, function, rows, samples=samples, steps=steps))
-    with torch.no_grad():
-        outputs = function(torch.cat(found)).view(len(found), len(rows), -1)
+@torch.no_grad()
+def extremes(function: Callable[[Tensor], Tensor], points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest value of each row at the points "n b *shape", both "b s"."""
+    outputs = function(points.flatten(0, 1)).unflatten(0, points.shape[:2])
     values = torch.einsum("bsk,nbk->nbs", rows, outputs)
     return values.amin(0), values.amax(0)
 
 
-def assert_between(bounds: object, low: Tensor, high: Tensor, what: str = "") -> None:
+@torch.no_grad()
+def assert_neurons(network: BoundedNetwork, points: Tensor, bounds: Bounds, what: str = "") -> None:
+    """Every neuron that was relaxed stays within its interval at the points."""
+    network.graph(points.flatten(0, 1))
+    for name, (lower, upper) in bounds.intervals.items():
+        value = network.graph[name].forward_value.unflatten(0, points.shape[:2])
+        beyond = torch.maximum(lower - value, value - upper).max()
+        assert beyond <= ROUNDING * (1 + value.abs().max()), f"{what}: {name} is {beyond} outside of its interval"
+
+
+def assert_between(bounds: Bounds, low: Tensor, high: Tensor, what: str = "") -> None:
     """lower <= low and high <= upper, up to rounding; NaN anywhere fails."""
     slack = ROUNDING * (1 + high.abs() + low.abs())
     assert (bounds.lower <= low + slack).all(), f"{what}: {(bounds.lower - low).max()} above what is reached"
@@ -176,8 +185,9 @@ def assert_sound(
     scale: float = 1.0,
     seed: int = 0,
 ) -> None:
-    """All that holds for the bounds of any network: nothing met in the ball leaves them; a ball of radius 0
-    gives the output; a tiny ball gives the output minus radius times the dual norm of the gradient (CROWN).
+    """All that holds for the bounds of any network: nothing met in the ball leaves them, neither outputs nor
+    neurons; a ball of radius 0 gives the output; a tiny ball gives the output -+ radius times the dual norm of
+    the gradient (CROWN).
 
     Args:
         train: batch norm on the statistics of the images.
@@ -196,11 +206,13 @@ def assert_sound(
         # The last image has radius 0.
         epsilon = scale * RADII[norm] * torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
         ball = Ball(images, epsilon, norm, domain)
-        low, high = extremes(function, ball, rows)
+        points = attack(function, ball, rows)
+        low, high = extremes(function, points, rows)
         for method in methods:
             with torch.no_grad():
                 bounds = network.bounds(ball, specification=rows, method=method)
             assert_between(bounds, low, high, f"{norm} {domain} {method}")
+            assert_neurons(network, points, bounds, f"{norm} {domain} {method}")
             torch.testing.assert_close(bounds.lower[-1], low[-1], rtol=1e-9, atol=1e-9)
             torch.testing.assert_close(bounds.upper[-1], high[-1], rtol=1e-9, atol=1e-9)
     # Pixels of equal value, which the first image has, are where a max pool bends.

@@ -19,6 +19,8 @@ from tests.verify.helpers import (
     Function,
     apply,
     assert_between,
+    assert_neurons,
+    attack,
     extremes,
     random_images,
     random_rows,
@@ -175,7 +177,7 @@ def test_bounds_against_a_mixed_integer_program(seed, widths):
     layers = [(m.weight.detach().numpy(), m.bias.detach().numpy()) for m in modules if isinstance(m, nn.Linear)]
     images, rows = random_images((3,), 1, seed), random_rows(3, widths[-1], 1, seed)
     ball = Ball(images, 0.35, "linf", "free")
-    low, high = extremes(model, ball, rows, samples=300, steps=20)
+    low, high = extremes(model, attack(model, ball, rows, samples=300, steps=20), rows)
     network = BoundedNetwork(model, images)
     bounds = {method: network.bounds(ball, specification=rows, method=method) for method in METHODS}
     gap = 0.0
@@ -250,15 +252,12 @@ def test_intervals_hold_for_the_neurons(method):
     model, images = convnet(1), random_images(IMAGE)
     network = BoundedNetwork(model, images)
     ball = Ball(images, 0.05)
-    intervals = network.bounds(ball, method=method).intervals
-    assert len(intervals) == 4  # three ReLUs and the max pool
+    bounds = network.bounds(ball, method=method)
+    assert len(bounds.intervals) == 4  # three ReLUs and the max pool
     generator = torch.Generator().manual_seed(0)
-    for _ in range(30):
-        network.graph(ball.sample(generator))
-        for name, (lower, upper) in intervals.items():
-            value = network.graph[name].forward_value
-            assert (lower <= value + 1e-9).all()
-            assert (value <= upper + 1e-9).all()
+    for factor in (1.0, 0.5, 0.0):
+        part = ball.with_epsilon(ball.epsilon * factor)
+        assert_neurons(network, torch.stack([part.sample(generator) for _ in range(30)]), bounds)
 
 
 def test_within_larger_intervals_bounds_are_as_sound_and_as_tight():
@@ -268,8 +267,9 @@ def test_within_larger_intervals_bounds_are_as_sound_and_as_tight():
     small = Ball(images, 0.04)
     alone = network.bounds(small, specification=rows)
     helped = network.bounds(small, specification=rows, within=large.intervals)
-    low, high = extremes(model, small, rows)
-    assert_between(helped, low, high)
+    points = attack(model, small, rows)
+    assert_between(helped, *extremes(model, points, rows))
+    assert_neurons(network, points, helped)
     torch.testing.assert_close(helped.lower, alone.lower, rtol=0.05, atol=0.05)
     for name, (lower, upper) in helped.intervals.items():
         assert (lower >= large.intervals[name][0] - 1e-12).all()
@@ -495,7 +495,8 @@ def test_double_widens_outward_and_hardly(method):
     assert (wide.lower <= narrow.lower).all()
     assert (wide.upper >= narrow.upper).all()
     torch.testing.assert_close(wide.lower, narrow.lower, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(wide.lower.float(), single.bounds(images, 0.1, method=method).lower, rtol=1e-3, atol=1e-3)
+    narrow = single.bounds(images, 0.1, method=method)
+    torch.testing.assert_close(wide.lower.float(), narrow.lower, rtol=1e-3, atol=1e-3)
     if method != "ibp":
         assert (wide.lower < narrow.lower).any()
 
@@ -514,7 +515,7 @@ def test_double_is_a_copy():
 def test_single_precision_is_sound_up_to_rounding():
     model, images, rows = convnet(7), random_images(IMAGE), random_rows(3, 3, 3)
     single = BoundedNetwork(convnet(7).float(), images.float())
-    low, high = extremes(model, Ball(images, 0.05), rows)
+    low, high = extremes(model, attack(model, Ball(images, 0.05), rows), rows)
     for method in METHODS:
         bounds = single.bounds(images.float(), 0.05, specification=rows.float(), method=method)
         assert (bounds.lower <= low + 1e-4).all()

@@ -93,7 +93,7 @@ def test_l2_in_the_unit_domain_against_a_solver():
         c, a, epsilon = generator.random(4).round(), generator.normal(size=4), 0.7
         solved = minimize(
             lambda x, a=a: a @ x, c.clip(0.1, 0.9), jac=lambda x, a=a: a, bounds=[(0, 1)] * 4, method="SLSQP",
-            constraints={"type": "ineq", "fun": lambda x, c=c: epsilon**2 - ((x - c) ** 2).sum()},
+            constraints={"type": "ineq", "fun": lambda x, c=c, r=epsilon: r**2 - ((x - c) ** 2).sum()},
         )  # fmt: skip
         ball = Ball(torch.tensor(c)[None], epsilon, "l2", "unit")
         # All pixels at an end: what they may not do is exactly what the dual norm leaves out.
@@ -116,7 +116,8 @@ def test_points_lie_inside(norm, domain):
         if domain == "unit":
             assert ((x >= 0) & (x <= 1)).all()
     # Samples reach out: not all of them sit at the centre.
-    assert (torch.linalg.vector_norm((ball.sample(generator) - centre).flatten(1), ORDERS[norm], dim=1) > epsilon / 9)[1:].all()
+    reach = torch.linalg.vector_norm((ball.sample(generator) - centre).flatten(1), ORDERS[norm], dim=1)
+    assert (reach > epsilon / 9)[1:].all()
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -137,7 +137,7 @@ def test_a_dominating_element_passes_on_its_sign(method):
 def test_padding_never_wins(where):
     """Negative values beside the border: a pool padded with 0 instead of -inf would give 0."""
     images = torch.full((1, 1, 4, 4), -2.0, dtype=torch.float64)
-    images[0, 0, *where] = -1.0
+    images[(0, 0, *where)] = -1.0
     network = BoundedNetwork(Function(lambda m, x: F.max_pool2d(x, 3, 1, 1).flatten(1)), images)
     for method in ("ibp", "crown"):
         assert network.bounds(Ball(images, 0.1, "linf", "free"), method=method).upper.max() <= -0.9 + 1e-12

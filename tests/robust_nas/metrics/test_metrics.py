@@ -1,0 +1,157 @@
+"""Metrics against independent computations, and their gradients in alpha against central differences."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from robust_nas.metrics import CertifiedBound, EpsilonControl, JacobianNorm, Sum
+from robust_nas.metrics.jacobian import row_norms
+from robust_nas.spaces.supernet import Supernet
+from verify.bounds import BoundedNetwork, margins
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A network without batch norm, its wrapping, and a batch."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)).double()
+    images = torch.rand(5, 1, 4, 4, dtype=torch.float64)
+    return model, BoundedNetwork(model, images), images, torch.tensor([0, 1, 2, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def supernet():
+    torch.manual_seed(0)
+    model = Supernet(1, 3, channels=2, cells=2, nodes=1, mean=[0.3], std=[0.4]).double().train()
+    with torch.no_grad():
+        for alpha in model.alphas.values():
+            alpha.copy_(0.3 * torch.randn_like(alpha))
+    images = torch.rand(6, 1, 6, 6, dtype=torch.float64)
+    return model, BoundedNetwork(model, images), images, torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def settled(epsilon, **options):
+    """A certified bound whose epsilon stays where it is."""
+    control = EpsilonControl(epsilon=epsilon, slope=0.0, target=math.inf)
+    return CertifiedBound(control=control, **options)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_jacobian_is_that_of_autodiff(tiny, norm):
+    model, network, images, labels = tiny
+    rows = torch.func.vmap(torch.func.jacrev(lambda x: model(x.unsqueeze(0))[0]))(images).flatten(2)
+    expected = -0.2 * rows.norm(p={"linf": 1, "l2": 2}[norm], dim=2).mean()
+    found = JacobianNorm(norm, delta=0.2, exact=True)(network, images, labels)
+    assert expected < 0
+    assert torch.allclose(found.value, expected, rtol=1e-12)
+    assert found.log == {"jacobian": found.value.item()}
+
+
+def test_estimate_draws_every_row_equally_and_is_right_on_average(tiny):
+    _, network, images, labels = tiny
+    estimate = JacobianNorm("linf", delta=1.0)
+    every = row_norms(network, images, torch.arange(3).unsqueeze(1).expand(3, 5), 1)
+    exact = JacobianNorm("linf", delta=1.0, exact=True)(network, images, labels).value
+    assert torch.allclose(-every.mean(), exact)
+    values = torch.stack([estimate(network, images, labels).value for _ in range(600)])
+    assert abs(values.mean() - exact) < 4 * values.std() / math.sqrt(len(values))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown"])
+def test_certified_bound_is_the_mean_worst_margin(tiny, norm, method):
+    _, network, images, labels = tiny
+    found = settled(0.05, norm=norm, method=method, images=2)(network, images, labels)
+    bounds = network.bounds(images[:2], 0.05, norm, margins(labels[:2], 3), method)
+    assert torch.equal(found.value, (bounds.lower[0].min() + bounds.lower[1].min()) / 2)
+    gap = (bounds.upper - bounds.lower).mean().item()
+    assert found.log == {"certified_bound": found.value.item(), "epsilon": 0.05, "gap": pytest.approx(gap)}
+
+
+def test_target_logits_is_the_mean_lower_bound(tiny):
+    _, network, images, labels = tiny
+    found = settled(0.05, target="logits")(network, images, labels)
+    expected = network.bounds(images, 0.05, "linf", None, "crown-ibp").lower.mean()
+    assert torch.equal(found.value, expected)
+
+
+def test_sum(tiny):
+    _, network, images, labels = tiny
+    bound, jacobian = settled(0.05), JacobianNorm(exact=True)
+    both = Sum(bound, jacobian)
+    found = both(network, images, labels)
+    assert found.value == bound(network, images, labels).value + jacobian(network, images, labels).value
+    assert tuple(found.log) == both.columns == ("certified_bound", "epsilon", "gap", "jacobian")
+
+
+BOUNDS = [("cb", method) for method in ("ibp", "crown-ibp", "crown")]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("name", "method"), [*BOUNDS, ("jacobian", "")])
+def test_gradient_in_alpha(supernet, norm, name, method):
+    model, network, images, labels = supernet
+    metric = settled(1e-3, norm=norm, method=method, images=2) if name == "cb" else JacobianNorm(norm, exact=True)
+    alphas = model.architecture_parameters()
+
+    def value():
+        network.freeze(images)
+        return metric(network, images, labels).value
+
+    gradients = torch.autograd.grad(value(), alphas, materialize_grads=True)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        directions = [torch.randn(a.shape, generator=generator, dtype=a.dtype) for a in alphas]
+        expected = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True)).item()
+        step, ends = 1e-6, []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for alpha, direction in zip(alphas, directions, strict=True):
+                    alpha += sign * step * direction
+                ends.append(value().item())
+                for alpha, direction in zip(alphas, directions, strict=True):
+                    alpha -= sign * step * direction
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(expected, rel=1e-4)
+
+
+def test_measuring_leaves_model_and_generators_alone(supernet):
+    model, network, images, labels = supernet
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    network.freeze(images)
+    Sum(CertifiedBound(images=1), JacobianNorm())(network, images, labels).value.backward()
+    model.zero_grad()
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_epsilon_follows_the_gap():
+    assert EpsilonControl().epsilon == 0.03
+    for gap, factor in [(1.0, 1.0), (0.0, 1.5), (1.5, 0.75), (1e9, 0.5), (math.nan, 0.5), (math.inf, 0.5)]:
+        control = EpsilonControl()
+        control.update(gap)
+        assert control.epsilon == pytest.approx(0.03 * factor)
+    control = EpsilonControl(epsilon=1.5e-12)
+    control.update(math.nan)
+    assert control.epsilon == control.floor
+
+
+def test_epsilon_reaches_the_target_before_the_first_step(supernet):
+    _, network, images, labels = supernet
+    network.freeze(images)
+    metric = CertifiedBound(images=1, method="ibp")
+    found = metric(network, images, labels)
+    assert found.log["epsilon"] < 0.03
+    assert found.log["gap"] < 2 * metric.control.target
+
+
+def test_overflow_is_not_finite(supernet):
+    _, network, images, labels = supernet
+    network.freeze(images)
+    control = EpsilonControl(epsilon=1e307, floor=1e307)
+    found = CertifiedBound(images=1, domain="free", control=control)(network, images, labels)
+    assert not math.isfinite(found.value.item())
+    assert not math.isfinite(found.log["gap"])

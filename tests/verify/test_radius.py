@@ -1,0 +1,321 @@
+"""Certified radii: exact where they can be, below every attack, and 0 wherever nothing is proven."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import verify.radius
+from tests.verify.helpers import DUALS, random_images, randomise
+from verify import (
+    DOMAINS,
+    METHODS,
+    NORMS,
+    Ball,
+    BoundedNetwork,
+    InputError,
+    attack_radius,
+    certified_radius,
+    margins,
+    verified,
+)
+from verify.regions import largest_epsilon
+
+CROWN = [method for method in METHODS if method != "ibp"]
+
+
+def closed_form(model: nn.Linear, images: torch.Tensor, labels: torch.Tensor, norm: str) -> torch.Tensor:
+    """The exact robust radius of a linear classifier: min over k of margin_k / ||w_y - w_k||_q."""
+    outputs, rows = model(images), margins(labels, model.out_features).to(images)
+    distance = torch.einsum("bsk,bk->bs", rows, outputs)
+    return (distance / torch.linalg.vector_norm(rows @ model.weight, DUALS[norm], dim=-1)).amin(1).detach()
+
+
+def classifier(seed: int, classes: int = 4, pixels: int = 20) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
+    """A random linear classifier, images away from 0 and 1, and the labels it gives them."""
+    model, images = randomise(nn.Linear(pixels, classes), seed), 0.25 + 0.5 * random_images((pixels,), 8, seed)
+    return model, images, model(images).argmax(1)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_linear_classifier_has_its_exact_radius(norm, method):
+    model, images, labels = classifier(0)
+    exact = closed_form(model, images, labels, norm)
+    assert exact.min() > 1e-4
+    found = certified_radius(BoundedNetwork(model, images), images, labels, norm, "free", method, tolerance=0.01)
+    assert (found.radius <= exact * (1 + 1e-9)).all()
+    if norm == "linf" or method != "ibp":
+        assert (found.radius >= exact.clamp(max=largest_epsilon(norm, images[0].shape)) * 0.985).all()
+    assert found.status == ["certified"] * 8
+    assert (found.norm, found.domain, found.method) == (norm, "free", method)
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 0.05, 1e-3])
+def test_the_tolerance_is_kept(tolerance):
+    model, images, labels = classifier(1)
+    exact = closed_form(model, images, labels, "l2")
+    found = certified_radius(BoundedNetwork(model, images), images, labels, "l2", "free", tolerance=tolerance)
+    assert (found.radius <= exact).all()
+    assert (found.radius * (1 + tolerance) >= exact * 0.999).all()
+
+
+def test_a_network_in_single_precision_is_confirmed_in_double():
+    """Radii never exceed the exact ones of the stored weights, although float32 cannot tell them apart."""
+    for seed in range(5):
+        model, images, labels = classifier(seed)
+        model, images = model.float(), images.float()
+        exact = closed_form(copy.deepcopy(model).double(), images.double(), labels, "linf")
+        found = certified_radius(BoundedNetwork(model, images), images, labels, domain="free", tolerance=1e-7)
+        assert found.radius.dtype == torch.float64
+        assert (found.radius <= exact).all()
+        assert (found.radius >= exact * 0.998).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("kind", ["mlp", "convnet"])
+def test_no_radius_exceeds_an_attack(kind, norm, domain, digits, request):
+    """On trained networks, every method; misclassified images have radius 0 and say so."""
+    model, (images, labels) = request.getfixturevalue(kind), digits
+    network = BoundedNetwork(model, images)
+    attacked = attack_radius(network, images, labels, norm, domain)
+    correct = model(images).argmax(1) == labels
+    assert 8 <= correct.sum() <= 12
+    assert ((attacked > 0) == correct).all()
+    share = {}
+    for method in METHODS if kind == "mlp" else ("ibp", "affine"):
+        found = certified_radius(network, images, labels, norm, domain, method)
+        assert (found.radius <= attacked).all(), method
+        assert ((found.radius > 0) == correct).all()
+        assert found.status == ["certified" if right else "misclassified" for right in correct]
+        assert ((found.evaluations > 0) == correct).all()
+        share[method] = (found.radius / attacked)[correct].median().item()
+    assert share["affine"] > 2 * share["ibp"] if kind == "convnet" else share["affine"] > 1.2 * share["ibp"]
+    assert share["affine"] > 0.2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_certificate_is_one_that_bounds_repeat(method):
+    """The radius is one at which bounds, computed anew, prove the label: CROWN can be looser in a smaller ball."""
+    for seed in range(6):
+        layers = [layer for _ in range(3) for layer in (nn.Linear(6, 6), nn.ReLU())]
+        model = randomise(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), *layers, nn.Linear(6, 3)), seed)
+        images = random_images((4,), 6, seed)
+        labels = model(images).argmax(1)
+        network = BoundedNetwork(model, images)
+        found = certified_radius(network, images, labels, "l2", method=method)
+        proven = verified(network.double(), images, labels, found.radius, "l2", method=method)
+        assert (proven | (found.radius == 0)).all()
+        assert (found.radius > 0).sum() >= 5
+
+
+def test_the_unit_domain_is_worth_something():
+    """A pixel at 1 cannot rise: what only such pixels could do wrong is never wrong."""
+    model = nn.Linear(2, 2, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0, 0.5], [1.0, 0.0]]))
+    images, labels = torch.tensor([[0.0, 1.0]], dtype=torch.float64), torch.tensor([0])
+    network = BoundedNetwork(model, images)
+    for norm, free, unit in (("linf", 1 / 3, 1 / 3), ("l2", 1 / 5**0.5, 1 / 5**0.5), ("l1", 0.5, 0.5)):
+        for domain, exact in (("free", free), ("unit", unit)):
+            radius = certified_radius(network, images, labels, norm, domain, tolerance=1e-3).radius.item()
+            assert exact * 0.998 <= radius <= exact
+    held = torch.tensor([[0.0, 0.0]], dtype=torch.float64)  # nothing can fall; only the rival's pixel can rise
+    model.bias = None
+    shifted = nn.Sequential(model, _Shift()).double()
+    bounded = BoundedNetwork(shifted, held)
+    for norm in NORMS:
+        free, unit = (
+            certified_radius(bounded, held, labels, norm, domain, tolerance=1e-3).radius.item() for domain in DOMAINS[::-1]
+        )
+        assert unit > free * 1.05 or norm == "l1"
+        assert unit == pytest.approx(0.3, rel=2e-3)
+
+
+class _Shift(nn.Module):
+    """Makes class 0 the winner at the origin, by 0.3."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.tensor([0.3, 0.0], dtype=x.dtype)
+
+
+def test_a_network_that_never_errs_is_certified_to_the_ceiling():
+    """A constant prediction: up to the radius beyond which nothing changes, or the ceiling that is given."""
+    model = randomise(nn.Linear(4, 3))
+    with torch.no_grad():
+        model.weight.mul_(1e-6)
+        model.bias.copy_(torch.tensor([1.0, 0.0, -1.0]))
+    images, labels = random_images((4,)), torch.zeros(3, dtype=torch.long)
+    network = BoundedNetwork(model, images)
+    for norm in NORMS:
+        found = certified_radius(network, images, labels, norm, tolerance=0.05)
+        largest = largest_epsilon(norm, images[0].shape)
+        assert (found.radius >= largest / 1.06).all()
+        assert (found.radius <= largest).all()
+
+
+def test_the_ceiling_bounds_the_radius_and_saves_work():
+    model, images, labels = classifier(2)
+    network = BoundedNetwork(model, images)
+    exact = closed_form(model, images, labels, "linf")
+    free = certified_radius(network, images, labels, domain="free")
+    ceiling = torch.where(torch.arange(8) < 4, exact / 3, torch.full_like(exact, torch.inf))
+    limited = certified_radius(network, images, labels, domain="free", ceiling=ceiling)
+    assert (limited.radius <= ceiling).all()
+    assert (limited.radius[:4] >= ceiling[:4] / 1.06).all()
+    torch.testing.assert_close(limited.radius[4:], free.radius[4:], rtol=0.06, atol=0)
+    zero = certified_radius(network, images, labels, ceiling=torch.zeros(8))
+    assert (zero.radius == 0).all()
+    assert (zero.evaluations == 0).all()
+
+
+def test_batches_and_progress():
+    """The result does not depend on what is bounded together, and progress counts images."""
+    model, images, labels = classifier(3)
+    network = BoundedNetwork(model, images)
+    whole = certified_radius(network, images, labels)
+    done: list[int] = []
+    parts = certified_radius(network, images, labels, batch_size=3, progress=done.append)
+    torch.testing.assert_close(parts.radius, whole.radius, rtol=1e-9, atol=0)
+    assert done == [3, 6, 8]
+    assert parts.seconds.shape == (8,)
+    assert (parts.seconds > 0).all()
+
+
+def test_misclassified_images_cost_nothing():
+    model, images, labels = classifier(4)
+    wrong = (labels + 1) % 4
+    found = certified_radius(BoundedNetwork(model, images), images, wrong)
+    assert (found.radius == 0).all()
+    assert found.status == ["misclassified"] * 8
+    assert (found.evaluations == 0).all()
+
+
+def test_a_tie_is_not_correct():
+    model = nn.Linear(2, 2).double()
+    with torch.no_grad():
+        model.weight.fill_(1)
+        model.bias.fill_(0)
+    images = random_images((2,))
+    for label in (0, 1):
+        found = certified_radius(BoundedNetwork(model, images), images, torch.full((3,), label))
+        assert (found.radius == 0).all()
+        assert found.status == ["misclassified"] * 3
+
+
+# Nothing not finite is ever certified
+
+
+def network_with(change: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A small network in float32 that classifies all images as 0 by far, but for what was done to it."""
+    model = randomise(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))).float()
+    with torch.no_grad():
+        model[2].bias.copy_(torch.tensor([20.0, 0.0, 0.0]))
+        first, last = model[0], model[2]
+        {
+            "NaN weight": lambda: first.weight[0].fill_(torch.nan),
+            "NaN first bias": lambda: first.bias[:1].fill_(torch.nan),
+            "NaN last bias of a rival": lambda: last.bias[2:].fill_(torch.nan),
+            "NaN last bias of the label": lambda: last.bias[:1].fill_(torch.nan),
+            "infinite bias of the label": lambda: last.bias[:1].fill_(torch.inf),
+            "infinite weights": lambda: first.weight.fill_(torch.inf),
+            "negative infinite bias of the rivals": lambda: last.bias[1:].fill_(-torch.inf),
+            "overflowing weights": lambda: (first.weight.fill_(1e200), last.weight.fill_(1e200)),
+        }[change]()
+    return model, random_images((4,)).float(), torch.zeros(3, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "NaN weight", "NaN first bias", "NaN last bias of a rival", "NaN last bias of the label",
+        "infinite bias of the label", "infinite weights", "negative infinite bias of the rivals",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_not_finite_is_never_certified(change, method):
+    """A NaN bias in particular must not become 0: the network without it is certified at once."""
+    model, images, labels = network_with(change)
+    network = BoundedNetwork(model, images)
+    found = certified_radius(network, images, labels, method=method)
+    assert (found.radius == 0).all()
+    assert found.status == ["overflow"] * 3
+    for epsilon in (0.0, 1e-6, 0.1):
+        assert not verified(network, images, labels, epsilon, method=method).any()
+        assert not verified(network.double(), images.double(), labels, epsilon, method=method).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_overflow_is_never_certified(method):
+    """Weights of 1e200, in float64: intervals overflow, and so does the clean output."""
+    model, images, labels = network_with("NaN weight")
+    with torch.no_grad():
+        model.double()[0].weight.fill_(1e200)
+        model[2].weight.fill_(1e200)
+        model[2].weight[0].mul_(2)
+    found = certified_radius(BoundedNetwork(model, images.double()), images.double(), labels, method=method)
+    assert (found.radius == 0).all()
+    assert found.status == ["overflow"] * 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_the_defect_it_is_certified(method):
+    model, images, labels = network_with("NaN last bias of a rival")
+    with torch.no_grad():
+        model[2].bias.copy_(torch.tensor([20.0, 0.0, 0.0]))
+    found = certified_radius(BoundedNetwork(model, images), images, labels, method=method)
+    assert (found.radius > 0.05).all()
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, torch.nan])
+def test_a_bad_tolerance_is_refused(tolerance):
+    model, images, labels = classifier(0)
+    with pytest.raises(InputError, match="tolerance must be positive"):
+        certified_radius(BoundedNetwork(model, images), images, labels, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("arguments", [{"norm": "l0"}, {"domain": "cube"}, {"method": "magic"}])
+def test_bad_arguments_are_refused(arguments):
+    model, images, labels = classifier(0)
+    with pytest.raises(InputError):
+        certified_radius(BoundedNetwork(model, images), images, labels, **arguments)
+
+
+def test_images_outside_the_unit_box_are_refused():
+    model, images, labels = classifier(0)
+    with pytest.raises(InputError, match="unit domain needs images"):
+        certified_radius(BoundedNetwork(model, images), images * 3, labels)
+
+
+# Verified accuracy at a radius
+
+
+def test_verified_at_given_radii():
+    model, images, labels = classifier(5)
+    network, exact = BoundedNetwork(model, images), closed_form(model, images, labels, "l2")
+    assert verified(network, images, labels, exact * 0.999, "l2", "free").all()
+    assert not verified(network, images, labels, exact * 1.001, "l2", "free").any()
+    middle = exact.median().item()
+    assert torch.equal(verified(network, images, labels, middle * (1 + 1e-9), "l2", "free"), exact > middle * (1 + 1e-9))
+    assert not verified(network, images, (labels + 1) % 4, 0.0).any()
+
+
+# The parts of the search
+
+
+def test_the_closed_form_of_a_line():
+    """The radius at which a line meets 0, from the line of a larger ball."""
+    line = verify.radius.Line(torch.tensor([[[3.0, -4.0]]], dtype=torch.float64), torch.tensor([[1.0]]).double())
+    centre = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
+    for norm, slope in (("linf", 7.0), ("l2", 5.0), ("l1", 4.0)):
+        radius = verify.radius._closed_form(Ball(centre, 0.4, norm, "free"), line).item()
+        assert radius == pytest.approx(0.5 / slope, rel=1e-5)
+        assert radius <= 0.5 / slope
+        assert verify.radius._closed_form(Ball(centre, 0.01, norm, "free"), line).item() <= 0.01
+    negative = line._replace(intercept=torch.tensor([[-1.0]]).double())
+    assert verify.radius._closed_form(Ball(centre, 0.4, "linf", "free"), negative).item() == 0
