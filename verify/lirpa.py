@@ -132,22 +132,26 @@ def _optimize_graph(graph: Any, *args: Any, **kwargs: Any) -> _Graph:
 
 
 @contextmanager
-def _own_logging_and_warnings() -> Iterator[None]:
-    """auto_LiRPA configures the root logger and the warning filters when it is imported; undo that."""
-    root = logging.getLogger()
+def _kept_settings() -> Iterator[None]:
+    """When it is imported, auto_LiRPA configures the root logger, the warning filters and the recursion limit.
+
+    Undo that: without its limit, a deeply nested JSON file would take the interpreter down.
+    """
+    root, limit = logging.getLogger(), sys.getrecursionlimit()
     handlers, level = root.handlers[:], root.level
     with warnings.catch_warnings(record=True):  # it decorates with torch.jit.script, which is deprecated
         try:
             yield
         finally:
             root.handlers[:], root.level = handlers, level
+            sys.setrecursionlimit(limit)
 
 
 def _import() -> types.ModuleType:
     """auto_LiRPA, importable: with the names it looks for at import time and has lost since."""
     _check_installed()
     with (
-        _own_logging_and_warnings(),
+        _kept_settings(),
         _module("numpy.lib.arraysetops", isin=np.isin),  # gone in numpy 2
         _attributes(torch.onnx.utils, _optimize_graph=_optimize_graph),
         _attributes(torch.onnx.symbolic_helper, _set_opset_version=lambda version: None),

@@ -71,7 +71,7 @@ def check(
     return function, rows
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(genotypes(), st.sampled_from(["linf", "l2"]), st.booleans(), st.integers(6, 8), st.integers(0, 1), st.integers(0, 99))
 @example(only("none"), "linf", False, 6, 0, 0)
 def test_random_networks_are_sound(genotype, norm, train, size, pad, seed):
@@ -85,9 +85,7 @@ def test_all_that_holds_for_any_network_holds_for_each_operation(operation):
     model = randomise(Network(only(operation), 1, 3, stem_stride=2, **SETTINGS | {"channels": 2}), 1)
     for train, ball in ((False, ("linf", "unit")), (True, ("l2", "free"))):
         ties = operation == "max_pool_3x3"
-        assert_sound(
-            model, (1, 8, 8), train=train, balls=[ball], scale=0.2, methods=("affine", "crown"), ties=ties
-        )
+        assert_sound(model, (1, 8, 8), train=train, balls=[ball], scale=0.2, methods=["crown"], ties=ties)
 
 
 @pytest.mark.parametrize(("train", "nodes"), [(False, 1), (True, 2)])
@@ -100,7 +98,7 @@ def test_supernets_are_sound(train, nodes):
         with torch.no_grad():
             for alpha in model.architecture_parameters():
                 alpha.copy_(spread * alpha / alpha.std())
-        function, rows = check(network, images, norm, METHODS if nodes == 1 else ("ibp", "crown-ibp", "affine"))
+        function, rows = check(network, images, norm, METHODS if nodes == 1 else ("ibp", "affine"))
         assert_exact_when_tiny(network, function, images[1:], rows[1:], norm, "affine")
 
 
@@ -110,9 +108,8 @@ def test_every_state_has_one_relu():
     model = randomise(Network(only("dil_conv_3x3"), 1, 3, **SETTINGS))
     relus = [node for node in BoundedNetwork(model, images).graph.nodes if "relu" in node.name]
     assert len(relus) == len({node.input_name[0] for node in relus})
-    # In each of the three cells those of states 0, 1 and 2, each read by one operation or by two, and one between
-    # the two convolutions of none here; before the cells the ReLUs of alignment: of the stem, which is both
-    # inputs of the first cell, and of each cell's output, which the next two align.
+    # One for each of the states 0, 1 and 2 of three cells, of which 1 is read twice; and one for what cells align:
+    # the stem, which is both inputs of the first cell and one of the second, and the outputs of two cells.
     assert len(relus) == 3 * 3 + 3
 
 
