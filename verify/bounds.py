@@ -162,12 +162,23 @@ class BoundedNetwork:
     def double(self) -> BoundedNetwork:
         """The same network in float64 with its relaxations widened outward: what confirms a certificate.
 
-        A copy: later changes of the model do not reach it. Frozen statistics come along.
+        A copy (itself if it is such a copy already): later changes of the model do not reach it. Frozen statistics
+        come along.
         """
+        return self if self.graph.widening else self._copy(torch.float64, _WIDENING)
+
+    def single(self) -> BoundedNetwork:
+        """The same network in float32, where bounds are fast: to look for what `double` then confirms.
+
+        A copy, as above (itself if it is in float32).
+        """
+        return self if self.example.dtype == torch.float32 else self._copy(torch.float32, 0.0)
+
+    def _copy(self, dtype: torch.dtype, widening: float) -> BoundedNetwork:
         self._check_mode()
-        twin = BoundedNetwork(copy.deepcopy(self.model).double(), self.example.double())
+        twin = BoundedNetwork(copy.deepcopy(self.model).to(dtype), self.example.to(dtype))
         twin.graph.copy_statistics(self.graph)
-        twin.graph.widening = _WIDENING
+        twin.graph.widening = widening
         return twin
 
     def _slack(self, lower: Tensor, upper: Tensor, line: Line | None, region: Region) -> Tensor:

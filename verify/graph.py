@@ -19,7 +19,7 @@ from torch.func import functional_call
 from verify.affine import AffineSweep
 from verify.lirpa import Bound, BoundedModule, BoundInput
 from verify.operators import RULES, Call, Constant, LinearOperator, Slot, UnsupportedOperator
-from verify.operators.base import Coefficients
+from verify.operators.base import Coefficients, inner
 from verify.operators.normalisation import BatchNorm, Statistics
 from verify.tracing import copies, kept_random_state, out_of_place, trace
 
@@ -173,8 +173,8 @@ class BoundedGraph(BoundedModule):
         for parent, (A, _upper) in zip(parents, coefficients, strict=True):
             if A is not None:
                 low, high = parent.interval
-                centre = centre + _inner(A, (low + high) / 2)
-                radius = radius + _inner(A.abs(), (high - low) / 2)
+                centre = centre + inner(A, (low + high) / 2)
+                radius = radius + inner(A.abs(), (high - low) / 2)
         return (centre - radius).T, (centre + radius).T
 
     def _propagate(self, node: Bound) -> None:
@@ -263,10 +263,6 @@ class BoundedGraph(BoundedModule):
             return lower, upper
         slack = self.widening * (1 + torch.maximum(lower.abs(), upper.abs()))
         return lower - slack, upper + slack
-
-
-def _inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "s b"]:
-    return (A * x).flatten(2).sum(-1)
 
 
 class _Builder:

@@ -91,8 +91,9 @@ def certified_radius(
     not assumed to be monotone: the result is a radius at which a proof was seen to succeed, in one evaluation
     that stands for itself.
 
-    Everything is computed in float64 with relaxations widened outward, whatever the network's precision, because
-    the statement is about the network in real arithmetic.
+    The search runs in float32, and what it finds is proven in float64 with relaxations widened outward, whatever the
+    network's precision, because the statement is about the network in real arithmetic. Where float32 finds nothing
+    that can be proven (it loses tiny radii), the search is repeated in float64.
 
     Args:
         network: in evaluation mode, or with statistics frozen.
@@ -111,7 +112,7 @@ def certified_radius(
         raise InputError(f"method {method!r} is not one of {', '.join(PHASES)}")
     if not tolerance > 0:
         raise InputError(f"tolerance must be positive, not {tolerance}")
-    exact = network.double()
+    rough, exact = network.single(), network.double()
     radius = torch.zeros(len(images), dtype=torch.float64, device=images.device)
     evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     seconds = torch.zeros(len(images), dtype=torch.float64)
@@ -119,7 +120,7 @@ def certified_radius(
     for part in torch.arange(len(images), device=images.device).split(batch_size):
         begin = time.perf_counter()
         limit = None if ceiling is None else ceiling[part]
-        search = _Search(exact, images[part], labels[part], norm, domain, method, tolerance, limit)
+        search = _Search(rough, exact, images[part], labels[part], norm, domain, method, tolerance, limit)
         search.run()
         radius[part], evaluations[part] = search.proven, search.evaluations
         status += search.status()
@@ -133,7 +134,8 @@ class _Search:
 
     def __init__(
         self,
-        network: BoundedNetwork,
+        rough: BoundedNetwork,
+        exact: BoundedNetwork,
         images: Tensor,
         labels: Tensor,
         norm: str,
@@ -142,10 +144,10 @@ class _Search:
         tolerance: float,
         ceiling: Tensor | None,
     ) -> None:
-        self.network, self.method, self.tolerance = network, method, tolerance
+        self.rough, self.exact, self.method, self.tolerance = rough, exact, method, tolerance
         self.balls, self.labels = Ball(images.double(), 0.0, norm, domain), labels
         with torch.no_grad():
-            margin = worst_margin(network(self.balls.centre), labels)
+            margin = worst_margin(exact(self.balls.centre), labels)
         self.correct = margin > 0
         self.largest = largest_epsilon(norm, images[0].shape)
         unsafe = torch.full((len(images),), self.largest, dtype=torch.float64, device=images.device)
@@ -158,43 +160,47 @@ class _Search:
 
     def run(self) -> None:
         """Climb from the cheapest method to the one asked for, each from what the last one proved."""
-        for method in PHASES[self.method]:
-            self._narrow(method)
-        self._confirm()
+        for network in (self.rough, self.exact):
+            active = self.correct & (self.proven == 0)
+            self.known, found = {}, self.proven
+            for method in PHASES[self.method]:
+                found = self._narrow(network, method, found, active)
+            self._confirm(torch.where(active, found, 0.0))
 
-    def _narrow(self, method: str) -> None:
-        """Narrow the gap between proven and unsafe until it is within the tolerance."""
+    def _narrow(self, network: BoundedNetwork, method: str, proven: Tensor, active: Tensor) -> Tensor:
+        """Narrow the gap between proven and unsafe radius until it is within the tolerance; the proven one."""
         unsafe, growth = self.unsafe.clone(), GROWTH[method]
-        active = self.correct & (unsafe > 0)
+        active = active & (unsafe > 0)
         while True:
-            between = torch.minimum((self.proven * unsafe).sqrt(), self.proven * growth)
-            trial = torch.where(self.proven > 0, between, unsafe * FIRST_TRIAL)
-            active &= (unsafe > self.proven * (1 + self.tolerance)) & (trial > SMALLEST * self.largest)
+            between = torch.minimum((proven * unsafe).sqrt(), proven * growth)
+            trial = torch.where(proven > 0, between, unsafe * FIRST_TRIAL)
+            active &= (unsafe > proven * (1 + self.tolerance)) & (trial > SMALLEST * self.largest)
             index = active.nonzero().squeeze(1)
             if not len(index):
-                return
-            proven = self._try(index, trial[index], method)
-            self.proven[index] = torch.maximum(self.proven[index], proven)
-            unsafe[index] = torch.where(proven < trial[index], trial[index], unsafe[index])
+                return proven
+            result = self._try(network, index, trial[index], method)
+            unsafe[index] = torch.where(result < trial[index], trial[index], unsafe[index])
+            proven = proven.index_copy(0, index, torch.maximum(proven[index], result))
 
-    def _confirm(self) -> None:
+    def _confirm(self, found: Tensor) -> None:
         """Keep of each radius what bounds for that very ball prove, so that anyone can repeat the proof."""
-        found, self.proven = self.proven, torch.zeros_like(self.proven)
         for fraction in CONFIRMED:
             index = ((found > 0) & (self.proven == 0)).nonzero().squeeze(1)
             if not len(index):
                 return
             self.known = {}
             trial = found[index] * fraction
-            success = self._try(index, trial, self.method) >= trial
+            success = self._try(self.exact, index, trial, self.method) >= trial
             self.proven[index] = torch.where(success, trial, 0.0)
 
-    def _try(self, index: Tensor, trial: Float[Tensor, " b"], method: str) -> Float[Tensor, " b"]:
+    def _try(
+        self, network: BoundedNetwork, index: Tensor, trial: Float[Tensor, " b"], method: str
+    ) -> Float[Tensor, " b"]:
         """The radius, at most `trial`, that bounds for the ball of radius `trial` prove."""
-        ball = self.balls.take(index).with_epsilon(trial)
-        specification = margins(self.labels[index], self.network.classes)
+        ball = self.balls.take(index).with_epsilon(trial).to(network.example.dtype)
+        specification = margins(self.labels[index], network.classes)
         with torch.no_grad():
-            bounds = self.network.bounds(
+            bounds = network.bounds(
                 ball, specification=specification, method=method, within=self._within(index, trial)
             )
         self.evaluations[index] += 1
@@ -203,7 +209,7 @@ class _Search:
         success = (bounds.lower > 0).all(1)
         self._remember(index, trial, bounds.intervals, ~success & ~overflowed)
         smaller = torch.zeros_like(trial) if bounds.line is None else _closed_form(ball, bounds.line)
-        return torch.where(success, trial, torch.where(overflowed, 0.0, smaller))
+        return torch.where(success, trial, torch.where(overflowed, 0.0, smaller.to(trial)))
 
     def _remember(self, index: Tensor, trial: Tensor, intervals: Intervals, which: Tensor) -> None:
         """Keep what held of the neurons in a ball that failed: later trials mostly lie within it."""

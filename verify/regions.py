@@ -162,6 +162,10 @@ class Ball(Region):
         images = self.centre.repeat(times, *[1] * (self.centre.dim() - 1))
         return Ball(images, self.epsilon.repeat(times), self.norm, self.domain)
 
+    def to(self, dtype: torch.dtype) -> Ball:
+        """The same balls in another precision."""
+        return Ball(self.centre.to(dtype), self.epsilon.to(dtype), self.norm, self.domain)
+
     def with_epsilon(self, epsilon: Float[Tensor, " b"]) -> Ball:
         """The ball of another radius around the same images."""
         return Ball(self.centre, epsilon, self.norm, self.domain)

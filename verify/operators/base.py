@@ -242,8 +242,13 @@ def _through_lines(A: Coefficients, lines: Lines) -> tuple[Coefficients, Any]:
     if A is None:
         return None, 0
     positive, negative = A.clamp(min=0), A.clamp(max=0)
-    bias = positive * lines.lower_intercept + negative * lines.upper_intercept
-    return positive * lines.lower_slope + negative * lines.upper_slope, bias.reshape(*A.shape[:2], -1).sum(-1)
+    bias = inner(positive, lines.lower_intercept) + inner(negative, lines.upper_intercept)
+    return positive * lines.lower_slope + negative * lines.upper_slope, bias
+
+
+def inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "s b"]:
+    """<A[s, b], x[b]>."""
+    return (A * x).sum(tuple(range(2, A.dim())))
 
 
 RULES: dict[str, type[Operator]] = {}

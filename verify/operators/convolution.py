@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.base import Interval, LinearOperator, rule
 
 
@@ -53,34 +53,42 @@ class TransposedConvolution(Weighted):
 
 @rule("conv2d.default", "conv1d.default", "conv3d.default", "conv2d.padding", "conv1d.padding", "conv3d.padding")
 class Convolution(Weighted):
-    """Any convolution; its transpose is written out because it is where the time goes."""
+    """Any convolution; applied to many rows, or transposed, it is where the time goes: see `correlation.py`."""
+
+    def linear_part(self, values: list[Tensor]) -> Tensor:
+        geometry = self.geometry(values)
+        if geometry is None:
+            return super().linear_part(values)
+        return correlate(values[self.varying[0]], values[self.weight_slot], geometry)
 
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
+        geometry = self.geometry(values)
+        if geometry is None:
+            return super().transpose(rows, values)
+        size = values[self.varying[0]].shape[2:]
+        return [correlate_transposed(rows, values[self.weight_slot], geometry, size)]
+
+    @property
+    def weight_slot(self) -> int:
+        slot = self.slot_of(1)
+        assert slot is not None
+        return slot
+
+    def geometry(self, values: list[Tensor]) -> Geometry | None:
+        """How the kernel moves; None where padding is given as a word."""
         padding = self.call.argument(4, 0)
         if isinstance(padding, str):
-            return super().transpose(rows, values)
-        spatial = rows.dim() - 2
-        weight = values[self.call.args[1].position]
+            return None
+        spatial = values[self.weight_slot].dim() - 2
         stride, padding, dilation = (
-            _each(self.call.argument(position, default), spatial)
-            for position, default in ((3, 1), (4, 0), (5, 1))
+            _each(self.call.argument(position, default), spatial) for position, default in ((3, 1), (4, 0), (5, 1))
         )
-        size = values[self.varying[0]].shape[2:]
-        # What stride leaves over at the far edge: those inputs no output reads.
-        left_over = [
-            n + 2 * p - d * (k - 1) - 1 - s * (m - 1)
-            for n, p, d, k, s, m in zip(
-                size, padding, dilation, weight.shape[2:], stride, rows.shape[2:], strict=True
-            )
-        ]
-        convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[spatial - 1]
-        groups = self.call.argument(6, 1)
-        return [convolve(rows, weight, None, stride, padding, left_over, groups, dilation)]
+        return Geometry(stride, padding, dilation, self.call.argument(6, 1))
 
 
-def _each(value: Any, spatial: int) -> list[int]:
+def _each(value: Any, spatial: int) -> tuple[int, ...]:
     """One number for every spatial dimension: ATen allows a single one for all."""
-    values = [value] if isinstance(value, int) else list(value)
+    values = (value,) if isinstance(value, int) else tuple(value)
     return values * spatial if len(values) == 1 else values
 
 
