@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.base import Interval, LinearOperator, rule
+from verify.operators.correlation import Geometry, correlate, correlate_transposed
 
 
 class Weighted(LinearOperator):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from verify.errors import InputError
 from verify.lirpa import Bound
-from verify.operators.base import Call, Interval, LinearOperator, rule
+from verify.operators.base import Call, Interval, LinearOperator, in_layout_of, rule
 
 
 class Statistics(NamedTuple):
@@ -61,10 +61,15 @@ class BatchNorm(LinearOperator):
         return centre - radius, centre + radius
 
     def linear_part(self, values: list[Tensor]) -> Tensor:
-        return values[0] * self._scale_and_shift(values)[0]
+        return self._scaled(values[0], values)
 
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
-        return [rows * self._scale_and_shift(values)[0]]
+        return [self._scaled(rows, values)]
+
+    def _scaled(self, rows: Tensor, values: list[Tensor]) -> Tensor:
+        """The scale as a whole image, in the layout of the rows: to broadcast it takes ten times as long."""
+        scale = self._scale_and_shift(values)[0].expand(rows.shape[1:]).unsqueeze(0)
+        return rows * in_layout_of(rows.unsqueeze(1), scale)
 
     def _scale_and_shift(self, values: list[Tensor] | tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Both of shape "c 1 ..." so that they multiply "b c ..."."""

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from verify.lirpa import Bound
-from verify.operators.base import Backward, Coefficients, Interval, LinearOperator, Operator, rule
+from verify.operators.base import Backward, Coefficients, Interval, LinearOperator, Operator, in_layout_of, rule
+from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.form import Form, Sweep
 
 
@@ -27,6 +28,19 @@ class AveragePool(LinearOperator):
     def check(self) -> None:
         if (self.call.argument(6) or 1) < 0:
             raise self.refuse("a negative divisor")
+
+    def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
+        """For the pools of images a depthwise convolution's, with the windows' sizes divided out before."""
+        if not self.call.name.startswith("aten.avg_pool2d") or self.call.argument(4, False):  # ceil_mode
+            return super().transpose(rows, values)
+        kernel = _pair(self.call.args[1])
+        stride, padding = _pair(self.call.argument(2, None) or kernel), _pair(self.call.argument(3, 0))
+        geometry = Geometry(stride, padding, (1, 1), rows.shape[1])
+        ones, size = rows.new_ones(rows.shape[1], 1, *kernel), values[0].shape[2:]
+        # Of an image of ones the pool gives 1 (or less, where padding counts), the sum of a window its size.
+        of_ones = rows.new_ones(1, rows.shape[1], *size)
+        share = self.forward(of_ones) / correlate(of_ones, ones, geometry)
+        return [correlate_transposed(rows * in_layout_of(rows.unsqueeze(1), share), ones, geometry, size)]
 
 
 @rule("mean.dim", "sum.dim_IntList")
