@@ -47,6 +47,17 @@ class NonNegative(click.ParamType):
         return number
 
 
+class Positive(NonNegative):
+    """A finite number above 0."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse one number; click reports a failure as a usage error."""
+        number = super().convert(value, param, ctx)
+        if not number:
+            self.fail(f"{value} is not above 0", param, ctx)
+        return number
+
+
 class NonNegatives(click.ParamType):
     """A list of finite numbers that are not negative, such as `0.1,0.3`."""
 
@@ -226,10 +237,12 @@ def train(**options: Any) -> None:
 @option("--images", type=click.IntRange(min=1), default=32, help="How many test images.")
 @option(
     "--method",
-    type=click.Choice(["ibp", "crown-ibp", "affine", "crown"]),
-    default="crown",
-    help="Bounds, from cheap to tight.",
+    type=click.Choice(["auto", "ibp", "crown-ibp", "affine", "crown", "alpha-crown"]),
+    default="auto",
+    help="Bounds, from cheap to tight; auto climbs from affine to alpha-crown as far as the time limit allows.",
 )
+@option("--tolerance", type=Positive(), default=0.05, help="How near the radius comes to what the bounds can prove.")
+@option("--time-limit", type=Positive(), help="Seconds an image; the best radius proven so far counts. [auto: 10]")
 @option(
     "--epsilon",
     "epsilons",

@@ -55,6 +55,8 @@ def search_train_certify(metric: str, seed: int) -> None:
                 domain="unit",
                 images=DIGITS,
                 method="affine",
+                tolerance=0.05,
+                time_limit=None,
                 epsilons=(),
                 seed=0,
                 out=target,

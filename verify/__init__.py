@@ -13,13 +13,14 @@ from verify.audit import Audit, audit
 from verify.bounds import METHODS, BoundedNetwork, Bounds, margins
 from verify.errors import InputError
 from verify.operators import UnsupportedOperator
-from verify.radius import Certificates, certified_radius, verified
+from verify.radius import RADIUS_METHODS, Certificates, certified_radius, verified
 from verify.regions import DOMAINS, NORMS, Ball, Box, Region
 
 __all__ = [
     "DOMAINS",
     "METHODS",
     "NORMS",
+    "RADIUS_METHODS",
     "Audit",
     "Ball",
     "BoundedNetwork",

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.attack import pgd, worst_margin
-from verify.bounds import BoundedNetwork, margins
+from verify.bounds import BoundedNetwork
+from verify.radius import proven_margin
 from verify.regions import Ball
 
 
@@ -78,9 +79,7 @@ def audit(
     for part in checked.nonzero().squeeze(1).split(batch_size) if checked.any() else ():
         ball = Ball(images[part].double(), radius[part].double(), norm, domain)
         margin[part] = _attacked(exact, ball, labels[part], samples, starts, steps, generator)
-        with torch.no_grad():
-            rows = margins(labels[part], exact.classes)
-            bound[part] = exact.bounds(ball, specification=rows, method=method).lower.amin(1)
+        bound[part] = proven_margin(exact, ball, labels[part], method)
         done += len(part)
         progress(done)
     return Audit(margin, bound, checked)

@@ -16,9 +16,10 @@ from verify.graph import INPUT, BoundedGraph, Intervals
 from verify.lirpa import BoundedTensor
 from verify.operators import UnsupportedOperator
 from verify.regions import Ball, Region
+from verify.slopes import optimised_bound
 from verify.tracing import copies
 
-Method: TypeAlias = Literal["ibp", "crown-ibp", "affine", "crown"]
+Method: TypeAlias = Literal["ibp", "crown-ibp", "affine", "crown", "alpha-crown"]
 METHODS: tuple[str, ...] = get_args(Method)
 _WIDENING = 1e-10
 """Relative outward widening of intermediate bounds in a float64 confirmation: far above its rounding errors
@@ -127,10 +128,11 @@ class BoundedNetwork:
                 the outputs themselves (s = k).
             method: "ibp" (intervals), "crown-ibp" (one backward pass, neurons bounded by intervals), "affine"
                 (the same, neurons bounded by a forward sweep of affine forms), "crown" (in addition a backward pass
-                for every neuron that the sweep leaves unstable; the tightest).
+                for every neuron that the sweep leaves unstable), "alpha-crown" (in addition the slopes of the last
+                pass optimised, for the lower bounds; stops when all of them are positive).
             domain: "unit" (perturbed images stay in [0, 1]) or "free".
             within: `intervals` of an earlier result for regions that contain these, image by image; neurons that
-                were stable there need no backward pass here. (Method "crown" only.)
+                were stable there need no backward pass here. (Methods "crown" and "alpha-crown".)
 
         Raises:
             InputError: wrong region, method or specification; or the model changed mode since it was wrapped.
@@ -141,12 +143,17 @@ class BoundedNetwork:
         if method not in METHODS:
             raise InputError(f"method {method!r} is not one of {', '.join(METHODS)}")
         graph = self.graph
-        graph.begin(sweep=method in ("affine", "crown"), refine=method == "crown", reference=within)
+        refine = method in ("crown", "alpha-crown")
+        graph.begin(sweep=refine or method == "affine", refine=refine, reference=within)
         images = BoundedTensor(region.centre, region)
-        lower, upper = graph.compute_bounds(x=(images,), C=rows, method=method.replace("affine", "crown"))
+        walk = method if method in ("ibp", "crown-ibp") else "crown"  # auto_LiRPA's name of the walk
+        lower, upper = graph.compute_bounds(x=(images,), C=rows, method=walk)
         line = None
         if method != "ibp":
-            A = graph[INPUT].lA.transpose(0, 1).flatten(2)
+            A = graph[INPUT].lA
+            if method == "alpha-crown":
+                lower, A = optimised_bound(graph, rows)
+            A = A.transpose(0, 1).flatten(2)
             line = Line(A, lower - region.least(A))
             # Neither is always the tighter one; both hold.
             low, high = graph.IBP_general(graph.final_node(), rows)

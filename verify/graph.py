@@ -27,8 +27,9 @@ Intervals: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """Lower and upper bounds of relaxed neurons, "b *shape" each, by the name of their node."""
 
 INPUT = "/input"
-ROWS_AT_ONCE = 2**26  # elements of the largest coefficient tensor of one backward pass
-"""A backward pass for many neurons is split so that no coefficient tensor holds more elements than this."""
+ROWS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}
+"""A backward pass for many neurons is split so that no coefficient tensor holds more elements than this: on a CPU as
+many as its caches hold."""
 
 
 class Leaf(BoundInput):
@@ -203,12 +204,13 @@ class BoundedGraph(BoundedModule):
             if sweep is not None:
                 sweep.advance(before)
             if before.name in relaxed:
-                self._bound_neurons(before, sweep)
+                self._bound_neurons(before, sweep, linear=not self.tightened)
 
-    def _bound_neurons(self, node: Bound, sweep: AffineSweep | None) -> None:
+    def _bound_neurons(self, node: Bound, sweep: AffineSweep | None, linear: bool) -> None:
         """Bounds of the neurons of a relaxed input: of all methods in use, intersected.
 
-        Method "crown-ibp" has its intervals already, and goes by them alone.
+        Method "crown-ibp" has its intervals already, and goes by them alone. Where a node is linear in the pixels the
+        affine form is exact, and a backward pass adds nothing.
         """
         if sweep is not None:
             lower, upper = self.IBP_general(node)
@@ -216,7 +218,7 @@ class BoundedGraph(BoundedModule):
                 lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
             node.interval = lower, upper
             needed = self._rows_needed(node, lower, upper)
-            if needed.any() and self.refine:
+            if needed.any() and self.refine and not linear:
                 node.interval = self._tighten(node, lower, upper, needed)
         lower, upper = self._widened(*node.interval)
         node.interval = node.lower, node.upper = lower, upper
@@ -242,7 +244,7 @@ class BoundedGraph(BoundedModule):
         rows = int(needed.sum(1).max())
         index = needed.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :rows]
         widest = max(before.output_shape[1:].numel() for before in self.nodes if before.from_input)
-        at_once = max(1, ROWS_AT_ONCE // (batch * widest))
+        at_once = max(1, ROWS_AT_ONCE.get(lower.device.type, 2**26) // (batch * widest))
         lows, highs = [], []
         for part in index.split(at_once, dim=1):
             C = lower.new_zeros(batch, part.shape[1], neurons).scatter_(2, part.unsqueeze(2), 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,26 +13,39 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.attack import worst_margin
-from verify.bounds import BoundedNetwork, Line, margins
+from verify.bounds import BoundedNetwork, margins
 from verify.errors import InputError
 from verify.graph import Intervals
 from verify.regions import Ball, largest_epsilon
+from verify.secant import Secant, closed_form
 
 SMALLEST = 1e-7
 """Below this fraction of the largest radius of a norm the search gives up: radius 0."""
 FIRST_TRIAL = 1 / 8
 """The first trial, and what follows a failure that proved nothing, as a fraction of the unsafe radius."""
-PHASES = {"ibp": ["ibp"], "crown-ibp": ["crown-ibp"], "affine": ["affine"], "crown": ["affine", "crown"]}
+CLIMB = ("affine", "crown", "alpha-crown")
+PHASES = {
+    "ibp": ("ibp",),
+    "crown-ibp": ("crown-ibp",),
+    "affine": CLIMB[:1],
+    "crown": CLIMB[:2],
+    "alpha-crown": CLIMB,
+    "auto": CLIMB,
+}
 """Cheap bounds find where the expensive ones start."""
-GROWTH = {"ibp": 8.0, "crown-ibp": 8.0, "affine": 2.0, "crown": 1.25}
+RADIUS_METHODS = tuple(PHASES)
+AUTO_SECONDS = 10.0
+"""What method "auto" spends on an image at most, if no other limit is given."""
+STEP_UP = 4.0
+"""About how much longer an evaluation of the next method takes, to judge whether there is time for it."""
+PROOF = 3.0
+"""About how much longer the proof in float64 takes than an evaluation in float32."""
+GROWTH = {"ibp": 8.0, "crown-ibp": 8.0, "affine": 2.0, "crown": 1.25, "alpha-crown": 1.1}
 """How far a trial goes at most beyond what is proven: far beyond it, every neuron is unstable and bounds are slow."""
 ROUGH = 0.1
 """Tolerance of the phases before the last."""
 HALVE_EACH = 4
 """Every so many trials the gap is halved, lest a wrong expectation takes many."""
-USUAL_POWER, POWERS = 3.0, (1.0, 8.0)
-"""How fast bounds are expected to lose against the radius, see `_Secant`."""
-BISECTIONS = 20
 CONFIRMED = (1.0, 0.999, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.25)
 """Fractions of the radius found that are confirmed, the first that can be: CROWN may be looser in a smaller ball, and
 the search takes from larger ones what holds in all of their parts."""
@@ -43,7 +57,8 @@ class Certificates:
 
     Attributes:
         radius: certified radius in input units; 0 where nothing is proven.
-        status: "certified", "misclassified" (radius 0) or "overflow" (bounds were never finite: radius 0).
+        status: "certified", "misclassified" (radius 0), "overflow" (bounds were never finite: radius 0) or "timeout"
+            (the radius is the best that was proven when the time was up, maybe 0).
         evaluations: bounds computed for the image.
         seconds: time spent on it (a batch's time is shared by the images in it).
         norm, domain, method: what the radius means and how it was obtained.
@@ -72,9 +87,39 @@ def verified(
 
     For a certificate give it `network.double()` and float64 images: rounding is then accounted for.
     """
-    specification = margins(labels, network.classes)
-    bounds = network.bounds(images, epsilon, norm, specification, method, domain)
-    return (bounds.lower > 0).all(1)
+    return proven_margin(network, Ball(images, epsilon, norm, domain), labels, method) > 0
+
+
+@torch.no_grad()
+def proven_margin(
+    network: BoundedNetwork, ball: Ball, labels: Int[Tensor, " b"], method: str = "crown"
+) -> Float[Tensor, " b"]:
+    """A lower bound of the smallest margin in each ball, in logits; -infinity where bounds are not finite.
+
+    Cheap bounds come first, and the method itself only where they prove nothing (`PHASES`).
+
+    Raises:
+        InputError: unknown method.
+    """
+    best = torch.full_like(ball.epsilon, -torch.inf)
+    for phase in phases(method):
+        index = (best <= 0).nonzero().squeeze(1)
+        if len(index):
+            rows = margins(labels[index], network.classes)
+            lower = network.bounds(ball.take(index), specification=rows, method=phase).lower.amin(1)
+            best[index] = torch.maximum(best[index], lower.nan_to_num(nan=-torch.inf))
+    return best
+
+
+def phases(method: str) -> Sequence[str]:
+    """The methods of `BoundedNetwork.bounds` that one of `certified_radius` goes through.
+
+    Raises:
+        InputError: unknown method.
+    """
+    if method not in PHASES:
+        raise InputError(f"method {method!r} is not one of {', '.join(PHASES)}")
+    return PHASES[method]
 
 
 def certified_radius(
@@ -87,6 +132,7 @@ def certified_radius(
     *,
     ceiling: Float[Tensor, " b"] | None = None,
     tolerance: float = 0.05,
+    time_limit: float | None = None,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Certificates:
@@ -106,20 +152,25 @@ def certified_radius(
         network: in evaluation mode, or with statistics frozen.
         images: in [0, 1] for the unit domain.
         labels: true classes; a misclassified image has radius 0.
-        norm, domain, method: see `BoundedNetwork.bounds`.
+        norm, domain, method: see `BoundedNetwork.bounds`. Method "auto" climbs from "affine" to "alpha-crown" as far
+            as the time allows.
         ceiling: a radius an image known to be unsafe (`attack_radius`); saves bounds that must fail.
         tolerance: stop when the unproven radius, or the one at which the bounds are expected to fail, is within this
             fraction of the proven one.
+        time_limit: seconds an image (those of a batch share theirs) after which no evaluation is begun that is not
+            expected to end in time; none for no limit ("auto": 10). The first is always made.
         batch_size: images bounded at once.
         progress: called with the number of images done after each batch.
 
     Raises:
-        InputError: tolerance not positive, or anything `BoundedNetwork.bounds` refuses.
+        InputError: unknown method, tolerance or time limit not positive, or anything `BoundedNetwork.bounds` refuses.
     """
-    if method not in PHASES:
-        raise InputError(f"method {method!r} is not one of {', '.join(PHASES)}")
+    phases(method)
     if not tolerance > 0:
         raise InputError(f"tolerance must be positive, not {tolerance}")
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"the time limit must be positive, not {time_limit}")
+    limit = time_limit or (AUTO_SECONDS if method == "auto" else math.inf)
     rough, exact = network.single(), network.double()
     radius = torch.zeros(len(images), dtype=torch.float64, device=images.device)
     evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -127,8 +178,10 @@ def certified_radius(
     status: list[str] = []
     for part in torch.arange(len(images), device=images.device).split(batch_size):
         begin = time.perf_counter()
-        limit = None if ceiling is None else ceiling[part]
-        search = _Search(rough, exact, images[part], labels[part], norm, domain, method, tolerance, limit)
+        balls = Ball(images[part].double(), 0.0, norm, domain)
+        search = _Search(rough, exact, balls, labels[part], method, tolerance, begin + limit * len(part))
+        if ceiling is not None:
+            search.unsafe = torch.minimum(search.unsafe, ceiling[part].double())
         search.run()
         radius[part], evaluations[part] = search.proven, search.evaluations
         status += search.status()
@@ -144,43 +197,52 @@ class _Search:
         self,
         rough: BoundedNetwork,
         exact: BoundedNetwork,
-        images: Tensor,
+        balls: Ball,
         labels: Tensor,
-        norm: str,
-        domain: str,
         method: str,
         tolerance: float,
-        ceiling: Tensor | None,
+        deadline: float,
     ) -> None:
-        self.rough, self.exact, self.method, self.tolerance = rough, exact, method, tolerance
-        self.balls, self.labels = Ball(images.double(), 0.0, norm, domain), labels
+        self.rough, self.exact, self.balls, self.labels = rough, exact, balls, labels
+        self.method, self.tolerance, self.deadline = method, tolerance, deadline
         with torch.no_grad():
-            logits = exact(self.balls.centre)
+            logits = exact(balls.centre)
         self.clean = torch.einsum("bsk,bk->bs", margins(labels, exact.classes).to(logits), logits)
         margin = worst_margin(logits, labels)
         self.correct = margin > 0
-        self.largest = largest_epsilon(norm, images[0].shape)
-        unsafe = torch.full((len(images),), self.largest, dtype=torch.float64, device=images.device)
-        self.unsafe = unsafe if ceiling is None else torch.minimum(unsafe, ceiling.double())
-        self.proven = torch.zeros_like(self.unsafe)
+        self.largest = largest_epsilon(balls.norm, balls.centre[0].shape)
+        self.unsafe = torch.full_like(margin, self.largest)
+        self.proven = torch.zeros_like(margin)
         self.overflowed = ~torch.isfinite(margin)
-        self.evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        self.late = torch.zeros_like(self.overflowed)
+        self.evaluations = torch.zeros_like(labels)
+        self.duration = 0.0
         self.known: Intervals = {}
-        self.known_within = torch.zeros_like(self.unsafe)
+        self.known_within = torch.zeros_like(margin)
 
     def run(self) -> None:
         """Climb from the cheapest method to the one asked for, each from what the last one proved."""
         for network in (self.rough, self.exact):
-            active = self.correct & (self.proven == 0)
-            self.known, found = {}, self.proven
-            for method in PHASES[self.method]:
-                found = self._narrow(network, method, found, active)
-            self._confirm(torch.where(active, found, 0.0))
+            active = self.correct & (self.proven == 0) & ~self.late
+            self.known, found = {}, torch.where(active, self.proven, 0.0)
+            by = torch.zeros_like(self.evaluations)
+            for number, method in enumerate(PHASES[self.method]):
+                if number and self._too_late(STEP_UP):
+                    self.late |= active & (self.method != "auto")
+                    break
+                better = self._narrow(network, method, found, active)
+                by, found = torch.where(better > found, number, by), better
+            for number, method in enumerate(PHASES[self.method]):
+                self._confirm(torch.where(by == number, found, 0.0), method)
+
+    def _too_late(self, times: float = 1.0) -> bool:
+        """Whether an evaluation that lasts so many times as long as the last one, and its proof, would end too late."""
+        return time.perf_counter() + self.duration * times * (1 + PROOF) > self.deadline
 
     def _narrow(self, network: BoundedNetwork, method: str, proven: Tensor, active: Tensor) -> Tensor:
         """Narrow the gap between proven and unsafe radius until it is within the tolerance; the proven one."""
-        tolerance = self.tolerance if method == self.method else max(self.tolerance, ROUGH)
-        secant, unsafe = _Secant(self.clean), self.unsafe.clone()
+        tolerance = self.tolerance if method == PHASES[self.method][-1] else max(self.tolerance, ROUGH)
+        secant, unsafe = Secant(self.clean), self.unsafe.clone()
         active = active & (unsafe > 0)
         for number in itertools.count():
             limit = torch.where(secant.trials > 1, torch.minimum(unsafe, secant.root), unsafe)
@@ -195,13 +257,16 @@ class _Search:
             index = active.nonzero().squeeze(1)
             if not len(index):
                 break
+            if number and self._too_late():
+                self.late |= active
+                break
             lower, result = self._try(network, index, trial[index], method)
             secant.update(index, trial[index], lower)
             unsafe[index] = torch.where(result < trial[index], trial[index], unsafe[index])
             proven = proven.index_copy(0, index, torch.maximum(proven[index], result))
         return proven
 
-    def _confirm(self, found: Tensor) -> None:
+    def _confirm(self, found: Tensor, method: str) -> None:
         """Keep of each radius what bounds for that very ball prove, so that anyone can repeat the proof."""
         for fraction in CONFIRMED:
             index = ((found > 0) & (self.proven == 0)).nonzero().squeeze(1)
@@ -209,13 +274,14 @@ class _Search:
                 return
             self.known = {}
             trial = found[index] * fraction
-            success = self._try(self.exact, index, trial, self.method)[1] >= trial
+            success = self._try(self.exact, index, trial, method)[1] >= trial
             self.proven[index] = torch.where(success, trial, 0.0)
 
     def _try(
         self, network: BoundedNetwork, index: Tensor, trial: Float[Tensor, " b"], method: str
     ) -> tuple[Float[Tensor, "b s"], Float[Tensor, " b"]]:
         """Lower bounds of the margins in the ball of radius `trial`, and the radius, at most `trial`, they prove."""
+        begin = time.perf_counter()
         ball = self.balls.take(index).with_epsilon(trial).to(network.example.dtype)
         specification = margins(self.labels[index], network.classes)
         with torch.no_grad():
@@ -227,7 +293,8 @@ class _Search:
         self.overflowed[index] = overflowed
         success = (bounds.lower > 0).all(1)
         self._remember(index, trial, bounds.intervals, ~success & ~overflowed)
-        smaller = torch.zeros_like(trial) if bounds.line is None else _closed_form(ball, bounds.line)
+        smaller = torch.zeros_like(trial) if bounds.line is None else closed_form(ball, bounds.line)
+        self.duration = time.perf_counter() - begin
         return bounds.lower.to(trial), torch.where(success, trial, torch.where(overflowed, 0.0, smaller.to(trial)))
 
     def _remember(self, index: Tensor, trial: Tensor, intervals: Intervals, which: Tensor) -> None:
@@ -254,55 +321,11 @@ class _Search:
         return within
 
     def status(self) -> list[str]:
+        """A word an image, see `Certificates`."""
         overflow = self.overflowed & (self.proven == 0)
-        return [
-            "overflow" if bad else "certified" if correct else "misclassified"
-            for correct, bad in zip(self.correct.tolist(), overflow.tolist(), strict=True)
-        ]
-
-
-class _Secant:
-    """Where the lower bounds of the margins are expected to meet 0, judged by the last two radii tried.
-
-    What a bound loses against the clean margin grows like a power of the radius: the first for a linear network,
-    about the third near the certified radius of a DARTS network. Nothing is proven by this; it saves evaluations.
-
-    Args:
-        clean: margins of the unperturbed images.
-
-    Attributes:
-        root: the expected radius; infinity before the first trial.
-        trials: how many radii were tried; from two on, the power is measured and `root` more than a guess.
-    """
-
-    def __init__(self, clean: Float[Tensor, "b s"]) -> None:
-        self.clean = clean.clamp(min=torch.finfo(clean.dtype).tiny)
-        self.radius = clean.new_zeros(len(clean))
-        self.loss = torch.zeros_like(clean)
-        self.root = torch.full_like(self.radius, torch.inf)
-        self.trials = torch.zeros_like(self.radius, dtype=torch.int64)
-
-    def update(self, index: Int[Tensor, " m"], radius: Float[Tensor, " m"], lower: Float[Tensor, "m s"]) -> None:
-        """Take note of bounds at a radius; where they overflowed nothing is expected of any radius."""
-        clean, before, loss = self.clean[index], self.radius[index], self.loss[index]
-        new = torch.where(torch.isfinite(lower), clean - lower, torch.inf).clamp(min=torch.finfo(clean.dtype).tiny)
-        power = (new / loss).log() / (radius / before).log().unsqueeze(1)
-        power = torch.where(torch.isfinite(power), power, USUAL_POWER).clamp(*POWERS)
-        self.root[index] = (radius.unsqueeze(1) * (clean / new) ** (1 / power)).amin(1)
-        self.radius[index], self.loss[index] = radius, new
-        self.trials[index] += 1
-
-
-def _closed_form(ball: Ball, line: Line) -> Float[Tensor, " b"]:
-    """The largest radius, at most the ball's, at which the line is positive in the whole ball.
-
-    The least value of a line over a ball only falls as the radius grows, so bisection finds where it meets 0,
-    in both domains; the lower end is returned, at which it was seen to be positive.
-    """
-    low, high = torch.zeros_like(ball.epsilon), ball.epsilon
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        least = ball.with_epsilon(middle).least(line.coefficients) + line.intercept
-        holds = (least > 0).all(1)
-        low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
-    return low
+        late = self.late & self.correct
+        words = [("misclassified", ~self.correct), ("timeout", late), ("overflow", overflow)]
+        status = ["certified"] * len(self.labels)
+        for word, which in words:
+            status = [word if it else before for before, it in zip(status, which.tolist(), strict=True)]
+        return status

@@ -29,6 +29,14 @@ Summary = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How long to look for a radius: see `verify.certified_radius`."""
+
+    tolerance: float
+    time_limit: float | None
+
+
+@dataclass(frozen=True)
 class CertifyResult:
     """What a certification gave.
 
@@ -53,6 +61,8 @@ def run_certify(
     domain: str,
     images: int,
     method: str,
+    tolerance: float,
+    time_limit: float | None,
     epsilons: Sequence[float],
     seed: int,
     device: str,
@@ -68,7 +78,7 @@ def run_certify(
         weights: what `run_training` wrote; None trains first, into `out`/train.
         dataset, data, download: as `robust_nas.data.load` takes them.
         preset: size and schedule of that training; not used where weights are given.
-        norm, domain, method: see `verify.BoundedNetwork.bounds`.
+        norm, domain, method, tolerance, time_limit: see `verify.certified_radius`.
         images: how many.
         epsilons: radii in [0, 1] pixels at which the verified accuracy is wanted.
         seed: of the attack, and of the training.
@@ -95,7 +105,9 @@ def run_certify(
         summary = [("weights", f"none given; trained first: {weights}"), *training.summary]
     network = exact_network(genotype, Path(weights), dataset, test, place)
     chosen = {"arch": arch, "weights": weights, "dataset": dataset, "images": images, "seed": seed}
-    run = Run.start(out, "certify", {**chosen, **asdict(claim), "epsilons": list(epsilons)}, place)
+    effort = Effort(tolerance, time_limit)
+    options = {**chosen, **asdict(claim), **asdict(effort), "epsilons": list(epsilons)}
+    run = Run.start(out, "certify", options, place)
 
     log = run.csv("certify.csv")
     certificates: list[Certificate] = []
@@ -103,7 +115,7 @@ def run_certify(
     with progress("certify", images) as step:
         for index in torch.arange(images).split(BATCH):
             batch = exact_examples(test, index, place)
-            found = _certify(network, batch, index, claim, seed)
+            found = _certify(network, batch, index, claim, effort, seed)
             for certificate in found:
                 log.append(asdict(certificate))
             for epsilon in proven:
@@ -145,12 +157,20 @@ def _train_first(**options: Any) -> TrainingResult:
 
 @torch.no_grad()
 def _certify(
-    network: BoundedNetwork, batch: Examples, index: Int[Tensor, " b"], claim: Claim, seed: int
+    network: BoundedNetwork, batch: Examples, index: Int[Tensor, " b"], claim: Claim, effort: Effort, seed: int
 ) -> list[Certificate]:
     images, labels = batch
     predicted = network(images).argmax(1)
     attacked = attack_radius(network, images, labels, claim.norm, claim.domain, seed=seed)
-    proof = certified_radius(network, images, labels, **asdict(claim), ceiling=attacked)
+    proof = certified_radius(
+        network,
+        images,
+        labels,
+        **asdict(claim),
+        ceiling=attacked,
+        tolerance=effort.tolerance,
+        time_limit=effort.time_limit,
+    )
     if (proof.radius > attacked).any():
         raise RuntimeError(f"certified {proof.radius.tolist()} beyond attacks of size {attacked.tolist()}")
     columns = (index, labels, predicted, proof.radius, attacked, proof.evaluations, proof.seconds)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verify import DOMAINS, METHODS, NORMS, InputError
+from verify import DOMAINS, NORMS, RADIUS_METHODS, InputError
 
 STATUSES = ("certified", "misclassified", "overflow", "timeout", "unsupported")
 
@@ -34,7 +34,7 @@ class Claim:
     method: str
 
     def __post_init__(self) -> None:
-        for name, known in (("norm", NORMS), ("domain", DOMAINS), ("method", METHODS)):
+        for name, known in (("norm", NORMS), ("domain", DOMAINS), ("method", RADIUS_METHODS)):
             if getattr(self, name) not in known:
                 raise InputError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
 
@@ -182,7 +182,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "norm": _one_of(*NORMS),
     "radius": _radius,
     "attack_radius": _size,
-    "method": _one_of(*METHODS),
+    "method": _one_of(*RADIUS_METHODS),
     "evaluations": _whole,
     "seconds": _size,
     "status": _one_of(*STATUSES),

@@ -87,6 +87,8 @@ def certify_options(trained, out, **changes):
         "domain": "unit",
         "images": IMAGES,
         "method": "crown-ibp",
+        "tolerance": 0.05,
+        "time_limit": None,
         "epsilons": EPSILONS,
         "out": out,
     }

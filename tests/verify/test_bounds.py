@@ -315,7 +315,7 @@ def test_a_backward_pass_may_be_split(rows, monkeypatch):
     images = random_images(IMAGE)
     network = BoundedNetwork(convnet(), images)
     whole = network.bounds(images, 0.1)
-    monkeypatch.setattr(verify.graph, "ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(verify.graph, "ROWS_AT_ONCE", {"cpu": rows})
     split = network.bounds(images, 0.1)
     torch.testing.assert_close((split.lower, split.upper), (whole.lower, whole.upper), rtol=1e-12, atol=1e-12)
 

@@ -12,7 +12,6 @@ from verify import (
     DOMAINS,
     METHODS,
     NORMS,
-    Ball,
     BoundedNetwork,
     InputError,
     attack_radius,
@@ -305,17 +304,45 @@ def test_verified_at_given_radii():
     assert not verified(network, images, (labels + 1) % 4, 0.0).any()
 
 
-# The parts of the search
+
+# Time
 
 
-def test_the_closed_form_of_a_line():
-    """The radius at which a line meets 0, from the line of a larger ball."""
-    line = verify.radius.Line(torch.tensor([[[3.0, -4.0]]], dtype=torch.float64), torch.tensor([[1.0]]).double())
-    centre = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
-    for norm, slope in (("linf", 7.0), ("l2", 5.0), ("l1", 4.0)):
-        radius = verify.radius._closed_form(Ball(centre, 0.4, norm, "free"), line).item()
-        assert radius == pytest.approx(0.5 / slope, rel=1e-5)
-        assert radius <= 0.5 / slope
-        assert verify.radius._closed_form(Ball(centre, 0.01, norm, "free"), line).item() <= 0.01
-    negative = line._replace(intercept=torch.tensor([[-1.0]]).double())
-    assert verify.radius._closed_form(Ball(centre, 0.4, "linf", "free"), negative).item() == 0
+def test_auto_is_no_worse_than_what_it_climbs_over(mlp, digits):
+    images, labels = digits
+    network = BoundedNetwork(mlp, images)
+    radii = {method: certified_radius(network, images, labels, method=method).radius for method in ("crown", "auto")}
+    assert (radii["auto"] >= radii["crown"] * 0.95).all()
+    assert radii["auto"].sum() > radii["crown"].sum()
+
+
+@pytest.mark.parametrize("method", ["affine", "alpha-crown"])
+def test_when_the_time_is_up_the_best_radius_so_far_counts(mlp, digits, method):
+    """The first evaluation is always made, and what it found is proven."""
+    images, labels = digits
+    network = BoundedNetwork(mlp, images)
+    found = certified_radius(network, images, labels, method=method, tolerance=1e-4, time_limit=1e-9)
+    correct = mlp(images).argmax(1) == labels
+    assert found.status == ["timeout" if right else "misclassified" for right in correct]
+    assert ((found.radius > 0) == correct).all()
+    assert verified(network.double(), images.double(), labels, found.radius, method="affine")[correct].all()
+    whole = certified_radius(network, images, labels, method=method, tolerance=1e-4)
+    assert (whole.radius >= found.radius).all()
+    assert (whole.evaluations > found.evaluations)[correct].all()
+
+
+def test_auto_that_ran_out_of_time_for_more_is_no_timeout(mlp, digits, monkeypatch):
+    monkeypatch.setattr(verify.radius, "STEP_UP", 1e9)
+    images, labels = digits
+    network = BoundedNetwork(mlp, images)
+    found = certified_radius(network, images, labels, method="auto")
+    assert "timeout" not in found.status
+    rough = certified_radius(network, images, labels, method="affine", tolerance=verify.radius.ROUGH)
+    torch.testing.assert_close(found.radius, rough.radius)
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, torch.nan])
+def test_a_bad_time_limit_is_refused(limit):
+    model, images, labels = classifier(0)
+    with pytest.raises(InputError, match="time limit must be positive"):
+        certified_radius(BoundedNetwork(model, images), images, labels, time_limit=limit)

@@ -27,6 +27,10 @@ class ReLU(Activation):
         lower_slope = torch.where(stable, active.to(upper.dtype), (upper > -lower).to(upper.dtype))
         return Lines(lower_slope, torch.zeros_like(upper), slope, intercept)
 
+    def with_slopes(self, lines: Lines, lower: Tensor, upper: Tensor, slopes: Float[Tensor, "s *n"]) -> Lines:
+        unstable = self.rows_needed(lower, upper)
+        return lines._replace(lower_slope=torch.where(unstable, slopes, lines.lower_slope))
+
     def parallel(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         lines = self.lines(lower, upper)
         return lines._replace(lower_slope=lines.upper_slope)  # any slope in [0, 1] through 0 lies below

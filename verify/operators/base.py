@@ -209,10 +209,15 @@ class Activation(Operator):
     """An elementwise nonlinear function that does not decrease, bounded by two lines over its input interval."""
 
     requires_input_bounds: ClassVar[list[int]] = [0]
+    slopes: Tensor | None = None  # "s b *shape": lower slopes a row, while verify.slopes optimises them
 
     def lines(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         """The relaxation on [lower, upper]; every sweep consumes this one statement of it."""
         raise self.refuse("an activation without a relaxation")
+
+    def with_slopes(self, lines: Lines, lower: Tensor, upper: Tensor, slopes: Float[Tensor, "s *n"]) -> Lines:
+        """The relaxation with other lower slopes where it leaves a choice."""
+        return lines
 
     def parallel(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         """The relaxation with both lines of one slope, which an affine form needs."""
@@ -231,6 +236,8 @@ class Activation(Operator):
 
     def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, x: Bound, **_: Any) -> Backward:
         lines = self.lines(x.lower, x.upper)
+        if self.slopes is not None:
+            lines = self.with_slopes(lines, x.lower, x.upper, self.slopes)
         lA, lower_bias = _through_lines(last_lA, lines)
         # <A, y> from above is -(<-A, y> from below).
         uA, upper_bias = _through_lines(None if last_uA is None else -last_uA, lines)
@@ -255,10 +262,12 @@ def inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float
     return (A * in_layout_of(A, x)).sum(tuple(range(2, A.dim())))
 
 
-def in_layout_of(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "*b *shape"]) -> Tensor:
+def in_layout_of(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "*some c h w"] | Tensor) -> Tensor:
     """x in the memory layout of A, channels first or last: products of tensors in two layouts are ten times slower."""
-    channels_last = A.dim() == 5 and A.stride(2) == 1 and x.dim() == 4
-    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    if A.dim() != 5 or A.stride(2) != 1 or x.dim() < 4:
+        return x
+    images = x.flatten(0, -4).contiguous(memory_format=torch.channels_last)
+    return images.view(x.shape) if x.dim() == 4 else images.unflatten(0, x.shape[:-3])
 
 
 RULES: dict[str, type[Operator]] = {}
