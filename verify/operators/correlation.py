@@ -1,8 +1,8 @@
 """Convolutions of thousands of small images with few channels, which is what rows of coefficients are.
 
-torch's own are built for many channels. On a CPU, float32 is fast only in the channels-last layout, and float64, which
-has no optimised kernel, runs depthwise convolutions one group at a time; here they are written as shifted sums, and
-the others as matrix products. `experiments/benchmarks/correlation.py` measures it. A GPU gets torch's own.
+torch's own are built for many channels. On a CPU they are fast only in the channels-last layout, and depthwise ones in
+float64, which run one group at a time, are written as shifted sums here (`experiments/benchmarks/correlation.py`
+measures both). A GPU gets torch's own.
 """
 
 from __future__ import annotations
@@ -32,11 +32,8 @@ def correlate(
     x: Float[Tensor, "r c *size"], weight: Float[Tensor, "d e *kernel"], geometry: Geometry
 ) -> Float[Tensor, "r d *out"]:
     """The convolution without bias."""
-    if _plain(x, weight):
-        if _is_depthwise(weight, geometry):
-            return _depthwise(x, weight, geometry)
-        if geometry.groups == 1:
-            return _as_product(x, weight, geometry)
+    if _is_slow(x, weight, geometry):
+        return _depthwise(x, weight, geometry)
     stride, padding, dilation, groups = geometry
     return _CONVOLVE[x.dim() - 3](_laid_out(x), weight, None, stride, padding, dilation, groups)
 
@@ -45,11 +42,8 @@ def correlate_transposed(
     rows: Float[Tensor, "r d *out"], weight: Float[Tensor, "d e *kernel"], geometry: Geometry, size: torch.Size
 ) -> Float[Tensor, "r c *size"]:
     """The transpose of `correlate` for images of the given size."""
-    if _plain(rows, weight):
-        if _is_depthwise(weight, geometry):
-            return _depthwise_transposed(rows, weight, geometry, size)
-        if geometry.groups == 1:
-            return _as_product_transposed(rows, weight, geometry, size)
+    if _is_slow(rows, weight, geometry):
+        return _depthwise_transposed(rows, weight, geometry, size)
     stride, padding, dilation, groups = geometry
     # What the stride leaves over at the far edge: those inputs no output reads.
     left_over = [
@@ -59,17 +53,14 @@ def correlate_transposed(
     return _TRANSPOSED[rows.dim() - 3](_laid_out(rows), weight, None, stride, padding, left_over, groups, dilation)
 
 
-def _plain(x: Tensor, weight: Tensor) -> bool:
-    """Where torch has no fast kernel."""
-    return x.dim() == 4 and x.dtype == torch.float64 and not x.is_cuda
+def _is_slow(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    """Depthwise convolutions of images in float64 on a CPU."""
+    depthwise = geometry.groups == len(weight) and weight.shape[1] == 1
+    return depthwise and x.dim() == 4 and x.dtype == torch.float64 and not x.is_cuda
 
 
 def _laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
-def _is_depthwise(weight: Tensor, geometry: Geometry) -> bool:
-    return geometry.groups == len(weight) and weight.shape[1] == 1
 
 
 def _taps(weight: Tensor, geometry: Geometry, out: torch.Size) -> Iterator[tuple[Tensor, slice, slice]]:
@@ -97,20 +88,7 @@ def _depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
 def _depthwise_transposed(rows: Tensor, weight: Tensor, geometry: Geometry, size: torch.Size) -> Tensor:
     high, wide = geometry.padding
     total = rows.new_zeros(*rows.shape[:2], size[0] + 2 * high, size[1] + 2 * wide)
+    rows = rows.contiguous()
     for tap, down, across in _taps(weight, geometry, rows.shape[2:]):
-        total[:, :, down, across] += rows * tap
+        total[:, :, down, across].addcmul_(rows, tap)
     return total[:, :, high : high + size[0], wide : wide + size[1]]
-
-
-def _as_product(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    stride, padding, dilation, _ = geometry
-    size = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)
-    ]
-    return (weight.flatten(1) @ F.unfold(x, weight.shape[2:], dilation, padding, stride)).unflatten(2, size)
-
-
-def _as_product_transposed(rows: Tensor, weight: Tensor, geometry: Geometry, size: torch.Size) -> Tensor:
-    stride, padding, dilation, _ = geometry
-    return F.fold(weight.flatten(1).T @ rows.flatten(2), size, weight.shape[2:], dilation, padding, stride)

@@ -1,0 +1,58 @@
+"""How long convolutions of rows take: torch's own in both layouts, and ours. Prints a table, in milliseconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from verify.operators.correlation import Geometry, correlate_transposed
+
+SHAPES = ((300, 4, 16, 4), (300, 16, 4, 16), (100, 36, 32, 36), (300, 4, 16, 1), (300, 24, 8, 1))
+"""Rows, channels, side and groups: depthwise 3x3 and pointwise convolutions of DARTS networks."""
+REPEATS = 10
+
+
+def milliseconds(function: Callable[[], Tensor]) -> float:
+    """The shortest of several runs."""
+    function()
+    times = []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return 1e3 * min(times)
+
+
+def times(rows: int, channels: int, side: int, groups: int, dtype: torch.dtype) -> list[float]:
+    """Of the transposed convolution: torch's in its usual layout, torch's channels-last, ours."""
+    kernel = 3 if groups > 1 else 1
+    geometry = Geometry((1, 1), (kernel // 2,) * 2, (1, 1), groups)
+    x = torch.rand(rows, channels, side, side, dtype=dtype)
+    weight = torch.rand(channels, channels // groups, kernel, kernel, dtype=dtype)
+    last = x.contiguous(memory_format=torch.channels_last)
+    return [
+        milliseconds(lambda: F.conv_transpose2d(x, weight, None, 1, kernel // 2, 0, groups)),
+        milliseconds(lambda: F.conv_transpose2d(last, weight, None, 1, kernel // 2, 0, groups)),
+        milliseconds(lambda: correlate_transposed(last, weight, geometry, x.shape[2:])),
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    table = Table("type", "rows, channels, side, groups", "torch", "torch, channels last", "ours")
+    for dtype in (torch.float32, torch.float64):
+        for shape in SHAPES:
+            found = times(*shape, dtype)
+            table.add_row(str(dtype), ", ".join(map(str, shape)), *(f"{value:.2f}" for value in found))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
