@@ -139,6 +139,9 @@ def _run_options(out: str) -> Callable[[Command], Command]:
     )
 
 
+memory_option = option(
+    "--memory", type=Positive(), default=4096.0, help="MiB for affine forms; less is looser, never unsound."
+)
 data_options = _options(
     option(
         "--dataset",
@@ -242,6 +245,7 @@ def train(**options: Any) -> None:
     help="Bounds, from cheap to tight; auto climbs from affine to alpha-crown as far as the time limit allows.",
 )
 @option("--tolerance", type=Positive(), default=0.05, help="How near the radius comes to what the bounds can prove.")
+@memory_option
 @option("--time-limit", type=Positive(), help="Seconds an image; the best radius proven so far counts. [auto: 10]")
 @option(
     "--epsilon",
@@ -275,6 +279,7 @@ def certify(**options: Any) -> None:
 @option("--weights", type=FILE, required=True, help="The weights that were certified.")
 @option("--certificates", type=FILE, required=True, help="The certify.csv to try to break.")
 @data_options
+@memory_option
 @_run_options("runs/audit")
 def audit(**options: Any) -> int:
     """Try to break certificates: samples, gradient attacks and a float64 re-check inside each certified ball.

@@ -57,6 +57,7 @@ def search_train_certify(metric: str, seed: int) -> None:
                 method="affine",
                 tolerance=0.05,
                 time_limit=None,
+                memory=4096.0,
                 epsilons=(),
                 seed=0,
                 out=target,

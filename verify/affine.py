@@ -8,6 +8,7 @@ ways through the graph, so what a cell computes twice from one state cancels.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -15,32 +16,43 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from verify.errors import InputError
 from verify.lirpa import Bound
 from verify.operators.form import Form
 from verify.regions import Region
 
-FORM_ELEMENTS = 2**25
-"""Errors get rows of their own until the widest node's form holds this many numbers; after that they only widen
-boxes. (A few forms are alive at a time.)"""
+TEMPORARY = 2
+"""A form and what is computed from it are in memory together."""
 
 
 class AffineSweep:
     """Forms of the nodes of a graph over a region, one node after the other.
 
+    Rows of errors are kept as long as they fit; then those of the least weight are merged into boxes (order reduction),
+    which is sound. Rows of pixels are never merged: all of the network's linear behaviour rests on them.
+
     Args:
         nodes: of the graph, inputs before their users.
         region: the inputs; its pixels are the first rows of every form.
+        memory: MiB for the forms.
+
+    Raises:
+        InputError: the rows of the pixels alone do not fit.
     """
 
-    def __init__(self, nodes: Sequence[Bound], region: Region) -> None:
+    def __init__(self, nodes: Sequence[Bound], region: Region, memory: float) -> None:
         self.region = region
         self.pixels = region.centre[0].numel()
         self.forms: dict[str, Form] = {}
         self.used_rows = self.pixels
         self.waiting = Counter(parent.name for node in nodes for parent in node.inputs)
-        batch = len(region.centre)
-        widest = max(node.output_shape[1:].numel() for node in nodes if node.from_input)
-        self.most_rows = max(self.pixels, FORM_ELEMENTS // (batch * widest))
+        row = len(region.centre) * row_size(nodes, region.centre.element_size())
+        self.most_rows = int(memory / row)
+        if self.most_rows < self.pixels:
+            raise InputError(
+                f"affine forms of {len(region.centre)} images need at least {math.ceil(row * self.pixels)} MiB, "
+                f"not {memory:g}; allow more memory, bound fewer images at once, or take method crown-ibp"
+            )
 
     def advance(self, node: Bound) -> None:
         """Compute the form of a node; those of its inputs, and the intervals of relaxed ones, are there already."""
@@ -53,6 +65,29 @@ class AffineSweep:
             self.waiting[parent.name] -= 1
             if not self.waiting[parent.name]:
                 self.forms.pop(parent.name, None)
+
+    def make_room(self, form: Form, errors: Float[Tensor, "b n"]) -> tuple[Form, int]:
+        """See `Sweep`. What has no room is merged: of the old rows and the new errors, those of the least weight."""
+        wanted = int((errors != 0).sum(1).max())  # NaN counts: it has to stay visible
+        if wanted <= self.most_rows - self.used_rows:
+            return form, wanted
+        old = self._weights([*self.forms.values(), form])
+        new = errors.detach().topk(wanted, dim=1).values.sum(0)
+        kept = torch.cat([old, new]).topk(self.most_rows - self.pixels).indices
+        merged = torch.ones(self.used_rows, dtype=torch.bool, device=errors.device)
+        merged[: self.pixels] = False
+        merged[self.pixels + kept[kept < len(old)]] = False
+        self.forms = {name: alive.without(merged) for name, alive in self.forms.items()}
+        self.used_rows -= int(merged.sum())
+        return form.without(merged), int((kept >= len(old)).sum())
+
+    def _weights(self, forms: Sequence[Form]) -> Float[Tensor, " r"]:
+        """Of each row of an error the sum of its magnitudes, in the form where that is largest."""
+        weights = forms[0].rows.new_zeros(self.used_rows - self.pixels)
+        for form in forms:
+            own = form.rows.detach()[self.pixels :].flatten(1).abs().sum(1)
+            weights[: len(own)] = torch.maximum(weights[: len(own)], own)
+        return weights
 
     def interval(self, node: Bound) -> tuple[Float[Tensor, "b *shape"], Float[Tensor, "b *shape"]]:
         """Bounds of the node's elements over the region."""
@@ -72,3 +107,23 @@ class AffineSweep:
         rows = eye.view(self.pixels, 1, *centre.shape[1:]).expand(-1, len(centre), *centre.shape[1:])
         zero = torch.zeros_like(centre)
         return Form(zero, zero, rows)
+
+
+def row_size(nodes: Sequence[Bound], element_size: int) -> float:
+    """MiB that a row of all forms takes, an image, where most of them are needed at one time."""
+    return _most_alive(nodes) * element_size * TEMPORARY / 2**20
+
+
+def _most_alive(nodes: Sequence[Bound]) -> int:
+    """The largest number of elements, an image, of all forms that are needed at one time."""
+    waiting = Counter(parent.name for node in nodes for parent in node.inputs)
+    sizes = {node.name: node.output_shape[1:].numel() for node in nodes if node.from_input}
+    alive = most = 0
+    for node in nodes:
+        alive += sizes.get(node.name, 0)
+        most = max(most, alive)
+        for parent in node.inputs:
+            waiting[parent.name] -= 1
+            if not waiting[parent.name]:
+                alive -= sizes.get(parent.name, 0)
+    return most

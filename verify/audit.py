@@ -71,12 +71,13 @@ def audit(
         progress: called with the number of images done after each batch.
     """
     exact = network.double()
+    at_once = min(batch_size, exact.graph.images_at_once())
     generator = torch.Generator().manual_seed(seed)
     checked = radius > 0
     margin = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
     bound = margin.clone()
     done = 0
-    for part in checked.nonzero().squeeze(1).split(batch_size) if checked.any() else ():
+    for part in checked.nonzero().squeeze(1).split(at_once) if checked.any() else ():
         ball = Ball(images[part].double(), radius[part].double(), norm, domain)
         margin[part] = _attacked(exact, ball, labels[part], samples, starts, steps, generator)
         bound[part] = proven_margin(exact, ball, labels[part], method)

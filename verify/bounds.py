@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from verify.errors import InputError
-from verify.graph import INPUT, BoundedGraph, Intervals
+from verify.graph import INPUT, MEMORY, BoundedGraph, Intervals
 from verify.lirpa import BoundedTensor
 from verify.operators import UnsupportedOperator
 from verify.regions import Ball, Region
@@ -70,6 +70,8 @@ class BoundedNetwork:
     Args:
         model: one input "b *shape", one output "b k"; each output must depend on its own image alone.
         example: an input of the right shape, type and device; its values do not matter.
+        memory: MiB that the affine forms of one call may take (methods "affine", "crown" and "alpha-crown"); less is
+            looser, never unsound.
 
     Raises:
         UnsupportedOperator: the network holds an operator with no sound rule (named), or mixes images.
@@ -80,13 +82,16 @@ class BoundedNetwork:
         >>> certified = (bounds.lower > 0).all(1)
     """
 
-    def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
+    def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"], memory: float = MEMORY) -> None:
+        if not memory > 0:
+            raise InputError(f"memory must be positive, not {memory}")
         self.model = model
         # Two images: batch norm in training mode needs two, and equal ones could hide a mixing of images.
         random = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
         self.example = random.to(example)
         self._modes = self._current_modes()
         self.graph = BoundedGraph(model, self.example)
+        self.graph.memory = memory
         self._check_agreement()
 
     def __call__(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
@@ -183,7 +188,7 @@ class BoundedNetwork:
 
     def _copy(self, dtype: torch.dtype, widening: float) -> BoundedNetwork:
         self._check_mode()
-        twin = BoundedNetwork(copy.deepcopy(self.model).to(dtype), self.example.to(dtype))
+        twin = BoundedNetwork(copy.deepcopy(self.model).to(dtype), self.example.to(dtype), self.graph.memory)
         twin.graph.copy_statistics(self.graph)
         twin.graph.widening = widening
         return twin

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from verify.affine import AffineSweep
+from verify.affine import AffineSweep, row_size
 from verify.lirpa import Bound, BoundedModule, BoundInput
 from verify.operators import RULES, Call, Constant, LinearOperator, Slot, UnsupportedOperator
 from verify.operators.base import Coefficients, inner
@@ -27,6 +27,8 @@ Intervals: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """Lower and upper bounds of relaxed neurons, "b *shape" each, by the name of their node."""
 
 INPUT = "/input"
+MEMORY = 4096.0
+"""MiB that affine forms may take, if nothing else is said."""
 ROWS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}
 """A backward pass for many neurons is split so that no coefficient tensor holds more elements than this: on a CPU as
 many as its caches hold."""
@@ -72,7 +74,7 @@ class BoundedGraph(BoundedModule):
     """
 
     def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
-        self.widening = 0.0
+        self.widening, self.memory = 0.0, MEMORY
         self.begin()
         super().__init__(_Shell(model, example), example, {"conv_mode": "matrix"}, device=example.device)
 
@@ -94,6 +96,12 @@ class BoundedGraph(BoundedModule):
     def nodes(self) -> list[Bound]:
         """Every node, inputs before their users."""
         return list(self._modules.values())
+
+    def images_at_once(self) -> int:
+        """How many images' affine forms fit into the memory, each with as many rows of errors as of pixels."""
+        nodes = [node for node in self.nodes if node.from_input]
+        pixels = self[INPUT].output_shape[1:].numel()
+        return max(1, int(self.memory / (2 * pixels * row_size(nodes, self.example_dtype.itemsize))))
 
     @property
     def batch_norms(self) -> list[BatchNorm]:
@@ -199,7 +207,7 @@ class BoundedGraph(BoundedModule):
         }
         nodes = [before for before in self.nodes if before.from_input]
         last = max((number for number, before in enumerate(nodes) if before.name in relaxed), default=-1)
-        sweep = AffineSweep(nodes, self[INPUT].perturbation) if self.sweep else None
+        sweep = AffineSweep(nodes, self[INPUT].perturbation, self.memory) if self.sweep else None
         for before in nodes[: last + 1]:
             if sweep is not None:
                 sweep.advance(before)

@@ -159,7 +159,7 @@ def certified_radius(
             fraction of the proven one.
         time_limit: seconds an image (those of a batch share theirs) after which no evaluation is begun that is not
             expected to end in time; none for no limit ("auto": 10). The first is always made.
-        batch_size: images bounded at once.
+        batch_size: images bounded at once, or fewer where the network's memory asks for it.
         progress: called with the number of images done after each batch.
 
     Raises:
@@ -176,7 +176,8 @@ def certified_radius(
     evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     seconds = torch.zeros(len(images), dtype=torch.float64)
     status: list[str] = []
-    for part in torch.arange(len(images), device=images.device).split(batch_size):
+    at_once = min(batch_size, exact.graph.images_at_once())
+    for part in torch.arange(len(images), device=images.device).split(at_once):
         begin = time.perf_counter()
         balls = Ball(images[part].double(), 0.0, norm, domain)
         search = _Search(rough, exact, balls, labels[part], method, tolerance, begin + limit * len(part))

@@ -63,6 +63,7 @@ def run_audit(
     dataset: str,
     data: str | Path | None,
     download: bool,
+    memory: float,
     seed: int,
     device: str,
     out: str | Path,
@@ -75,6 +76,7 @@ def run_audit(
         arch, weights: the network that was certified.
         certificates: the certify.csv, with the config.json of its run beside it.
         dataset, data, download: as `robust_nas.data.load` takes them.
+        memory: MiB for affine forms; with less than the certificates had, proofs may not repeat.
         seed: of the attacks.
         device: auto, cpu or cuda.
         out: the run's folder.
@@ -88,7 +90,7 @@ def run_audit(
     claim = read_claim(path, rows)
     test = load(dataset, data, download).test
     _check_images(path, rows, test, dataset)
-    network = exact_network(genotype, Path(weights), dataset, test, place)
+    network = exact_network(genotype, Path(weights), dataset, test, place, memory)
     _check_answers(path, rows, test, network, place)
     chosen = {"arch": arch, "weights": weights, "certificates": path, "dataset": dataset, "seed": seed}
     run = Run.start(out, "audit", {**chosen, **asdict(claim)}, place)

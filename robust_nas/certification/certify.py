@@ -63,6 +63,7 @@ def run_certify(
     method: str,
     tolerance: float,
     time_limit: float | None,
+    memory: float,
     epsilons: Sequence[float],
     seed: int,
     device: str,
@@ -80,6 +81,7 @@ def run_certify(
         preset: size and schedule of that training; not used where weights are given.
         norm, domain, method, tolerance, time_limit: see `verify.certified_radius`.
         images: how many.
+        memory: MiB for affine forms, see `verify.BoundedNetwork`.
         epsilons: radii in [0, 1] pixels at which the verified accuracy is wanted.
         seed: of the attack, and of the training.
         device: auto, cpu or cuda.
@@ -103,10 +105,10 @@ def run_certify(
         training = _train_first(**common, seed=seed, device=device, out=Path(out) / "train")
         weights = training.weights_path
         summary = [("weights", f"none given; trained first: {weights}"), *training.summary]
-    network = exact_network(genotype, Path(weights), dataset, test, place)
+    network = exact_network(genotype, Path(weights), dataset, test, place, memory)
     chosen = {"arch": arch, "weights": weights, "dataset": dataset, "images": images, "seed": seed}
     effort = Effort(tolerance, time_limit)
-    options = {**chosen, **asdict(claim), **asdict(effort), "epsilons": list(epsilons)}
+    options = {**chosen, **asdict(claim), **asdict(effort), "memory": memory, "epsilons": list(epsilons)}
     run = Run.start(out, "certify", options, place)
 
     log = run.csv("certify.csv")
@@ -129,7 +131,7 @@ def run_certify(
 
 
 def exact_network(
-    genotype: Genotype, weights: Path, dataset: str, test: Examples, device: torch.device
+    genotype: Genotype, weights: Path, dataset: str, test: Examples, device: torch.device, memory: float
 ) -> BoundedNetwork:
     """The trained network on the device, in float64 with relaxations widened outward.
 
@@ -141,7 +143,7 @@ def exact_network(
     trained_on = sidecar.get("dataset")
     if trained_on != dataset:
         raise InputError(f"{weights}: these weights were trained on {trained_on}; add --dataset {trained_on}")
-    return BoundedNetwork(network.to(device), test.images[:1].to(device)).double()
+    return BoundedNetwork(network.to(device), test.images[:1].to(device), memory).double()
 
 
 def exact_examples(examples: Examples, index: Int[Tensor, " b"], device: torch.device) -> Examples:

@@ -89,6 +89,7 @@ def certify_options(trained, out, **changes):
         "method": "crown-ibp",
         "tolerance": 0.05,
         "time_limit": None,
+        "memory": 4096.0,
         "epsilons": EPSILONS,
         "out": out,
     }
@@ -97,7 +98,7 @@ def certify_options(trained, out, **changes):
 
 def audit_options(trained, path, out, **changes):
     arch, weights = trained
-    return {**common(arch.parent), "weights": weights, "certificates": path, "out": out, **changes}
+    return {**common(arch.parent), "weights": weights, "certificates": path, "memory": 4096.0, "out": out, **changes}
 
 
 def read(path):
@@ -117,7 +118,7 @@ def spoil(path, row, **values):
 
 def test_certificates_are_those_of_the_library(trained, certified):
     test = load("digits").test
-    network = exact_network(GENOTYPE, trained[1], "digits", test, CPU)
+    network = exact_network(GENOTYPE, trained[1], "digits", test, CPU, 4096.0)
     images, labels = exact_examples(test, torch.arange(IMAGES), CPU)
     rows = read_certificates(certified[0] / "certify.csv")
     ceiling = torch.tensor([row.attack_radius for row in rows], dtype=torch.float64)
@@ -152,7 +153,7 @@ def test_the_summary_names_the_threat_model(certified):
 
 def test_verified_accuracy_is_that_of_the_library(trained, certified):
     test = load("digits").test
-    network = exact_network(GENOTYPE, trained[1], "digits", test, CPU)
+    network = exact_network(GENOTYPE, trained[1], "digits", test, CPU, 4096.0)
     images, labels = exact_examples(test, torch.arange(IMAGES), CPU)
     certificates = read_certificates(certified[0] / "certify.csv")
     rows = read(certified[0] / "verified.csv")

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import verify.affine
 from tests.verify.helpers import Function, assert_neurons, assert_sound, random_images, randomise
-from verify import Ball, BoundedNetwork
+from verify import Ball, BoundedNetwork, InputError
+from verify.affine import row_size
 
 
 def branches(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -59,21 +59,48 @@ def test_outputs(name):
     assert_sound(network(name, 9), (3,))
 
 
-@settings(max_examples=20)
-@given(st.integers(0, 1000), st.integers(0, 60))
-def test_rows_may_run_out(seed, rows):
+def memory_of(graph, rows: int, batch: int) -> float:
+    """MiB in which so many rows fit."""
+    return rows * batch * row_size([node for node in graph.nodes if node.from_input], 8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 40), st.sampled_from(list(NETWORKS)))
+def test_order_reduction_only_loosens(seed, rows, name):
     """Errors without a row of their own widen boxes: looser, and as sound."""
-    model, images = network("meeting late", seed), random_images((3,), seed=seed)
+    model, images = network(name, seed), random_images((3,), seed=seed)
     bounded, ball = BoundedNetwork(model, images), Ball(images, 0.3, "linf", "free")
     generator = torch.Generator().manual_seed(0)
     points = torch.stack([ball.sample(generator) for _ in range(100)])
     full = bounded.bounds(ball, method="affine")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify.affine, "FORM_ELEMENTS", rows * len(images) * 9)
-        short = bounded.bounds(ball, method="affine")
-    assert_neurons(bounded, points, short)
-    for name, (lower, upper) in short.intervals.items():
-        assert (upper - lower).sum() >= 0.999 * (full.intervals[name][1] - full.intervals[name][0]).sum()
+    short = BoundedNetwork(model, images, memory_of(bounded.graph, 3 + rows, len(images)) * 1.001)
+    reduced = short.bounds(ball, method="affine")
+    assert_neurons(short, points, reduced)
+    for place, (lower, upper) in reduced.intervals.items():
+        assert (upper - lower).sum() >= 0.999 * (full.intervals[place][1] - full.intervals[place][0]).sum()
+
+
+def test_what_is_merged_is_what_weighs_least():
+    """With room for half of the errors the bounds are nearer to those with all than to those with none."""
+    images = random_images((3,))
+    model = network("meeting late", 1)
+    bounded, ball = BoundedNetwork(model, images), Ball(images, 0.3, "linf", "free")
+    widths = []
+    for rows in (0, 8, 100):
+        short = BoundedNetwork(model, images, memory_of(bounded.graph, 3 + rows, len(images)) * 1.001)
+        bounds = short.bounds(ball, method="affine")
+        widths.append(sum((upper - lower).sum().item() for lower, upper in bounds.intervals.values()))
+    none, some, full = widths
+    assert full < some < none
+    assert some - full < none - some
+
+
+def test_too_little_memory_is_one_line():
+    images = random_images((3,))
+    with pytest.raises(InputError, match="need at least 1 MiB, not 1e-06"):
+        BoundedNetwork(network("branches", 0), images, 1e-6).bounds(images, 0.1)
+    with pytest.raises(InputError, match="memory must be positive"):
+        BoundedNetwork(network("branches", 0), images, 0.0)
 
 
 def test_what_two_branches_share_cancels():

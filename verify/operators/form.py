@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -30,22 +30,28 @@ class Form(NamedTuple):
     def with_error(self, low: Tensor, high: Tensor, sweep: Sweep) -> Form:
         """This form plus an independent error in [low, high] ("b *shape") an element.
 
-        The largest errors of each image get a row each, as far as the sweep's `most_rows` allows; the others widen
-        the box, which is sound and only forgets that the same error comes back by several ways.
+        The largest errors of each image get a row each, as far as the sweep has room; the others widen the box, which
+        is sound and only forgets that the same error comes back by several ways. The sweep may take rows from forms
+        to make room, so no form from before the call may be used after it.
         """
         middle, half = (low + high) / 2, ((high - low) / 2).flatten(1)
-        wanted = int((half != 0).sum(1).max())  # NaN counts: it has to stay visible
-        new = max(0, min(wanted, sweep.most_rows - sweep.used_rows))
+        form, new = sweep.make_room(self, half)
         size, index = half.topk(new, dim=1)
         rows = half.new_zeros(new, *half.shape).scatter(2, index.T.unsqueeze(2), size.T.unsqueeze(2))
         rest = half.scatter(1, index, 0.0).view_as(low)
-        others = self.rows.new_zeros(sweep.used_rows - len(self.rows), *low.shape)
+        others = form.rows.new_zeros(sweep.used_rows - len(form.rows), *low.shape)
         sweep.used_rows += new
         return Form(
-            self.lower + middle - rest,
-            self.upper + middle + rest,
-            torch.cat([self.rows, others, rows.view(new, *low.shape)]) if new else self.rows,
+            form.lower + middle - rest,
+            form.upper + middle + rest,
+            torch.cat([form.rows, others, rows.view(new, *low.shape)]) if new else form.rows,
         )
+
+    def without(self, rows: Bool[Tensor, " r"]) -> Form:
+        """A set that contains this one: these rows widen the box. (`rows` may be longer than the form's own.)"""
+        rows = rows[: len(self.rows)]
+        spread = self.rows[rows].abs().sum(0)
+        return Form(self.lower - spread, self.upper + spread, self.rows[~rows])
 
 
 def aligned(forms: Sequence[Form]) -> list[Float[Tensor, "r b *shape"]]:
@@ -64,11 +70,14 @@ class Sweep(Protocol):
     """What an operator may ask of the sweep it is part of.
 
     Attributes:
-        used_rows, most_rows: how many rows have a number, and how many may.
+        used_rows: how many rows have a number.
     """
 
     used_rows: int
-    most_rows: int
+
+    def make_room(self, form: Form, errors: Float[Tensor, "b n"]) -> tuple[Form, int]:
+        """Room for rows of new errors of these sizes: how many fit, and the form they are meant for, which may have
+        lost rows of less weight."""
 
     def bounds(self, form: Form) -> tuple[Float[Tensor, "b *shape"], Float[Tensor, "b *shape"]]:
         """Least and largest value of each element of a form over the input region."""
