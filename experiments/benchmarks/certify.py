@@ -25,7 +25,7 @@ from experiments.benchmarks.stock import DOMAINS as STOCK_DOMAINS
 from experiments.benchmarks.stock import for_stock
 from robust_nas.data import Data, Examples, load
 from robust_nas.runs import Run, device_name, versions
-from verify import InputError
+from verify import RADIUS_METHODS, InputError
 
 TOLERANCE = 0.05
 BAD_INPUT = 2
@@ -53,13 +53,13 @@ class Names(click.ParamType):
 class Benchmark:
     """Collects results and writes them after every method, so that a stopped run keeps what it has."""
 
-    def __init__(self, out: Path, images: int, method: str) -> None:
+    def __init__(self, out: Path, images: int, methods: tuple[str, ...]) -> None:
         self.out = out
         self.results: dict[str, Any] = {
             "device": device_name(torch.device("cpu")),
             "versions": versions(),
             "images": images,
-            "method": method,
+            "methods": list(methods),
             "domain": DOMAIN,
             "tolerance": TOLERANCE,
             "networks": {},
@@ -71,8 +71,9 @@ class Benchmark:
         reference = load_reference(part, data)
         indices, examples = first_correct(reference.model, data.test, self.results["images"])
         self.results["networks"][part] = {**reference.notes, "indices": indices}
-        method = self.results["method"]
-        methods: dict[str, Method] = {f"ours {method}": partial(ours, method=method, batch_size=batch_size)}
+        methods: dict[str, Method] = {
+            f"ours {method}": partial(ours, method=method, batch_size=batch_size) for method in self.results["methods"]
+        }
         refused = None
         try:
             twin = for_stock(reference.model, examples.images)
@@ -126,7 +127,13 @@ def first_correct(model: torch.nn.Module, examples: Examples, count: int) -> tup
 @click.option("--images", type=click.IntRange(min=1), default=20, show_default=True, help="Correctly classified ones.")
 @click.option("--parts", type=Names(*PARTS), default=",".join(PARTS), show_default=True, help="Networks.")
 @click.option("--norms", type=Names(*STOCK_DOMAINS), default=",".join(STOCK_DOMAINS), show_default=True, help="Norms.")
-@click.option("--method", default="crown", show_default=True, help="Our method, as verify.certified_radius knows it.")
+@click.option(
+    "--methods",
+    type=Names(*RADIUS_METHODS),
+    default="crown,auto",
+    show_default=True,
+    help="Of verify.certified_radius; the JSON file's ratios are about the first.",
+)
 @click.option("--stock-images", type=click.IntRange(min=0), help="Stock does only the first N.  [default: all]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images we do at once.")
 @click.option("--train", "retrain", is_flag=True, help="Train the networks anew first; their weights are replaced.")
@@ -136,7 +143,7 @@ def certify(
     images: int,
     parts: tuple[str, ...],
     norms: tuple[str, ...],
-    method: str,
+    methods: tuple[str, ...],
     stock_images: int | None,
     batch_size: int,
     retrain: bool,
@@ -145,7 +152,7 @@ def certify(
     """Certified radii on MNIST: ours, stock auto_LiRPA's, and attacks as the ceiling."""
     torch.set_num_threads(1)
     mnist = load("mnist", data)
-    benchmark = Benchmark(out, images, method)
+    benchmark = Benchmark(out, images, methods)
     for part in parts:
         if retrain:
             train(part, mnist)

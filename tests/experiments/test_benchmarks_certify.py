@@ -192,9 +192,9 @@ def test_a_run_writes_its_file(small, mnist, monkeypatch, tmp_path):
     assert certify.main(arguments) == 0
     results = json.loads(out.read_text())
     entry = results["parts"]["cnn"]["linf"]
-    assert len(saved) == 4
-    assert list(entry["methods"]) == ["ours crown", CROWN_IBP, CROWN, CLOSED_FORM]
-    assert [len(method["radius"]) for method in entry["methods"].values()] == [2, 1, 1, 1]
+    assert len(saved) == 5
+    assert list(entry["methods"]) == ["ours crown", "ours auto", CROWN_IBP, CROWN, CLOSED_FORM]
+    assert [len(method["radius"]) for method in entry["methods"].values()] == [2, 2, 1, 1, 1]
     assert results["networks"]["cnn"] == {"seed": 0, "indices": [0, 1]}
     assert entry["violations"] == []
     assert 0 < entry["radius_over_attack"] < 1
