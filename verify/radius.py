@@ -36,8 +36,8 @@ PHASES = {
 RADIUS_METHODS = tuple(PHASES)
 AUTO_SECONDS = 10.0
 """What method "auto" spends on an image at most, if no other limit is given."""
-STEP_UP = 4.0
-"""About how much longer an evaluation of the next method takes, to judge whether there is time for it."""
+STEP_UP = {"crown": 4.0, "alpha-crown": 2.0}
+"""About how much longer an evaluation takes than with the method below, to judge whether there is time for it."""
 PROOF = 3.0
 """About how much longer the proof in float64 takes than an evaluation in float32."""
 GROWTH = {"ibp": 8.0, "crown-ibp": 8.0, "affine": 2.0, "crown": 1.25, "alpha-crown": 1.1}
@@ -222,27 +222,42 @@ class _Search:
         self.known_within = torch.zeros_like(margin)
 
     def run(self) -> None:
-        """Climb from the cheapest method to the one asked for, each from what the last one proved."""
+        """Look for radii in float32 and prove them; where nothing can be proven, look again in float64."""
         for network in (self.rough, self.exact):
             active = self.correct & (self.proven == 0) & ~self.late
-            self.known, found = {}, torch.where(active, self.proven, 0.0)
-            by = torch.zeros_like(self.evaluations)
-            for number, method in enumerate(PHASES[self.method]):
-                if number and self._too_late(STEP_UP):
-                    self.late |= active & (self.method != "auto")
-                    break
-                better = self._narrow(network, method, found, active)
-                by, found = torch.where(better > found, number, by), better
+            self.known = {}
+            found, by = self._climb(network, active)
             for number, method in enumerate(PHASES[self.method]):
                 self._confirm(torch.where(by == number, found, 0.0), method)
+
+    def _climb(self, network: BoundedNetwork, active: Tensor) -> tuple[Float[Tensor, " b"], Int[Tensor, " b"]]:
+        """From the cheapest method to the one asked for, each from what the last one proved.
+
+        Returns the radii, and the number of the method that each is due to.
+        """
+        found, by = torch.zeros_like(self.proven), torch.zeros_like(self.evaluations)
+        *below, top = PHASES[self.method]
+        steps = [(method, max(self.tolerance, ROUGH)) for method in below] + [(top, self.tolerance)]
+        for number, (method, tolerance) in enumerate(steps):
+            no_time = number > 0 and self._too_late(STEP_UP[method])
+            if no_time:
+                # What time is left goes into a finer search with the method below.
+                method, tolerance, number = below[number - 1], self.tolerance, number - 1
+                self.late |= active & (self.method != "auto")
+            better = self._narrow(network, method, found, active, tolerance)
+            by, found = torch.where(better > found, number, by), better
+            if no_time:
+                break
+        return found, by
 
     def _too_late(self, times: float = 1.0) -> bool:
         """Whether an evaluation that lasts so many times as long as the last one, and its proof, would end too late."""
         return time.perf_counter() + self.duration * times * (1 + PROOF) > self.deadline
 
-    def _narrow(self, network: BoundedNetwork, method: str, proven: Tensor, active: Tensor) -> Tensor:
+    def _narrow(
+        self, network: BoundedNetwork, method: str, proven: Tensor, active: Tensor, tolerance: float
+    ) -> Float[Tensor, " b"]:
         """Narrow the gap between proven and unsafe radius until it is within the tolerance; the proven one."""
-        tolerance = self.tolerance if method == PHASES[self.method][-1] else max(self.tolerance, ROUGH)
         secant, unsafe = Secant(self.clean), self.unsafe.clone()
         active = active & (unsafe > 0)
         for number in itertools.count():
@@ -258,7 +273,7 @@ class _Search:
             index = active.nonzero().squeeze(1)
             if not len(index):
                 break
-            if number and self._too_late():
+            if self.duration and self._too_late():
                 self.late |= active
                 break
             lower, result = self._try(network, index, trial[index], method)
