@@ -11,6 +11,7 @@ Example:
 from verify.attack import attack_radius
 from verify.audit import Audit, audit
 from verify.bounds import METHODS, BoundedNetwork, Bounds, margins
+from verify.branching import Brackets, Verdict, complete_radius, prove
 from verify.errors import InputError
 from verify.operators import UnsupportedOperator
 from verify.radius import RADIUS_METHODS, Certificates, certified_radius, verified
@@ -26,13 +27,17 @@ __all__ = [
     "BoundedNetwork",
     "Bounds",
     "Box",
+    "Brackets",
     "Certificates",
     "InputError",
     "Region",
     "UnsupportedOperator",
+    "Verdict",
     "attack_radius",
     "audit",
     "certified_radius",
+    "complete_radius",
     "margins",
+    "prove",
     "verified",
 ]

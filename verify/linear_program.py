@@ -5,7 +5,7 @@ variables (Ehlers 2017; Bunel et al. 2020): y >= 0, y >= x, y <= u (x - l) / (u 
 exact for a stable or split one, and x >= 0 or x <= 0 for each split. It is solved by HiGHS in floating point, so
 neither its optimal value nor its verdict "infeasible" is believed. Only the multipliers are taken from it: any
 nonnegative multipliers give a lower bound by weak duality, which :meth:`Program.dual_bound` evaluates itself, in
-float64 and with a slack for rounding.
+float64 and less a slack for rounding.
 """
 
 from __future__ import annotations
@@ -14,39 +14,37 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.optimize import OptimizeResult, linprog
 from torch import Tensor
 
 from verify.bounds import BoundedNetwork
 from verify.graph import INPUT, Intervals
-from verify.lirpa import Bound
 from verify.operators import LinearOperator
 from verify.operators.activation import ReLU
-from verify.operators.base import UnsupportedOperator
 from verify.regions import Ball
 
 Array = np.ndarray
 Neuron = tuple[str, int]
-"""The node a ReLU reads, and the position in it, flattened."""
+"""The node that a ReLU reads, and the position in it, flattened."""
 Splits = dict[Neuron, int]
-"""1 where the input of the ReLU is to be >= 0, -1 where it is to be <= 0."""
+"""1 where the input of a ReLU is to be >= 0, -1 where it is to be <= 0."""
 
 SLACK = 1e-10
 """Relative to the terms of a dual bound: far above their rounding errors, far below what decides a proof."""
-ROUNDS = 12
-ROUND = 1e-4
-"""An l2 ball is refined until the solution sticks out of it by no more than this, in radii, or ROUNDS times."""
+ROUNDS, ROUND, GAIN, TANGENTS = 12, 1e-4, 0.02, 12
+"""An l2 ball is refined until the solution sticks out of it by no more than ROUND radii or the bound gains less than
+the fraction GAIN of itself, at most ROUNDS times; TANGENTS a pixel are kept."""
 
 
 class Solution(NamedTuple):
     """What a linear program says.
 
     Attributes:
-        bound: of the margin from below, in logits, proven; infinity where no input meets the splits.
-        point: the input at which the relaxation is least, "1 *shape" (not always in an l2 ball); None without one.
-        scores: an unstable neuron of the program each, in their order: how much its relaxation lowers the bound.
+        bound: of the objective from below, proven; infinity where no input meets the splits.
+        point: the input at which the relaxation is least, "1 *shape"; it can stick out of an l2 ball a little.
+        scores: for each unstable neuron, in the program's order: how much its relaxation lowers the bound.
     """
 
     bound: float
@@ -61,71 +59,269 @@ class Form(NamedTuple):
     offset: Float[Tensor, "1 *shape"]
 
 
+def unstable(intervals: Intervals) -> list[Neuron]:
+    """The neurons of one image that can be on either side of 0."""
+    return [
+        (name, index)
+        for name, (lower, upper) in intervals.items()
+        for index in ((lower < 0) & (upper > 0)).flatten().nonzero().flatten().tolist()
+    ]
+
+
+def ends_of(neurons: list[Neuron], intervals: Intervals) -> Float[Array, "2 u"]:
+    """Lower and upper bounds of these neurons."""
+    flat = {name: torch.stack(sides).flatten(1).numpy() for name, sides in intervals.items()}
+    return np.array([flat[name][:, index] for name, index in neurons]).reshape(-1, 2).T
+
+
+def check(network: BoundedNetwork) -> None:
+    """Refuse a network that these programs cannot represent.
+
+    Raises:
+        UnsupportedOperator: naming the first relaxed operator that is not ReLU.
+    """
+    for node in network.graph.nodes:
+        if node.from_input and node.inputs and not isinstance(node, (LinearOperator, ReLU)):
+            raise node.refuse("branch and bound, where every relaxed operator has to be ReLU")
+
+
 class RoundBall:
-    """The l1 or l2 unit ball in linear rows: a variable t_i >= phi(d_i) a pixel, with sum t <= 1.
+    """The l1 or l2 unit ball in linear rows: a variable t_i >= phi(d_i) for each pixel, with sum_i t_i <= 1.
 
     phi is |d| or d^2, bounded by its tangents (Vielma et al. 2017 on such extended formulations). Tangents of d^2 are
-    added where solutions stick out, and stay for the programs that follow. No proof rests on these rows.
+    added where solutions stick out, and stay for all programs of the ball. No proof rests on these rows.
     """
 
     def __init__(self, norm: str, pixels: int) -> None:
         self.norm, self.pixels = norm, pixels
-        points = np.array([-1.0, 1.0]) if norm == "l1" else np.array([1.0, -1.0, 2.0, -2.0]) / pixels**0.5
-        self.slopes, self.intercepts = np.zeros((0, pixels)), np.zeros((0, pixels))
-        for point in points:
-            self.touch(np.full(pixels, point))
+        self.pixel, self.slope, self.intercept = np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
+        for point in (-1, 1) if norm == "l1" else (-2, -1, 1, 2):
+            self._add(np.arange(pixels), np.full(pixels, point / pixels**0.5))
 
     def touch(self, d: Float[Array, " n"]) -> None:
-        """Add the tangents of phi at the coordinates of d."""
+        """Add the tangents of d^2 at the coordinates of d where those there are are too low; forget the oldest."""
+        present = np.zeros(self.pixels)
+        np.maximum.at(present, self.pixel, self.slope * d[self.pixel] - self.intercept)
+        self._add((d**2 - present > ROUND / self.pixels).nonzero()[0], d)
+
+    def _add(self, pixel: Int[Array, " m"], d: Float[Array, " n"]) -> None:
+        d = d[pixel]
         slope, intercept = (np.sign(d), 0 * d) if self.norm == "l1" else (2 * d, d**2)
-        self.slopes, self.intercepts = np.vstack([self.slopes, slope]), np.vstack([self.intercepts, intercept])
+        most = TANGENTS * self.pixels
+        self.pixel = np.append(self.pixel, pixel)[-most:]
+        self.slope, self.intercept = np.append(self.slope, slope)[-most:], np.append(self.intercept, intercept)[-most:]
 
-    def rows(self) -> tuple[sparse.csr_array, sparse.csr_array, Float[Array, " m"]]:
-        """P d + Q t <= r."""
-        count, identity = len(self.slopes), sparse.eye_array(self.pixels)
-        P = sparse.vstack([*(sparse.diags_array(slope) for slope in self.slopes), sparse.csr_array((1, self.pixels))])
-        Q = sparse.vstack([*[-identity] * count, np.ones((1, self.pixels))])
-        return P.tocsr(), Q.tocsr(), np.append(self.intercepts.ravel(), 1.0)
+    def rows(self) -> tuple[sparse.csr_array, Float[Array, " m"]]:
+        """Rows over d and t, and their right sides: slope d_i - t_i <= intercept, and at last sum_i t_i <= 1."""
+        count, n = len(self.pixel), self.pixels
+        values = np.concatenate([self.slope, np.full(count, -1.0), np.ones(n)])
+        rows = np.concatenate([np.tile(np.arange(count), 2), np.full(n, count)])
+        columns = np.concatenate([self.pixel, n + self.pixel, n + np.arange(n)])
+        return sparse.csr_array((values, (rows, columns)), (count + 1, 2 * n)), np.append(self.intercept, 1.0)
 
-    def sticks_out(self, d: Float[Array, " n"]) -> bool:
-        return self.norm == "l2" and bool(np.linalg.norm(d) > 1 + ROUND)
+    def share(self, multipliers: Float[Array, " m"]) -> Float[Array, " n"]:
+        """The coefficients of d that its rows take over, from their multipliers."""
+        return -np.bincount(self.pixel, self.slope * multipliers[:-1], self.pixels)
+
+    def contains(self, d: Float[Array, " n"]) -> bool:
+        return self.norm == "l1" or bool(np.linalg.norm(d) <= 1 + ROUND)
 
 
 class Program:
-    """The relaxation of a network over the part of a ball where some ReLUs are split.
+    """The relaxation of a network over the part of a ball that meets some splits: A v <= b, low <= v <= high.
 
-    Variables are scaled: pixel i is centre_i + epsilon d_i, the output of an unstable ReLU u y with y in [0, 1].
+    Variables are scaled: pixel i is centre_i + epsilon v_i, the output of an unstable ReLU is u v_j with v_j in [0, 1].
 
     Args:
-        network: from `BoundedNetwork.double`.
+        network: from `BoundedNetwork.double`; one that `check` accepts.
         ball: one image, in float64.
         intervals: of all ReLU inputs, one image, valid where the splits are met; not crossed.
         splits: constraints on ReLU inputs.
-        round_ball: for l1 and l2; one for all programs of a ball.
-
-    Raises:
-        UnsupportedOperator: the network holds a relaxed operator other than ReLU.
+        round_ball: for l1 and l2; shared by the programs of a ball.
     """
 
+    @torch.no_grad()
     def __init__(
         self,
         network: BoundedNetwork,
         ball: Ball,
         intervals: Intervals,
         splits: Splits,
-        round_ball: RoundBall | None = None,
+        round_ball: RoundBall | None,
     ) -> None:
         self.ball, self.intervals, self.splits, self.round_ball = ball, intervals, splits, round_ball
         self.neurons = unstable(intervals)
+        self.ends = ends_of(self.neurons, intervals)
         self.pixels = ball.centre[0].numel()
-        self.rows: list[Array] = []
-        self.limits: list[Array] = []
-        self.output = self._walk(network)
         variables = self.pixels + len(self.neurons)
-        order = np.argsort([number for number, _ in self._sources], kind="stable")
-        self.A = np.concatenate([np.zeros((0, variables)), *self.rows])[order]
-        self.b = np.concatenate([np.zeros(0), *self.limits])[order]
-        self.low, self.high = self._box()
+        self.chords = np.zeros(len(self.neurons), dtype=np.int64)
+        """The row of each unstable neuron's upper line."""
+        self.A, self.b = np.zeros((0, variables)), np.zeros(0)
+        self._read: set[str] = set()
+        self.output = self._walk(network)
+        epsilon = max(float(ball.epsilon), 1e-300)
+        centre = ball.centre.flatten().numpy()
+        self.low, self.high = np.zeros(variables), np.ones(variables)
+        self.low[: self.pixels] = -1
+        if ball.domain == "unit":
+            self.low[: self.pixels] = np.maximum(-1, -centre / epsilon)
+            self.high[: self.pixels] = np.minimum(1, (1 - centre) / epsilon)
+
+    # From the network to rows.
 
     def _walk(self, network: BoundedNetwork) -> Form:
-        raise NotImplementedError
+        """The form of the network's output; every ReLU on the way adds its rows."""
+        forms: dict[str, Form] = {}
+        fixed: dict[str, Tensor] = {}
+        for node in network.graph.nodes:
+            parents = [parent.name for parent in node.inputs]
+            if node.name == INPUT:
+                forms[node.name] = self._input()
+            elif not node.from_input:
+                fixed[node.name] = node.forward(*(fixed[name] for name in parents))
+            elif isinstance(node, ReLU):
+                forms[node.name] = self._relu(parents[0], forms[parents[0]])
+            else:
+                rows = node.linear_part([fixed[name] if name in fixed else forms[name].rows for name in parents])
+                offset = node.forward(*(fixed[name] if name in fixed else forms[name].offset for name in parents))
+                forms[node.name] = Form(rows, offset)
+        return forms[network.graph.final_name]
+
+    def _input(self) -> Form:
+        centre = self.ball.centre
+        rows = centre.new_zeros(self.A.shape[1], self.pixels)
+        rows[: self.pixels].fill_diagonal_(float(self.ball.epsilon))
+        return Form(rows.view(-1, *centre.shape[1:]), centre)
+
+    def _relu(self, name: str, form: Form) -> Form:
+        """0 or the input itself for stable and split neurons, a variable of their own for the others."""
+        lower, upper = self.intervals[name]
+        mine = torch.tensor([number for number, neuron in enumerate(self.neurons) if neuron[0] == name]).long()
+        index = torch.tensor([index for node, index in self.neurons if node == name]).long()
+        if name not in self._read:
+            self._read.add(name)
+            self._add_splits(name, form)
+            self._add_triangles(mine, form.rows.flatten(1)[:, index], form.offset.flatten()[index])
+        rows = torch.where(lower >= 0, form.rows, 0.0).contiguous()
+        rows.view(len(rows), -1)[self.pixels + mine, index] = upper.flatten()[index]
+        return Form(rows, torch.where(lower >= 0, form.offset, 0.0))
+
+    def _add_triangles(self, mine: Int[Tensor, " m"], x: Float[Tensor, "v m"], offset: Float[Tensor, " m"]) -> None:
+        """x <= y and y <= u (x - l) / (u - l), both over u - l; y >= 0 is the box's."""
+        lower, upper = torch.from_numpy(self.ends[:, mine.numpy()])
+        width, slope = upper - lower, upper / (upper - lower)
+        x, offset, y = x / width, offset / width, torch.zeros_like(x)
+        y[self.pixels + mine, torch.arange(len(mine))] = slope
+        self._add_rows(x - y, -offset)
+        self.chords[mine.numpy()] = len(self.b) + np.arange(len(mine))
+        self._add_rows(y - slope * x, slope * (offset - lower / width))
+
+    def _add_splits(self, name: str, form: Form) -> None:
+        mine = {index: sign for (node, index), sign in self.splits.items() if node == name}
+        if mine:
+            sign = form.rows.new_tensor(list(mine.values()))
+            x, offset = (part.flatten(1)[:, list(mine)] for part in form)
+            size = x.abs().amax(0).clamp(min=1e-12)
+            self._add_rows(-sign * x / size, sign * offset[0] / size)
+
+    def _add_rows(self, A: Float[Tensor, "v m"], b: Float[Tensor, " m"]) -> None:
+        self.A, self.b = np.vstack([self.A, A.T.numpy()]), np.append(self.b, b.numpy())
+
+    # From rows to bounds.
+
+    def minimise(self, row: Float[Tensor, " k"], time_limit: float = 60.0) -> Solution:
+        """The least value of <row, outputs>, in logits.
+
+        Args:
+            time_limit: seconds; past it the bound is worth little, but holds.
+        """
+        cost = (self.output.rows @ row).numpy()
+        constant = float(self.output.offset @ row)
+        best = Solution(-np.inf, None, np.zeros(len(self.neurons)))
+        for _ in range(ROUNDS):
+            result = self._solve(cost, time_limit)
+            if result.x is None:
+                return best if result.status != 2 else best._replace(bound=self._emptiness(time_limit))
+            multipliers, on_ball = self._multipliers(result)
+            bound, d = self.dual_bound(cost, constant, multipliers, on_ball), result.x[: self.pixels]
+            little = bound - best.bound < GAIN * abs(bound)
+            if bound > best.bound:
+                point = self.ball.centre + self.ball.epsilon * torch.from_numpy(d).view_as(self.ball.centre)
+                best = Solution(bound, point, self._scores(multipliers))
+            if bound > 0 or little or self.round_ball is None or self.round_ball.contains(d):
+                break
+            self.round_ball.touch(d)
+        return best
+
+    def dual_bound(
+        self,
+        cost: Float[Array, " v"],
+        constant: float,
+        multipliers: Float[Array, " m"],
+        on_ball: Float[Array, " n"] | None = None,
+    ) -> float:
+        """A lower bound of <cost, v> + constant, whatever the multipliers are.
+
+        For y >= 0 and A v <= b it is at least constant - <y, b> + min <cost + A^T y, v> over box and ball. Of the
+        pixels' coefficients g any part may be minimised over the ball and the rest over the box:
+        <g, d> >= -||g_ball||_q + min over the box of <g - g_ball, d>.
+
+        Args:
+            cost, constant: of the objective.
+            multipliers: of the rows; negative ones count as 0.
+            on_ball: g_ball, for l1 and l2.
+        """
+        y = np.maximum(multipliers, 0)
+        reduced = cost + y @ self.A
+        terms = 1 + abs(constant) + y @ np.abs(self.b) + (np.abs(cost) + y @ np.abs(self.A)).sum()
+        value = constant - y @ self.b
+        if on_ball is not None:
+            reduced[: self.pixels] -= on_ball
+            terms += np.abs(on_ball).sum()
+            value -= np.linalg.norm(on_ball, 2 if self.ball.norm == "l2" else np.inf)
+        value += np.minimum(reduced * self.low, reduced * self.high).sum()
+        bound = float(value - SLACK * terms)
+        return bound if np.isfinite(bound) else -np.inf
+
+    def _solve(self, cost: Float[Array, " v"], time_limit: float, elastic: bool = False) -> OptimizeResult:
+        """HiGHS' dual simplex, without the presolve, which costs more than it saves in so small a program.
+
+        Args:
+            elastic: look for the least e for which A v <= b + e has a solution; the cost is that of the others.
+        """
+        A, bounds, b = sparse.csr_array(self.A), np.stack([self.low, self.high], 1), self.b
+        if self.round_ball is not None:
+            n, (rows, limits) = self.pixels, self.round_ball.rows()
+            between = sparse.csr_array((len(limits), len(self.neurons)))
+            rows = sparse.hstack([rows[:, :n], between, rows[:, n:]])
+            A, b = sparse.vstack([sparse.hstack([A, sparse.csr_array((len(b), n))]), rows]), np.append(b, limits)
+            cost = np.append(cost, np.zeros(self.pixels))
+            bounds = np.vstack([bounds, np.tile([0.0, 1.0], (self.pixels, 1))])
+        if elastic:
+            column = -(np.arange(len(b)) < len(self.b)).astype(float)
+            A, cost = sparse.hstack([A, column[:, None]]), np.append(cost, 1.0)
+            bounds = np.vstack([bounds, [0.0, np.inf]])
+        size = np.abs(cost).max(initial=0) or 1.0
+        options = {"time_limit": max(time_limit, 1e-3), "presolve": False}
+        result = linprog(cost / size, A.tocsr(), b, bounds=bounds, method="highs-ds", options=options)
+        result["size"] = size
+        return result
+
+    def _multipliers(self, result: OptimizeResult) -> tuple[Float[Array, " m"], Float[Array, " n"] | None]:
+        """Those of the network's rows, and the pixels' coefficients that the rows of the ball stand for."""
+        y = -result.size * result.ineqlin.marginals
+        own, others = y[: len(self.b)], y[len(self.b) :]
+        return own, None if self.round_ball is None else self.round_ball.share(others)
+
+    def _emptiness(self, time_limit: float) -> float:
+        """Infinity if multipliers prove that no input meets the splits (Farkas), else minus infinity."""
+        nothing = np.zeros_like(self.low)
+        result = self._solve(nothing, time_limit, elastic=True)
+        if result.x is None:
+            return -np.inf
+        return np.inf if self.dual_bound(nothing, 0.0, *self._multipliers(result)) > 0 else -np.inf
+
+    def _scores(self, multipliers: Float[Array, " m"]) -> Float[Array, " u"]:
+        """BaBSR's estimate (Bunel et al. 2020) from the program: multiplier times intercept of the upper line."""
+        lower, upper = self.ends
+        return np.maximum(multipliers[self.chords], 0) * -lower * upper / (upper - lower) ** 2
