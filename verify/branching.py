@@ -3,8 +3,8 @@
 Where bounds are too loose, an unstable ReLU is split into its two linear halves, and each half is bounded again
 (Katz et al. 2017; Bunel et al. 2020). A split enters twice: it clips the neuron's interval, which tightens the neurons
 behind it, and it is a constraint of a linear program, whose multipliers do what the beta of Wang et al. 2021 does.
-Complete for networks of ReLUs and linear operators with, say, a few hundred unstable neurons; not for large ones,
-where time runs out with the verdict "unknown".
+Complete for networks of ReLUs and linear operators. How far that goes in practice is a matter of unstable neurons: some
+dozens take seconds, a hundred can take many minutes, and then the verdict is "unknown".
 """
 
 from __future__ import annotations

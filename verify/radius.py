@@ -22,7 +22,7 @@ from verify.secant import Secant, closed_form
 SMALLEST = 1e-7
 """Below this fraction of the largest radius of a norm the search gives up: radius 0."""
 FIRST_TRIAL = 1 / 8
-"""The first trial, and what follows a failure that proved nothing, as a fraction of the unsafe radius."""
+"""The first trial as a fraction of the linearised network's radius or of an unsafe one, whichever is smaller."""
 CLIMB = ("affine", "crown", "alpha-crown")
 PHASES = {
     "ibp": ("ibp",),
@@ -209,6 +209,7 @@ class _Search:
         with torch.no_grad():
             logits = exact(balls.centre)
         self.clean = torch.einsum("bsk,bk->bs", margins(labels, exact.classes).to(logits), logits)
+        self.linear = _linear_radius(exact, balls, labels)
         margin = worst_margin(logits, labels)
         self.correct = margin > 0
         self.largest = largest_epsilon(balls.norm, balls.centre[0].shape)
@@ -265,7 +266,8 @@ class _Search:
             active &= limit > proven * (1 + tolerance)
             halve = number % HALVE_EACH == HALVE_EACH - 1
             goal = (proven * unsafe).sqrt() if halve else secant.root / (1 + tolerance / 4)
-            least = torch.where(proven > 0, proven * (1 + tolerance / 2), unsafe * FIRST_TRIAL)
+            start = torch.minimum(unsafe, self.linear) * FIRST_TRIAL
+            least = torch.where(proven > 0, proven * (1 + tolerance / 2), start)
             most = torch.minimum(proven * GROWTH[method], unsafe / (1 + tolerance / 2))
             most = torch.where(proven > 0, most, unsafe / 2)
             trial = torch.where(secant.trials > 0, torch.minimum(torch.maximum(goal, least), most), least)
@@ -345,3 +347,15 @@ class _Search:
         for word, which in words:
             status = [word if it else before for before, it in zip(status, which.tolist(), strict=True)]
         return status
+
+
+def _linear_radius(network: BoundedNetwork, balls: Ball, labels: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """The radius at which the network linearised at the image would change its answer; it bounds nothing."""
+    x, dual = balls.centre.clone().requires_grad_(), {"linf": 1, "l2": 2, "l1": math.inf}[balls.norm]
+    with torch.enable_grad():
+        values = torch.einsum("bsk,bk->bs", margins(labels, network.classes).to(x), network(x))
+    radii = []
+    for row in values.unbind(1):
+        (gradient,) = torch.autograd.grad(row.sum(), x, retain_graph=True)
+        radii.append(row.detach() / torch.linalg.vector_norm(gradient.flatten(1), dual, dim=1))
+    return torch.stack(radii).amin(0).nan_to_num(nan=math.inf)
