@@ -357,10 +357,10 @@ class _Search:
 def _linear_radius(network: BoundedNetwork, balls: Ball, labels: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
     """The radius at which the network linearised at the image would change its answer; it bounds nothing."""
     x, dual = balls.centre.clone().requires_grad_(), {"linf": 1, "l2": 2, "l1": math.inf}[balls.norm]
+    radii = []
     with torch.enable_grad():
         values = torch.einsum("bsk,bk->bs", margins(labels, network.classes).to(x), network(x))
-    radii = []
-    for row in values.unbind(1):
-        (gradient,) = torch.autograd.grad(row.sum(), x, retain_graph=True)
-        radii.append(row.detach() / torch.linalg.vector_norm(gradient.flatten(1), dual, dim=1))
+        for row in values.unbind(1):
+            (gradient,) = torch.autograd.grad(row.sum(), x, retain_graph=True)
+            radii.append(row.detach() / torch.linalg.vector_norm(gradient.flatten(1), dual, dim=1))
     return torch.stack(radii).amin(0).nan_to_num(nan=math.inf)

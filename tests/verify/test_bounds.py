@@ -356,7 +356,11 @@ def test_specifications(method):
     torch.testing.assert_close((plain.lower, plain.upper), (identity.lower, identity.upper))
     negative = network.bounds(images, 0.05, specification=-rows, method=method)
     positive = network.bounds(images, 0.05, specification=rows, method=method)
-    torch.testing.assert_close((positive.lower, positive.upper), (-negative.upper, -negative.lower))
+    if method == "alpha-crown":  # it optimises lower bounds only
+        assert (positive.lower >= -negative.upper - 1e-9).all()
+        assert (positive.upper >= -negative.lower - 1e-9).all()
+    else:
+        torch.testing.assert_close((positive.lower, positive.upper), (-negative.upper, -negative.lower))
     # Row by row from the bounds of the outputs would be looser.
     difference = network.bounds(images, 0.05, specification=margins(torch.tensor([0, 0, 0]), 3), method=method)
     assert (difference.lower >= plain.lower[:, :1] - plain.upper[:, 1:] - 1e-9).all()

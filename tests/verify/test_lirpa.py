@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 UNTOUCHED = """
 import logging, sys, warnings
-import numpy, torch, torch.onnx, torch.onnx.symbolic_helper, torch.onnx.utils
+import numpy, scipy.optimize, scipy.sparse, torch, torch.onnx, torch.onnx.symbolic_helper, torch.onnx.utils
 
 def look():
     root = logging.getLogger()
