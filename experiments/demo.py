@@ -21,7 +21,7 @@ OUT = Path("runs/demo")
 GENOTYPE = OUT / "search" / "genotype.json"
 WEIGHTS = OUT / "train" / "model.safetensors"
 NORMS = ("linf", "l2")
-IMAGES = 16  # certified in each norm; as many as keep the whole demo under five minutes on two cores
+IMAGES = 8  # certified in each norm; as many as keep the whole demo under five minutes on two cores
 
 
 def commands() -> Iterator[str]:
