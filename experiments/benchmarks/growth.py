@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from experiments.benchmarks.networks import DIL, SEP, SKIP
@@ -79,7 +80,8 @@ def plot(table: pd.DataFrame, path: Path) -> None:
             line = table[(table["method"] == method) & (table[fixed] == value)].sort_values(column)
             power = exponent(line[column], line["seconds"])
             axes.loglog(line[column], line["seconds"], "o-", label=f"{method}: {column} to the {power:.1f}")
-            axes.set_xticks(line[column], [str(number) for number in line[column]], minor=False)
+            axes.set_xticks(line[column], [str(number) for number in line[column]])
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel=column, title=f"{fixed} = {value}")
         axes.legend()
     panels[0].set_ylabel("seconds for a certified radius")
