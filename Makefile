@@ -23,8 +23,9 @@ $(READY): setup.cfg pyproject.toml
 	$(PY) -m pip install --no-deps auto-LiRPA==0.3
 	touch $@
 
+# One process a core, up to four; the tests of a file stay together, for their fixtures.
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(MAKE) lint
 
 lint: setup
