@@ -220,14 +220,13 @@ class _Search:
         self.late = torch.zeros_like(self.overflowed)
         self.evaluations = torch.zeros_like(labels)
         self.duration = 0.0
-        self.known: Intervals = {}
-        self.known_within = torch.zeros_like(margin)
+        self._forget()
 
     def run(self) -> None:
         """Look for radii in float32 and prove them; where nothing can be proven, look again in float64."""
         for network in (self.rough, self.exact):
             active = self.correct & (self.proven == 0) & ~self.late
-            self.known = {}
+            self._forget()
             found, by = self._climb(network, active)
             for number, method in enumerate(PHASES[self.method]):
                 self._confirm(torch.where(by == number, found, 0.0), method)
@@ -295,7 +294,7 @@ class _Search:
             index = ((found > 0) & (self.proven == 0)).nonzero().squeeze(1)
             if not len(index):
                 return
-            self.known = {}
+            self._forget()
             trial = found[index] * fraction
             success = self._try(self.exact, index, trial, method)[1] >= trial
             self.proven[index] = torch.where(success, trial, 0.0)
@@ -319,6 +318,11 @@ class _Search:
         smaller = torch.zeros_like(trial) if bounds.line is None else closed_form(ball, bounds.line)
         self.duration = time.perf_counter() - begin
         return bounds.lower.to(trial), torch.where(success, trial, torch.where(overflowed, 0.0, smaller.to(trial)))
+
+    def _forget(self) -> None:
+        """Start anew with what is known of the neurons, and of the balls it holds in."""
+        self.known: Intervals = {}
+        self.known_within = torch.zeros_like(self.proven)
 
     def _remember(self, index: Tensor, trial: Tensor, intervals: Intervals, which: Tensor) -> None:
         """Keep what held of the neurons in a ball that failed: later trials mostly lie within it."""

@@ -1,6 +1,7 @@
 """Certified radii: exact where they can be, below every attack, and 0 wherever nothing is proven."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -303,6 +304,29 @@ def test_verified_at_given_radii():
     assert torch.equal(verified(network, images, labels, middle * (1 + 1e-9), "l2", "free"), exact > middle * (1 + 1e-9))
     assert not verified(network, images, (labels + 1) % 4, 0.0).any()
 
+
+
+def test_a_second_search_in_float64_keeps_the_images_of_a_batch_apart(mlp, digits, monkeypatch):
+    """Bounds in float32 that claim too much, so that nothing is confirmed; the second search starts from nothing."""
+    images, labels = digits
+    network, bounds = BoundedNetwork(mlp, images), BoundedNetwork.bounds
+
+    def boastful(self, *args, **kwargs):
+        found, double = bounds(self, *args, **kwargs), self.example.dtype == torch.float64
+        return found if double else dataclasses.replace(found, lower=1 + found.lower.abs())
+
+    within_of, empty = verify.radius._Search._within, []
+
+    def watched(self, index, trial):
+        within = within_of(self, index, trial)
+        empty.extend((low == high).flatten(1).all(1).any().item() for low, high in within.values())
+        return within
+
+    monkeypatch.setattr(BoundedNetwork, "bounds", boastful)
+    monkeypatch.setattr(verify.radius._Search, "_within", watched)
+    together = certified_radius(network, images, labels, method="crown")
+    assert (together.radius > 0).sum() >= 8
+    assert empty and not any(empty)  # no image has intervals that were never computed
 
 
 # Time
