@@ -14,18 +14,11 @@ from robust_nas.certification import audit, certify, run_audit, run_certify
 from robust_nas.certification.certify import exact_examples, exact_network
 from robust_nas.certification.records import Claim, read_certificates
 from robust_nas.data import load
-from robust_nas.genotype import Genotype
 from robust_nas.training import run_training
 from robust_nas.training.presets import PRESETS
+from tests.robust_nas.helpers import GENOTYPE
 from verify.errors import InputError
 
-GENOTYPE = Genotype(
-    normal=(("sep_conv_3x3", 0), ("max_pool_3x3", 1)),
-    normal_concat=(2,),
-    reduce=(("avg_pool_3x3", 0), ("skip_connect", 1)),
-    reduce_concat=(2,),
-    nodes=1,
-)
 TINY = replace(PRESETS["quick"], epochs=3, cells=2, channels=3)
 IMAGES = 6
 EPSILONS = (0.0, 1e-5, 3e-3, 0.9)

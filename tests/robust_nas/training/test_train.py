@@ -8,19 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robust_nas.genotype import Genotype
 from robust_nas.training import load_network, run_training, train
 from robust_nas.training.presets import PRESETS
 from robust_nas.training.recipes import RECIPES
+from tests.robust_nas.helpers import GENOTYPE
 from verify.errors import InputError
-
-GENOTYPE = Genotype(
-    normal=(("sep_conv_3x3", 0), ("max_pool_3x3", 1)),
-    normal_concat=(2,),
-    reduce=(("avg_pool_3x3", 0), ("skip_connect", 1)),
-    reduce_concat=(2,),
-    nodes=1,
-)
 
 
 @pytest.fixture

@@ -7,18 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from robust_nas.genotype import Genotype
 from robust_nas.spaces.network import Network
 from robust_nas.training import load_network, save_weights
+from tests.robust_nas.helpers import GENOTYPE
 from verify.errors import InputError
-
-GENOTYPE = Genotype(
-    normal=(("sep_conv_3x3", 0), ("max_pool_3x3", 1)),
-    normal_concat=(2,),
-    reduce=(("avg_pool_3x3", 0), ("skip_connect", 1)),
-    reduce_concat=(2,),
-    nodes=1,
-)
 
 
 @pytest.fixture
