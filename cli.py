@@ -98,7 +98,10 @@ def _one_line(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else _flat(str(error))
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
-        return "out of memory; take a smaller --preset, in certify also fewer --images or a cheaper --method"
+        return (
+            "out of memory; take a smaller --preset; in search also a smaller --batch-size or a cheaper --bound, "
+            "in certify fewer --images or a cheaper --method"
+        )
 
     from verify.errors import InputError
 
@@ -172,10 +175,17 @@ def dsrna() -> None:
 @dsrna.command()
 @option(
     "--metric",
-    type=click.Choice(["none", "cb", "jacobian", "combined"]),
+    type=click.Choice(["none", "cb", "ibp-slope", "jacobian", "combined"]),
     default="cb",
-    help="Robustness metric: certified bound, Jacobian norm, both, or none.",
+    help="Robustness metric: certified bound, slope of interval widths, Jacobian norm, cb and jacobian, or none.",
 )
+@option(
+    "--method",
+    type=click.Choice(["darts", "pc-darts", "p-darts"]),
+    default="darts",
+    help="Search strategy; each takes any metric.",
+)
+@option("--order", type=click.Choice(["first", "second"]), default="first", help="Of the bilevel step.")
 @data_options
 @preset_option
 @option(
@@ -184,17 +194,40 @@ def dsrna() -> None:
     default="linf",
     help="Norm of the perturbation that the metric bounds.",
 )
-@option("--gamma", type=NonNegative(), help="Weight of the metric in the search; the preset's if not given.")
+@option("--gamma", type=NonNegative(), help="Weight of the metric. [the preset's: 0.01]")
+@option(
+    "--bound",
+    type=click.Choice(["ibp", "block", "crown-ibp", "affine", "crown"]),
+    help="Method of the certified bound, from cheap to tight. [ibp]",
+)
+@option(
+    "--jacobian",
+    type=click.Choice(["sampled", "exact", "projection"]),
+    help="Estimate of the Jacobian norm; projection for l2 only. [sampled]",
+)
+@option("--nodes", type=click.IntRange(min=1), help="Intermediate nodes of a cell. [3]")
+@option("--batch-size", type=click.IntRange(min=2), help="Images a step, of all processes. [the preset's]")
+@option(
+    "--stop",
+    type=click.Choice(["plateau", "skips", "ranking", "eigenvalue"]),
+    help="Stop early: validation loss, DARTS+'s two rules, or DARTS-ES'.",
+)
+@option("--hessian", is_flag=True, help="Follow the top eigenvalue of the Hessian of the validation loss in alpha.")
+@option("--amp", is_flag=True, help="bfloat16 in the weights' step where that is safe.")
+@option("--resume", is_flag=True, help="Go on with the run in --out, bit for bit.")
 @_run_options("runs/search")
 def search(**options: Any) -> None:
     """Search an architecture that is accurate and certifiably robust.
 
-    Writes genotype.json, config.json and search.csv.
+    Writes genotype.json, search.csv, search.png, config.json and, after every epoch, a checkpoint. Under torchrun the
+    processes share each batch.
 
     \b
     Examples:
       dsrna search --metric cb
-      dsrna search --metric combined --dataset cifar10 --download --preset paper --norm l2 --out runs/paper
+      dsrna search --metric combined --method pc-darts --order second --stop eigenvalue
+      dsrna search --metric cb --dataset cifar10 --download --preset paper --norm l2 --out runs/paper
+      torchrun --nproc-per-node 4 -m cli search --metric cb --dataset cifar10 --preset paper --amp
     """
     from robust_nas.search import run_search
 

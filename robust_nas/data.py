@@ -94,20 +94,21 @@ def batches(
     device: torch.device | str = "cpu",
     *,
     augment: bool = False,
+    fewest: int = 2,
 ) -> Iterator[Examples]:
     """One shuffled pass over the examples.
 
     Args:
-        examples: on the CPU. batch_size: images a batch; the last has what is left, and is skipped if that
-            is a single image, of which batch norm cannot take the variance.
+        examples: on the CPU. batch_size: images a batch; the last has what is left.
         generator: of the CPU; the order and the augmentation depend on its state alone, so that a run which
             saves that state can be resumed.
         device: where the batches go.
         augment: crop and flip at random, see `crop_and_flip`.
+        fewest: skip the last batch if it has fewer images; of one, batch norm cannot take the variance.
     """
     order = torch.randperm(len(examples.labels), generator=generator)
     for index in order.split(batch_size):
-        if len(index) == 1:
+        if len(index) < fewest:
             continue
         images, labels = examples.take(index)
         if augment:

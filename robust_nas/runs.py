@@ -9,6 +9,8 @@ import json
 import os
 import platform
 import random
+import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -58,11 +60,43 @@ class Run:
         run.write_json("config.json", config)
         return run
 
-    def csv(self, name: str) -> CsvLog:
-        """An empty CSV file to append rows to, in place of any that was there."""
+    @classmethod
+    def resume(cls, out: str | Path, options: Mapping[str, object]) -> Run:
+        """The run of an earlier start with the same options.
+
+        Raises:
+            InputError: there is none, or its options were others; the message names one.
+        """
+        run = cls(Path(out))
+        try:
+            config = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+            before = dict(config["options"])
+        except (OSError, ValueError, TypeError, KeyError):
+            raise InputError(f"{out}: no run to resume here; start it without --resume") from None
+        now = json.loads(json.dumps(dict(options), default=_as_string))
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                raise InputError(
+                    f"{out}: the run was started with {name} {before.get(name)}, not {now.get(name)}; "
+                    "resume it with the same options, or take another --out"
+                )
+        return run
+
+    def csv(self, name: str, keep: int = 0) -> CsvLog:
+        """A CSV file to append rows to, with the first `keep` rows of what was there.
+
+        Raises:
+            InputError: it does not have so many.
+        """
         path = self.folder / name
-        path.write_text("", encoding="utf-8")
-        return CsvLog(path)
+        if not keep:
+            path.write_text("", encoding="utf-8")
+            return CsvLog(path)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if len(lines) <= keep:
+            raise InputError(f"{path}: has lost rows of the run; start it again without --resume")
+        self.write_text(name, "\n".join(lines[: keep + 1]) + "\n")
+        return CsvLog(path, tuple(lines[0].split(",")))
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file."""
@@ -97,9 +131,9 @@ class Run:
 class CsvLog:
     """A CSV file that grows by whole rows; the first row's keys are the header."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: tuple[str, ...] = ()) -> None:
         self.path = path
-        self._columns: tuple[str, ...] = ()
+        self._columns = columns
 
     def append(self, row: Mapping[str, object]) -> None:
         """Add a row, and have it on disk when this returns.
@@ -115,6 +149,44 @@ class CsvLog:
         csv.writer(text, lineterminator="\n").writerows([*lines, [row[column] for column in self._columns]])
         with self.path.open("ab", buffering=0) as file:  # one write a row: a stop never splits one
             file.write(text.getvalue().encode())
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Within the block, Ctrl-C and SIGTERM wait for the caller to ask; a second one stops at once.
+
+    Yields:
+        A function that says whether one has come. The caller then brings its work to a place where it can be saved,
+        and raises KeyboardInterrupt.
+    """
+    came = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+        notice("stopping after this step; once more to stop at once")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def notice(text: str) -> None:
+    """One line for people, beside the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def peak_memory(device: torch.device) -> float:
+    """MiB: the most that this process has had on the device so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def seed_everything(seed: int) -> None:
@@ -159,8 +231,8 @@ def versions() -> dict[str, str | None]:
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Show `total` steps on stderr: a bar on a terminal, elsewhere at most one plain line a second.
+def progress(title: str, total: int, done: int = 0, shown: bool = True) -> Iterator[Callable[[str], None]]:
+    """Show `total` steps, of which some are done, on stderr: a bar on a terminal, elsewhere one plain line a second.
 
     Example:
         with progress("search", epochs) as step:
@@ -168,15 +240,17 @@ def progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
                 ...
                 step(f"loss {loss:.3f}")
     """
-    if sys.stderr.isatty():
-        with _bar(title, total) as step:
+    if not shown:
+        yield lambda note: None
+    elif sys.stderr.isatty():
+        with _bar(title, total, done) as step:
             yield step
     else:
-        yield _plain_lines(title, total)
+        yield _plain_lines(title, total, done)
 
 
 @contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
+def _bar(title: str, total: int, done: int) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -188,12 +262,12 @@ def _bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total, note="")
+        task = bar.add_task(title, total=total, completed=done, note="")
         yield lambda note: bar.update(task, advance=1, note=note)
 
 
-def _plain_lines(title: str, total: int) -> Callable[[str], None]:
-    done, printed_at = 0, -float("inf")
+def _plain_lines(title: str, total: int, done: int) -> Callable[[str], None]:
+    printed_at = -float("inf")
 
     def step(note: str) -> None:
         nonlocal done, printed_at

@@ -13,14 +13,18 @@ from torch.func import functional_call
 
 from verify.errors import InputError
 from verify.graph import INPUT, MEMORY, BoundedGraph, Intervals
+from verify.intervals import IntervalSweep
 from verify.lirpa import BoundedTensor
 from verify.operators import UnsupportedOperator
+from verify.operators.normalisation import Moments, moments
 from verify.regions import Ball, Region
 from verify.slopes import optimised_bound
 from verify.tracing import copies
 
-Method: TypeAlias = Literal["ibp", "crown-ibp", "affine", "crown", "alpha-crown"]
+Method: TypeAlias = Literal["ibp", "block", "crown-ibp", "affine", "crown", "alpha-crown"]
 METHODS: tuple[str, ...] = get_args(Method)
+FORWARD = ("ibp", "block")
+"""Methods that are one forward sweep of intervals."""
 _WIDENING = 1e-10
 """Relative outward widening of intermediate bounds in a float64 confirmation: far above its rounding errors
 (about 1e-16 an operation), far below anything that changes a radius."""
@@ -40,7 +44,7 @@ class Bounds:
     Attributes:
         lower, upper: "b s", in logits.
         line: the linear function of the input that bounds from below, over the same region and every part of
-            it; None for method "ibp".
+            it; None for methods "ibp" and "block".
         intervals: bounds of the neurons that had to be relaxed; they too hold over every part of the region.
     """
 
@@ -103,14 +107,19 @@ class BoundedNetwork:
     def classes(self) -> int:
         return self.graph.final_shape[-1]
 
-    def freeze(self, images: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
+    def freeze(self, images: Float[Tensor, "b *shape"], moments: Moments = moments) -> Float[Tensor, "b k"]:
         """Fix batch norm's statistics to those of this clean batch, until the next call. Returns the outputs.
 
         Every bound, forward pass and attack of one evaluation has to use the same. The statistics keep their
         autograd graph: gradients in the parameters pass through them.
+
+        Args:
+            images: the batch.
+            moments: gives mean and biased variance a channel of "b c *size"; where several processes share a batch,
+                those of all their images.
         """
         self._check_mode()
-        return self.graph.evaluate(images, record_statistics=True)
+        return self.graph.evaluate(images, moments)
 
     def bounds(
         self,
@@ -131,10 +140,13 @@ class BoundedNetwork:
             norm: "linf", "l2" or "l1".
             specification: rows of linear functions of the outputs, such as `margins(labels, k)`; none bounds
                 the outputs themselves (s = k).
-            method: "ibp" (intervals), "crown-ibp" (one backward pass, neurons bounded by intervals), "affine"
-                (the same, neurons bounded by a forward sweep of affine forms), "crown" (in addition a backward pass
-                for every neuron that the sweep leaves unstable), "alpha-crown" (in addition the slopes of the last
-                pass optimised, for the lower bounds; stops when all of them are positive).
+            method: "ibp" (intervals, at any depth and epsilon: see `verify.intervals`), "block" (the same with every
+                nonlinear operator replaced by its two lines: the paper's literal composition of the bounds of its
+                building blocks, eqs. 3-11; looser than "ibp", never tighter. Linear operators of a block compose to
+                the same either way), "crown-ibp" (one backward pass, neurons bounded by intervals), "affine" (the
+                same, neurons bounded by a forward sweep of affine forms), "crown" (in addition a backward pass for
+                every neuron that the sweep leaves unstable), "alpha-crown" (in addition the slopes of the last pass
+                optimised, for the lower bounds; stops when all of them are positive).
             domain: "unit" (perturbed images stay in [0, 1]) or "free".
             within: `intervals` of an earlier result for regions that contain these, image by image; neurons that
                 were stable there need no backward pass here. (Methods "crown" and "alpha-crown".)
@@ -150,19 +162,11 @@ class BoundedNetwork:
         graph = self.graph
         refine = method in ("crown", "alpha-crown")
         graph.begin(sweep=refine or method == "affine", refine=refine, reference=within)
-        images = BoundedTensor(region.centre, region)
-        walk = method if method in ("ibp", "crown-ibp") else "crown"  # auto_LiRPA's name of the walk
-        lower, upper = graph.compute_bounds(x=(images,), C=rows, method=walk)
-        line = None
-        if method != "ibp":
-            A = graph[INPUT].lA
-            if method == "alpha-crown":
-                lower, A = optimised_bound(graph, rows)
-            A = A.transpose(0, 1).flatten(2)
-            line = Line(A, lower - region.least(A))
-            # Neither is always the tighter one; both hold.
-            low, high = graph.IBP_general(graph.final_node(), rows)
-            lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
+        if method in FORWARD:
+            swept = IntervalSweep(region, relaxed=method == "block").run(graph.nodes, rows)
+            lower, upper, line = swept.centre - swept.radius, swept.centre + swept.radius, None
+        else:
+            lower, upper, line = self._backward(region, rows, method)
         finite = (torch.isfinite(lower) & torch.isfinite(upper)).all(1, keepdim=True)
         if graph.finite is not None:
             finite &= graph.finite.unsqueeze(1)
@@ -170,6 +174,32 @@ class BoundedNetwork:
         lower, upper = lower - slack, upper + slack
         lower, upper = (side.masked_fill(~finite, torch.nan) for side in (lower, upper))
         return Bounds(lower, upper, line, graph.tightened)
+
+    def width_slope(
+        self,
+        images: Float[Tensor, "b *shape"],
+        norm: str = "linf",
+        specification: Float[Tensor, "b s k"] | Float[Tensor, "s k"] | None = None,
+        domain: str = "unit",
+    ) -> Float[Tensor, "b s"]:
+        """How fast interval bounds widen with epsilon: the natural logarithm of d(upper - lower)/2 / d(epsilon) at 0.
+
+        Of method "ibp", in the limit of a vanishing ball; finite at any depth, -infinity where nothing depends on the
+        image, NaN where the outputs are not finite. It compares networks, and is differentiable in their parameters.
+        It is not a bound: for bounds choose an epsilon.
+
+        Args:
+            images, norm, specification, domain: as for `bounds`. Intervals start from the box around a ball, which is
+                the same for every norm.
+
+        Raises:
+            InputError: wrong norm, domain or specification; or the model changed mode since it was wrapped.
+        """
+        self._check_mode()
+        region = Ball(images, 0.0, norm, domain)
+        swept = IntervalSweep(region).run(self.graph.nodes, self._rows(specification, region))
+        finite = torch.isfinite(swept.centre).all(1, keepdim=True)
+        return swept.log_slope.masked_fill(~finite, torch.nan)
 
     def double(self) -> BoundedNetwork:
         """The same network in float64 with its relaxations widened outward: what confirms a certificate.
@@ -192,6 +222,21 @@ class BoundedNetwork:
         twin.graph.copy_statistics(self.graph)
         twin.graph.widening = widening
         return twin
+
+    def _backward(self, region: Region, rows: Float[Tensor, "b s k"], method: str) -> tuple[Tensor, Tensor, Line]:
+        """Lower and upper bounds by CROWN, and the line that it ends with."""
+        graph = self.graph
+        images = BoundedTensor(region.centre, region)
+        walk = "crown-ibp" if method == "crown-ibp" else "crown"  # auto_LiRPA's name of the walk
+        lower, upper = graph.compute_bounds(x=(images,), C=rows, method=walk)
+        A = graph[INPUT].lA
+        if method == "alpha-crown":
+            lower, A = optimised_bound(graph, rows)
+        A = A.transpose(0, 1).flatten(2)
+        line = Line(A, lower - region.least(A))
+        # Neither is always the tighter one; both hold.
+        low, high = graph.IBP_general(graph.final_node(), rows)
+        return torch.maximum(lower, low), torch.minimum(upper, high), line
 
     def _slack(self, lower: Tensor, upper: Tensor, line: Line | None, region: Region) -> Tensor:
         """What rounding may have done to the last sums, in a float64 confirmation: relative to their terms."""

@@ -19,8 +19,8 @@ from torch.func import functional_call
 from verify.affine import AffineSweep, row_size
 from verify.lirpa import Bound, BoundedModule, BoundInput
 from verify.operators import RULES, Call, Constant, LinearOperator, Slot, UnsupportedOperator
-from verify.operators.base import Coefficients, inner
-from verify.operators.normalisation import BatchNorm, Statistics
+from verify.operators.base import weighed
+from verify.operators.normalisation import BatchNorm, Moments, Statistics, moments
 from verify.tracing import copies, kept_random_state, out_of_place, trace
 
 Intervals: TypeAlias = dict[str, tuple[Tensor, Tensor]]
@@ -109,18 +109,18 @@ class BoundedGraph(BoundedModule):
         return [node for node in self.nodes if isinstance(node, BatchNorm) and node.on_batch]
 
     def evaluate(
-        self, x: Float[Tensor, "b *shape"], record_statistics: bool = False
+        self, x: Float[Tensor, "b *shape"], record: Moments | None = None
     ) -> Float[Tensor, "b *classes"]:
         """The network's output, node by node; nothing is kept.
 
         Args:
-            record_statistics: x is the clean batch whose statistics batch norm in training mode is to use.
+            record: x is the clean batch whose statistics batch norm in training mode is to use; computes them.
         """
         values: dict[str, Tensor] = {}
         for node in self.nodes:
             inputs = [values[parent.name] for parent in node.inputs]
-            if record_statistics and isinstance(node, BatchNorm) and node.on_batch:
-                node.record(inputs[0])
+            if record is not None and isinstance(node, BatchNorm) and node.on_batch:
+                node.record(inputs[0], record)
             values[node.name] = x if node.name == INPUT else node.forward(*inputs)
         return values[self.final_name]
 
@@ -171,20 +171,13 @@ class BoundedGraph(BoundedModule):
         if C is None:
             return node.interval
         rows = C.transpose(0, 1)
-        parents: list[Bound] = [node]
-        coefficients: list[tuple[Coefficients, Coefficients]] = [(rows, rows)]
-        centre = rows.new_zeros(rows.shape[:2])
         if isinstance(node, LinearOperator):
-            parents = node.inputs
-            coefficients, offset, _ = node.bound_backward(rows, rows, *parents)
-            centre = centre + offset
-        radius = torch.zeros_like(centre)
-        for parent, (A, _upper) in zip(parents, coefficients, strict=True):
-            if A is not None:
-                low, high = parent.interval
-                centre = centre + inner(A, (low + high) / 2)
-                radius = radius + inner(A.abs(), (high - low) / 2)
-        return (centre - radius).T, (centre + radius).T
+            centres, radii, _ = node.halves([parent.interval for parent in node.inputs])
+            centre, radius = node.specified(rows, centres, radii)
+        else:
+            lower, upper = node.interval
+            centre, radius = weighed(rows, (lower + upper) / 2, (upper - lower) / 2)
+        return centre - radius, centre + radius
 
     def _propagate(self, node: Bound) -> None:
         if not node.from_input:
@@ -370,7 +363,7 @@ class _Builder:
         inputs = list(inputs)
         node.input_name = [parent.name for parent in inputs]
         if isinstance(node, BatchNorm) and node.on_batch:
-            node.record(inputs[0].forward_value)
+            node.record(inputs[0].forward_value, moments)
         node.forward_value = node.forward(*(parent.forward_value for parent in inputs))
         node.output_shape = node.forward_value.shape
         return node

@@ -26,6 +26,7 @@ FIRST_TRIAL = {"linf": 1 / 8, "l2": 1 / 24, "l1": 1 / 24}
 CLIMB = ("affine", "crown", "alpha-crown")
 PHASES = {
     "ibp": ("ibp",),
+    "block": ("block",),
     "crown-ibp": ("crown-ibp",),
     "affine": CLIMB[:1],
     "crown": CLIMB[:2],
@@ -40,7 +41,7 @@ STEP_UP = {"crown": 3.0, "alpha-crown": 2.0}
 """About how much longer an evaluation takes than with the method below, to judge whether there is time for it."""
 PROOF = 2.5
 """About how much longer the proof in float64 takes than an evaluation in float32."""
-GROWTH = {"ibp": 8.0, "crown-ibp": 8.0, "affine": 2.0, "crown": 1.25, "alpha-crown": 1.1}
+GROWTH = {"ibp": 8.0, "block": 8.0, "crown-ibp": 8.0, "affine": 2.0, "crown": 1.25, "alpha-crown": 1.1}
 """How far a trial goes at most beyond what is proven: far beyond it, every neuron is unstable and bounds are slow."""
 ROUGH = 0.1
 """Tolerance of the phases before the last."""

@@ -34,6 +34,11 @@ class Region(Perturbation):
         super().__init__()
         self.centre, self.lower, self.upper = centre, lower, upper
 
+    def box(self) -> tuple[Float[Tensor, "b *shape"], Float[Tensor, "b *shape"], Float[Tensor, " b"]]:
+        """The smallest box around it: centre, radius in units of a size, and that size, in float64."""
+        size = torch.ones(len(self.centre), dtype=torch.float64, device=self.centre.device)
+        return (self.lower + self.upper) / 2, (self.upper - self.lower) / 2, size
+
     def least(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s"]:
         """A lower bound of min <A, x> over the region, for each row of A over the n flattened inputs."""
         return self._least_on_box(A)
@@ -90,6 +95,9 @@ class Ball(Region):
         norm: "linf", "l2" or "l1".
         domain: "unit" keeps perturbed images in [0, 1], as attacks do; "free" does not.
 
+    Attributes:
+        epsilon: "b", in float64 whatever the type of the images: it may be smaller than float32 can hold.
+
     Raises:
         InputError: unknown norm or domain; a radius negative or not finite; a centre not finite, or outside
             [0, 1] in the unit domain.
@@ -106,19 +114,29 @@ class Ball(Region):
             raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
         if domain not in DOMAINS:
             raise InputError(f"domain {domain!r} is not one of {', '.join(DOMAINS)}")
-        radius = torch.as_tensor(epsilon, dtype=centre.dtype, device=centre.device).expand(len(centre))
-        if not torch.isfinite(radius).all() or (radius < 0).any():
+        radius = torch.as_tensor(epsilon, dtype=torch.float64, device=centre.device).expand(len(centre))
+        if not torch.isfinite(radius.to(centre.dtype)).all() or (radius < 0).any():
             raise InputError("epsilon must be finite and not negative")
         if not torch.isfinite(centre).all():
             raise InputError("the images hold values that are not finite")
         if domain == "unit" and not ((centre >= 0) & (centre <= 1)).all():
             raise InputError("the unit domain needs images in [0, 1]; scale them, or use the free domain")
         self.epsilon, self.norm, self.domain = radius, norm, domain
-        wide = radius.view(-1, *[1] * (centre.dim() - 1))
+        wide = _wide(radius, centre).to(centre.dtype)
         lower, upper = centre - wide, centre + wide
         if domain == "unit":
             lower, upper = lower.clamp(min=0), upper.clamp(max=1)
         super().__init__(centre, lower, upper)
+
+    def box(self) -> tuple[Float[Tensor, "b *shape"], Float[Tensor, "b *shape"], Float[Tensor, " b"]]:
+        """In units of epsilon, whose limit is taken where it is 0: every pixel that may move then does, by 1."""
+        if self.domain == "free":
+            return self.centre, torch.ones_like(self.centre), self.epsilon
+        x, epsilon = self.centre.double(), _wide(self.epsilon, self.centre)
+        divisor = epsilon.clamp(min=torch.finfo(epsilon.dtype).tiny)
+        up, down = ((reach / divisor).clamp(max=1) for reach in (1 - x, x))
+        centre, radius = x + epsilon * (up - down) / 2, (up + down) / 2
+        return centre.to(self.centre.dtype), radius.to(self.centre.dtype), self.epsilon
 
     def least(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s"]:
         """Exact for l-infinity, and for l2 and l1 in the free domain.
@@ -132,7 +150,7 @@ class Ball(Region):
         centre = self.centre.flatten(1)
         gains = self._gains(A)
         dual = gains.norm(dim=-1) if self.norm == "l2" else gains.abs().amax(-1)
-        least = torch.einsum("bsn,bn->bs", A, centre) - self.epsilon.unsqueeze(1) * dual
+        least = torch.einsum("bsn,bn->bs", A, centre) - self.epsilon.to(A.dtype).unsqueeze(1) * dual
         return least if self.domain == "free" else torch.maximum(least, self._least_on_box(A))
 
     def _gains(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s n"]:
@@ -150,7 +168,7 @@ class Ball(Region):
             return x
         step = (x - self.centre).flatten(1)
         length = step.norm(p=2 if self.norm == "l2" else 1, dim=1)
-        factor = (self.epsilon / length.clamp(min=torch.finfo(x.dtype).tiny)).clamp(max=1)
+        factor = (self.epsilon.to(x.dtype) / length.clamp(min=torch.finfo(x.dtype).tiny)).clamp(max=1)
         return self.centre + (step * factor.unsqueeze(1)).view_as(x)
 
     def take(self, index: Int[Tensor, " m"]) -> Ball:
@@ -164,11 +182,15 @@ class Ball(Region):
 
     def to(self, dtype: torch.dtype) -> Ball:
         """The same balls in another precision."""
-        return Ball(self.centre.to(dtype), self.epsilon.to(dtype), self.norm, self.domain)
+        return Ball(self.centre.to(dtype), self.epsilon, self.norm, self.domain)
 
     def with_epsilon(self, epsilon: Float[Tensor, " b"]) -> Ball:
         """The ball of another radius around the same images."""
         return Ball(self.centre, epsilon, self.norm, self.domain)
+
+
+def _wide(values: Float[Tensor, " b"], like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def largest_epsilon(norm: str, shape: torch.Size) -> float:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from experiments.benchmarks.searches import Evaluation
-from robust_nas.spaces.network import Network
+from robust_nas.spaces.backbone import Backbone
 from verify import Ball, InputError, margins
 from verify.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
 
@@ -36,7 +36,7 @@ class FoldedStem(nn.Module):
 
     offset: Tensor
 
-    def __init__(self, network: Network, example: Float[Tensor, "b c h w"]) -> None:
+    def __init__(self, network: Backbone, example: Float[Tensor, "b c h w"]) -> None:
         super().__init__()
         convolution, norm = network.stem
         assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
@@ -87,7 +87,11 @@ def for_stock(model: nn.Module, images: Float[Tensor, "b c h w"]) -> nn.Module:
         pool = twin.get_submodule(name)
         assert isinstance(pool, nn.AvgPool2d)
         twin.set_submodule(name, FixedAveragePool(pool, shape))
-    if isinstance(twin, Network):
+    for module in twin.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.affine:  # which stock cannot read
+            module.weight = nn.Parameter(torch.ones(module.num_features))
+            module.bias = nn.Parameter(torch.zeros(module.num_features))
+    if isinstance(twin, Backbone):
         stem = FoldedStem(twin, images)
         twin.input, twin.stem = nn.Identity(), stem  # type: ignore[assignment]
     expected = model(images)

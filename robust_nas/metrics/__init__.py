@@ -1,35 +1,40 @@
-"""Robustness metrics that a search maximises, by name. To add one: a file here and a line in `METRICS`."""
+"""Robustness metrics that a search maximises, by name. To add one: a file here and a line in `METRICS`.
+
+A metric takes any network: `metric(BoundedNetwork(model.eval(), images), images, labels).value` scores it, and is
+differentiable in its weights too, so that a training can have it as a term.
+"""
 
 from collections.abc import Callable
 
 from robust_nas.metrics.base import Measurement, MetricSettings, RobustnessMetric
-from robust_nas.metrics.certified_bound import CertifiedBound
+from robust_nas.metrics.certified_bound import BOUND_METHODS, CertifiedBound
 from robust_nas.metrics.combined import Sum
 from robust_nas.metrics.epsilon import EpsilonControl
-from robust_nas.metrics.jacobian import JacobianNorm
+from robust_nas.metrics.interval_slope import IntervalSlope
+from robust_nas.metrics.jacobian import ESTIMATES, JacobianNorm
 
 
 def _certified_bound(settings: MetricSettings) -> RobustnessMetric:
-    return CertifiedBound(
-        settings.norm,
-        method=settings.bound_method,
-        target=settings.bound_target,
-        images=settings.bound_images,
-    )
+    return CertifiedBound(settings.norm, method=settings.bound_method, images=settings.bound_images)
+
+
+def _interval_slope(settings: MetricSettings) -> RobustnessMetric:
+    return IntervalSlope(settings.norm, images=settings.bound_images)
 
 
 def _jacobian(settings: MetricSettings) -> RobustnessMetric:
     return JacobianNorm(
         settings.norm,
         images=settings.jacobian_images,
-        exact=settings.jacobian_exact,
+        estimate=settings.jacobian,
         seed=settings.seed,
     )
 
 
 METRICS: dict[str, Callable[[MetricSettings], RobustnessMetric]] = {
     "cb": _certified_bound,
+    "ibp-slope": _interval_slope,
     "jacobian": _jacobian,
-    "combined": lambda settings: Sum(_certified_bound(settings), _jacobian(settings)),
+    "combined": lambda settings: Sum((1.0, _certified_bound(settings)), (1.0, _jacobian(settings))),
 }
 """A search without a metric has none: `none` is not in here."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from robust_nas.distributed import ALONE, Processes
 from verify.bounds import BoundedNetwork
 
 
@@ -17,8 +19,9 @@ class Measurement(NamedTuple):
 
     Attributes:
         value: the larger the more robust; differentiable in the network's parameters where gradients are
-            enabled. NaN or infinite when it could not be measured: such a value must not reach alpha.
-        log: figures for the run's log, one for each of the metric's `columns`.
+            enabled. NaN or infinite when it could not be measured: such a value must not reach alpha. Where several
+            processes share a batch, this process' part: the parts add up to the value.
+        log: figures for the run's log, one for each of the metric's `columns`; of all processes together.
     """
 
     value: Float[Tensor, ""]
@@ -32,20 +35,18 @@ class MetricSettings:
     Attributes:
         norm: "linf" or "l2", of the perturbation.
         seed: of the metric's own random numbers.
-        bound_method: "ibp", "crown-ibp" or "crown".
-        bound_target: "margin" or "logits".
+        bound_method: of the certified bound, see `CertifiedBound`.
         bound_images: images of the batch that are bounded.
+        jacobian: "sampled", "exact" or "projection", see `JacobianNorm`.
         jacobian_images: images of the batch whose Jacobian is taken.
-        jacobian_exact: all rows of the Jacobian, or one drawn at random an image.
     """
 
     norm: str
     seed: int = 0
-    bound_method: str = "crown-ibp"
-    bound_target: str = "margin"
+    bound_method: str = "ibp"
     bound_images: int = 8
+    jacobian: str = "sampled"
     jacobian_images: int = 64
-    jacobian_exact: bool = False
 
 
 class RobustnessMetric(ABC):
@@ -57,6 +58,12 @@ class RobustnessMetric(ABC):
     without using the result leaves a search as it was.
     """
 
+    processes: Processes = ALONE
+
+    def share(self, processes: Processes) -> None:
+        """Measure with others from now on: each its share of the batch."""
+        self.processes = processes
+
     @property
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
@@ -67,3 +74,11 @@ class RobustnessMetric(ABC):
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
     ) -> Measurement:
         """Measure; images in [0, 1], the batch that the statistics were frozen on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next measurement depends on beside its arguments, for a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the state of another metric of the same settings."""
+        assert not state, "a metric with a state has to take it"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from robust_nas.metrics.base import Measurement, RobustnessMetric
-from robust_nas.metrics.epsilon import EpsilonControl
+from robust_nas.metrics.epsilon import VANISHING, EpsilonControl
 from verify.bounds import BoundedNetwork, margins
 from verify.errors import InputError
 
 TARGETS = ("margin", "logits")
+BOUND_METHODS = ("ibp", "block", "crown-ibp", "affine", "crown")
+CENTRED = ("ibp", "block")
+"""Methods that keep a radius apart from its centre, and so lose nothing however small it is."""
 
 
 class CertifiedBound(RobustnessMetric):
@@ -28,14 +35,15 @@ class CertifiedBound(RobustnessMetric):
     Args:
         norm: "linf", "l2" or "l1".
         domain: "unit" or "free".
-        method: of the bounds: "ibp", "crown-ibp" or "crown".
+        method: of the bounds. "ibp" (centre and radius; two forward passes, finite at any depth), "block" (the
+            literal composition of eqs. 3-11, looser), or, tighter and dearer, "crown-ibp", "affine", "crown".
         target: "margin", or "logits": R is the mean over images and classes of the lower bound of f_k. That is
             the wording of the paper, which does not say how the K bounds become one number.
         images: how many of the batch are bounded: the first ones.
-        control: where epsilon starts and how it moves.
+        control: where epsilon starts and how it moves; its floor is far lower for methods that can go there.
 
     Raises:
-        InputError: unknown target.
+        InputError: unknown target or method.
     """
 
     columns = ("certified_bound", "epsilon", "gap")
@@ -44,28 +52,34 @@ class CertifiedBound(RobustnessMetric):
         self,
         norm: str = "linf",
         domain: str = "unit",
-        method: str = "crown-ibp",
+        method: str = "ibp",
         target: str = "margin",
         images: int = 8,
         control: EpsilonControl | None = None,
     ) -> None:
         if target not in TARGETS:
             raise InputError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
+        if method not in BOUND_METHODS:
+            raise InputError(f"unknown bound {method!r}; known: {', '.join(BOUND_METHODS)}")
         self.norm, self.domain, self.method = norm, domain, method
         self.target, self.images = target, images
-        self.control = control or EpsilonControl()
+        self.control = control or (EpsilonControl(floor=VANISHING) if method in CENTRED else EpsilonControl())
         self._settled = False
 
     def __call__(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
     ) -> Measurement:
-        images, labels = images[: self.images], labels[: self.images]
+        own = self.processes.count(self.images)
+        images, labels = images[:own], labels[:own]
         if not self._settled:
             self._settle(network, images[:1], labels[:1])
         epsilon = self.control.epsilon
         value, gap = self.measure(network, images, labels)
+        weight = self.processes.weight(len(labels))
+        value = weight * value
+        bound, gap = self.processes.total([value.item(), weight * gap])
         self.control.update(gap)
-        return Measurement(value, {"certified_bound": value.item(), "epsilon": epsilon, "gap": gap})
+        return Measurement(value, {"certified_bound": bound, "epsilon": epsilon, "gap": gap})
 
     def measure(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
@@ -76,8 +90,18 @@ class CertifiedBound(RobustnessMetric):
         lower = bounds.lower.amin(1) if self.target == "margin" else bounds.lower
         return lower.mean(), (bounds.upper - bounds.lower).mean().item()
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"epsilon": self.control.epsilon, "settled": self._settled}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.control = replace(self.control, epsilon=state["epsilon"])
+        self._settled = state["settled"]
+
     @torch.no_grad()
     def _settle(self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
-        while self.control.approach(self.measure(network, images, labels)[1]):
+        weight = 1 / self.processes.size
+        while self.control.approach(
+            self.processes.total([weight * self.measure(network, images, labels)[1]])[0]
+        ):
             pass
         self._settled = True

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from robust_nas.distributed import Processes
 from robust_nas.metrics.base import Measurement, RobustnessMetric
 from verify.bounds import BoundedNetwork
 
 
 class Sum(RobustnessMetric):
-    """The sum of metrics, each with weight 1; the log has those of all. One that is not finite makes it so."""
+    """The weighted sum of metrics; the log has those of all. One that is not finite makes it so.
 
-    def __init__(self, *terms: RobustnessMetric) -> None:
+    Args:
+        terms: the metrics, each with its weight.
+    """
+
+    def __init__(self, *terms: tuple[float, RobustnessMetric]) -> None:
         self.terms = terms
+
+    def share(self, processes: Processes) -> None:
+        for _, term in self.terms:
+            term.share(processes)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(name for term in self.terms for name in term.columns)
+        return tuple(name for _, term in self.terms for name in term.columns)
 
     def __call__(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
     ) -> Measurement:
-        found = [term(network, images, labels) for term in self.terms]
-        value = sum((part.value for part in found[1:]), start=found[0].value)
-        return Measurement(value, {name: figure for part in found for name, figure in part.log.items()})
+        found = [(weight, term(network, images, labels)) for weight, term in self.terms]
+        value = sum((weight * part.value for weight, part in found), start=images.new_zeros(()))
+        return Measurement(value, {name: figure for _, part in found for name, figure in part.log.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"terms": [term.state_dict() for _, term in self.terms]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for (_, term), part in zip(self.terms, state["terms"], strict=True):
+            term.load_state_dict(part)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 START = 0.03
+VANISHING = 1e-300
+"""A floor for methods that lose nothing at any epsilon: what a float64 can hold."""
 APPROACH = 0.9
 """Slope of the rule before the first step: a tenth of epsilon is left each time."""
 
@@ -21,10 +23,11 @@ class EpsilonControl:
 
     A gap that is not finite counts as too wide. Epsilon is a constant of each step: no gradient enters here.
 
-    Interval bounds of a supernet of 3 cells are 1e9 logits wide at epsilon .01, and every further cell widens
-    them by about e^5. So the control brings epsilon down to 1e-9 or less there, where the gap is near the
-    target; in pixels that is no threat model, but it is where the bound still tells architectures apart. Such
-    balls are lost in float32 (1e-7 of a pixel): bound in float64.
+    The gap grows as epsilon does, so the control ends where bounds of the supernet are about the target wide, whatever
+    the method: R stays on the scale of the logits, and its gradient is that of a relative width, at any depth. For
+    intervals that is a tiny epsilon (they are 1e9 logits wide at .01 in 3 cells, and every further cell widens them by
+    about e^5): no threat model, but where the bound tells architectures apart. Methods that keep lower and upper ends
+    lose balls under 1e-7 of a pixel in float32, and have a floor; those that keep centre and radius need none.
 
     Attributes:
         epsilon: radius for the next step, in input units.

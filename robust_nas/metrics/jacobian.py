@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,62 +16,85 @@ from verify.errors import InputError
 
 DUAL = {"linf": 1, "l2": 2}
 """q with 1/p + 1/q = 1 for the norm p of the perturbation."""
+ESTIMATES = ("sampled", "exact", "projection")
 
 
 class JacobianNorm(RobustnessMetric):
     """R = -delta/N sum_i 1/K sum_k ||J_k(x_i)||_q (eq. 15), J_k the gradient of logit k in the pixels.
 
-    The estimate takes one row an image, uniform over the classes: its expectation is the mean over k, exactly.
-    The random projection of [21], which the paper uses, estimates squares of l2 norms alone; and "Frobenius
-    norm" for sum_k ||J_k||_2, as the paper has it, is not what eq. 15 says: rows are taken here one by one.
+    "Frobenius norm" for sum_k ||J_k||_2, as the paper has it, is not what eq. 15 says: rows are taken here one by
+    one. The paper computes it "based on random projection" (Hoffman et al. 2019, its [21]), which estimates another
+    quantity, the square of the Frobenius norm, and none for q = 1; that reading is "projection".
 
     Args:
         norm: "linf" (q = 1) or "l2" (q = 2).
         delta: radius in eq. 14; the paper does not give it. We take where its epsilon starts. It only scales R.
         images: how many of the batch are measured: the first ones.
-        exact: every row, K backward passes; else the estimate, one.
-        seed: of the generator that draws the rows.
+        estimate: "exact": every row, K backward passes. "sampled": one row an image, uniform over the classes: its
+            expectation is the mean over k, at any q. "projection" (l2 only): R = -K/2 mean_i ||v_i^T J(x_i)||^2 with
+            v_i uniform on the sphere, whose expectation is -1/2 ||J||_F^2; without delta, as in [21].
+        seed: of the generator that draws rows or projections.
 
     Raises:
-        InputError: another norm.
+        InputError: another norm or estimate, or a projection for l-infinity.
     """
 
     columns = ("jacobian",)
 
     def __init__(
-        self, norm: str = "linf", delta: float = START, images: int = 64, exact: bool = False, seed: int = 0
+        self, norm: str = "linf", delta: float = START, images: int = 64, estimate: str = "sampled", seed: int = 0
     ) -> None:
         if norm not in DUAL:
             raise InputError(f"unknown norm {norm!r} for the Jacobian metric; known: {', '.join(DUAL)}")
-        self.q, self.delta, self.images, self.exact = DUAL[norm], delta, images, exact
+        if estimate not in ESTIMATES:
+            raise InputError(f"unknown Jacobian estimate {estimate!r}; known: {', '.join(ESTIMATES)}")
+        if estimate == "projection" and norm != "l2":
+            raise InputError("a random projection estimates l2 norms only; take --norm l2 or --jacobian sampled")
+        self.q, self.delta, self.images, self.estimate = DUAL[norm], delta, images, estimate
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
     ) -> Measurement:
-        images = images[: self.images]
-        if self.exact:
-            every = torch.arange(network.classes, device=images.device)
-            rows = every.unsqueeze(1).expand(-1, len(images))
+        images = images[: self.processes.count(self.images)]
+        vectors = self._vectors(network.classes, len(images)).to(images)
+        products = vector_jacobian_products(network, images, vectors).flatten(2)
+        if self.estimate == "projection":
+            value = -network.classes / 2 * products.square().sum(2).mean()
         else:
-            drawn = torch.randint(network.classes, (1, len(images)), generator=self._generator)
-            rows = drawn.to(images.device)
-        value = -self.delta * row_norms(network, images, rows, self.q).mean()
-        return Measurement(value, {"jacobian": value.item()})
+            value = -self.delta * torch.linalg.vector_norm(products, self.q, dim=2).mean()
+        value = self.processes.weight(len(images)) * value
+        return Measurement(value, {"jacobian": self.processes.total([value.item()])[0]})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._generator.set_state(state["generator"])
+
+    def _vectors(self, classes: int, own: int) -> Float[Tensor, "r b k"]:
+        """What multiplies the Jacobian of each of this process' images; drawn for the images of all processes."""
+        if self.estimate == "exact":
+            return torch.eye(classes).unsqueeze(1).expand(-1, own, -1)
+        if self.estimate == "sampled":
+            drawn = torch.randint(classes, (self.images,), generator=self._generator)
+            vectors = torch.nn.functional.one_hot(drawn, classes).float()
+        else:
+            vectors = torch.randn(self.images, classes, generator=self._generator)
+            vectors = vectors / vectors.norm(dim=1, keepdim=True)
+        return vectors[self.processes.rank :: self.processes.size][:own].unsqueeze(0)
 
 
-def row_norms(
-    network: BoundedNetwork, images: Float[Tensor, "b c h w"], rows: Int[Tensor, "r b"], q: int
-) -> Float[Tensor, "r b"]:
-    """||J_k(x)||_q for r rows k of each image; differentiable in the parameters where gradients are enabled."""
+def vector_jacobian_products(
+    network: BoundedNetwork, images: Float[Tensor, "b c h w"], vectors: Float[Tensor, "r b k"]
+) -> Float[Tensor, "r b c h w"]:
+    """v^T J(x) for r vectors v of each image; differentiable in the parameters where gradients are enabled."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         x = images.detach().requires_grad_()
         logits = network(x)
-        gradients = [
-            torch.autograd.grad(
-                logits.gather(1, row.unsqueeze(1)).sum(), x, retain_graph=True, create_graph=differentiable
-            )[0]
-            for row in rows
+        products = [
+            torch.autograd.grad((logits * vector).sum(), x, retain_graph=True, create_graph=differentiable)[0]
+            for vector in vectors
         ]
-    return torch.linalg.vector_norm(torch.stack(gradients).flatten(2), q, dim=2)
+    return torch.stack(products)

@@ -1,39 +1,153 @@
-"""One step of the bilevel optimisation, first order (eq. 16 of DSRNA, CVPR 2021; Algorithm 1 of DARTS)."""
+"""One step of the bilevel optimisation (eq. 16 of DSRNA, CVPR 2021; Algorithm 1 of DARTS), first or second order."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_nas.data import Examples
+from robust_nas.distributed import ALONE, Processes
 from robust_nas.metrics import Measurement, RobustnessMetric
 from robust_nas.spaces.supernet import Supernet
 from verify.bounds import BoundedNetwork
 
+PROBE = 0.01
+"""Length of the step of the finite difference along the weights (DARTS, section 2.3)."""
 
-def weight_step(model: Supernet, batch: Examples, optimiser: torch.optim.Optimizer, clip: float) -> float:
+Gradients = tuple[Tensor, ...]
+
+
+def weight_step(
+    model: Supernet,
+    batch: Examples,
+    optimiser: torch.optim.Optimizer,
+    clip: float,
+    processes: Processes = ALONE,
+    amp: bool = False,
+) -> float:
     """One step of the weights on the training loss, its gradient clipped to an l2 norm; returns the loss.
 
     Alpha gets neither a step nor a gradient, and no gradient is left on the weights.
+
+    Args:
+        model, batch, optimiser: of the weights; `batch` is this process' share.
+        clip: largest l2 norm of the gradient.
+        processes: those that share the batch.
+        amp: compute the forward pass in bfloat16 where that is safe (torch.autocast).
     """
     weights = model.weights()
-    loss = F.cross_entropy(model(batch.images), batch.labels)
-    for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+    with processes.synchronised(model), torch.autocast(batch.images.device.type, torch.bfloat16, enabled=amp):
+        logits = model(batch.images)
+    loss = processes.weight(len(batch.labels)) * F.cross_entropy(logits.to(batch.images), batch.labels)
+    gradients = processes.add_up(torch.autograd.grad(loss, weights))
+    for weight, gradient in zip(weights, gradients, strict=True):
         weight.grad = gradient
     nn.utils.clip_grad_norm_(weights, clip)
     optimiser.step()
     optimiser.zero_grad()
-    return loss.item()
+    return processes.total([loss.item()])[0]
+
+
+@dataclass
+class Unrolled:
+    """The weights after one more step on the training loss: DARTS' second order, eqs. 5-8.
+
+    w' = w - xi (mu m + grad_w L_train(w, alpha) + lambda w), with the momentum mu m and the weight decay lambda of the
+    optimiser, and its learning rate as xi. The momentum is that of the last step and does not depend on alpha.
+
+    Attributes:
+        network: the supernet in training mode, wrapped.
+        optimiser: SGD of the weights.
+        exact: the product with the mixed second derivative by autograd; else by a central difference along the
+            weights, with two more gradients instead of a graph of a gradient.
+    """
+
+    network: BoundedNetwork
+    optimiser: torch.optim.Optimizer
+    exact: bool = False
+
+    @contextmanager
+    def weights(self, train: Examples, processes: Processes) -> Iterator[list[Tensor]]:
+        """Have w' in place of w within the block; gives the parameters."""
+        (group,) = self.optimiser.param_groups
+        weights: list[Tensor] = group["params"]
+        gradients = processes.add_up(torch.autograd.grad(self._loss(train, processes), weights))
+        before = [weight.detach().clone() for weight in weights]
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients, strict=True):
+                momentum = self.optimiser.state[weight].get("momentum_buffer")
+                step = gradient + group["weight_decay"] * weight
+                if momentum is not None:
+                    step = step + group["momentum"] * momentum
+                weight -= group["lr"] * step
+        try:
+            yield weights
+        finally:
+            _set(weights, before)
+
+    def through(
+        self, vector: Sequence[Tensor], alphas: Sequence[Tensor], train: Examples, processes: Processes
+    ) -> Gradients:
+        """-xi d/d alpha <grad_w L_train(w, alpha), v>: what alpha does to the objective by way of w'.
+
+        Args:
+            vector: v, the gradient of the objective in w'.
+        """
+        (group,) = self.optimiser.param_groups
+        product = self._exact_product if self.exact else self._difference
+        return tuple(-group["lr"] * part for part in product(group["params"], vector, alphas, train, processes))
+
+    def _difference(
+        self,
+        weights: Sequence[Tensor],
+        vector: Sequence[Tensor],
+        alphas: Sequence[Tensor],
+        train: Examples,
+        processes: Processes,
+    ) -> Gradients:
+        length = _norm(vector)
+        if length == 0 or not math.isfinite(length):
+            return tuple(torch.full_like(alpha, 0 * length) for alpha in alphas)
+        reach = PROBE / length
+        before = [weight.detach().clone() for weight in weights]
+        ends = []
+        for sign in (1, -1):
+            _set(weights, [old + sign * reach * part for old, part in zip(before, vector, strict=True)])
+            ends.append(self._in_alpha(alphas, train, processes))
+        _set(weights, before)
+        return tuple((plus - minus) / (2 * reach) for plus, minus in zip(*ends, strict=True))
+
+    def _exact_product(
+        self,
+        weights: Sequence[Tensor],
+        vector: Sequence[Tensor],
+        alphas: Sequence[Tensor],
+        train: Examples,
+        processes: Processes,
+    ) -> Gradients:
+        gradients = torch.autograd.grad(self._loss(train, processes), weights, create_graph=True)
+        product = torch.stack([(g * v).sum() for g, v in zip(gradients, vector, strict=True)]).sum()
+        return processes.add_up(torch.autograd.grad(product, alphas, materialize_grads=True))
+
+    def _in_alpha(self, alphas: Sequence[Tensor], train: Examples, processes: Processes) -> Gradients:
+        loss = self._loss(train, processes)
+        return processes.add_up(torch.autograd.grad(loss, alphas, materialize_grads=True))
+
+    def _loss(self, train: Examples, processes: Processes) -> Tensor:
+        logits = self.network.freeze(train.images, processes.moments)
+        return processes.weight(len(train.labels)) * F.cross_entropy(logits, train.labels)
 
 
 @dataclass
 class AlphaStep:
-    """A step of alpha on L_val(w, alpha) - gamma R(w, alpha), w as it is: first order.
+    """A step of alpha on L_val(w, alpha) - gamma R(w, alpha): first order at w as it is, second order at w'.
 
     The metric is measured even when gamma is 0, but then without gradients: the step is the one that a search
     without a metric makes, bit for bit.
@@ -43,15 +157,19 @@ class AlphaStep:
 
     Attributes:
         network: the supernet in training mode, wrapped.
-        optimiser: of the two alphas.
+        optimiser: of the architecture parameters.
         metric: R, None for a search without.
         gamma: its weight.
+        unrolled: for the second order.
+        processes: those that share the batches.
     """
 
     network: BoundedNetwork
     optimiser: torch.optim.Optimizer
     metric: RobustnessMetric | None
     gamma: float
+    unrolled: Unrolled | None = None
+    processes: Processes = ALONE
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -64,47 +182,79 @@ class AlphaStep:
             "weighted_robustness",
             "loss_gradient",
             "robustness_gradient",
+            "cosine",
+            *(("unrolled_gradient",) if self.unrolled else ()),
             "finite",
         )
 
-    def __call__(self, batch: Examples) -> dict[str, int | float | None]:
+    def __call__(self, held_out: Examples, train: Examples) -> dict[str, int | float | None]:
         """Take the step; returns figures for the log.
 
-        Gradients are given as l2 norms over both alphas, that of robustness with the factor gamma; None for
-        what there is not. `finite` is 1 when every term that should count did.
+        Gradients are given as l2 norms over all architecture parameters, that of robustness with the factor gamma,
+        and the cosine between that of the loss and that of robustness; None for what there is not. In second order
+        these are the direct ones, at w', and `unrolled_gradient` is the norm of what comes by way of w'.
+        `finite` is 1 when every term that should count did.
+
+        Args:
+            held_out: this process' share of the validation batch.
+            train: its share of the training batch, on which the second order unrolls.
         """
         alphas: list[Tensor] = self.optimiser.param_groups[0]["params"]
-        logits = self.network.freeze(batch.images)
-        loss = F.cross_entropy(logits, batch.labels)
-        gradients = torch.autograd.grad(loss, alphas, retain_graph=True, materialize_grads=True)
-        measured = self._measure(batch)
-        value = weighted = pull = None
-        if measured is not None:
-            value = measured.value.item()
-            weighted = self.gamma * value
-            if self.gamma:
-                pull = torch.autograd.grad(-self.gamma * measured.value, alphas, materialize_grads=True)
-        loss_figures = {"val_loss": loss.item(), "loss_gradient": _norm(gradients)}
-        term_figures = {
-            "robustness": value,
-            "weighted_robustness": weighted,
-            "robustness_gradient": None if pull is None else _norm(pull),
-        }
-        loss_is_finite, term_is_finite = _finite(loss_figures.values()), _finite(term_figures.values())
-        if pull is not None and term_is_finite:
-            gradients = tuple(ours + theirs for ours, theirs in zip(gradients, pull, strict=True))
-        if loss_is_finite:
+        if self.unrolled is None:
+            gradients, figures = self._objective(held_out, alphas, [])
+        else:
+            with self.unrolled.weights(train, self.processes) as weights:
+                gradients, figures = self._objective(held_out, alphas, weights)
+            gradients, vector = gradients[: len(alphas)], gradients[len(alphas) :]
+            indirect = self.unrolled.through(vector, alphas, train, self.processes)
+            gradients = tuple(own + other for own, other in zip(gradients, indirect, strict=True))
+            figures["unrolled_gradient"] = _norm(indirect)
+        if math.isfinite(figures["val_loss"]) and _finite(gradients):
             for alpha, gradient in zip(alphas, gradients, strict=True):
                 alpha.grad = gradient
             self.optimiser.step()
             self.optimiser.zero_grad()
-        return {
-            **loss_figures,
-            "val_accuracy": (logits.argmax(1) == batch.labels).double().mean().item(),
-            **(measured.log if measured else {}),
-            **term_figures,
-            "finite": float(loss_is_finite and term_is_finite),
+        else:
+            figures["finite"] = 0.0
+        return {column: figures[column] for column in self.columns}
+
+    def _objective(
+        self, held_out: Examples, alphas: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> tuple[Gradients, dict[str, Any]]:
+        """Gradients of the objective in alphas and weights, without a term that is not finite; figures for the log."""
+        parameters = [*alphas, *weights]
+        logits = self.network.freeze(held_out.images, self.processes.moments)
+        loss = self.processes.weight(len(held_out.labels)) * F.cross_entropy(logits, held_out.labels)
+        gradients = self._gradients(loss, parameters, retain_graph=True)
+        right = float((logits.argmax(1) == held_out.labels).sum())
+        val_loss, right, images = self.processes.total([loss.item(), right, float(len(held_out.labels))])
+        figures = {
+            **dict.fromkeys(self.columns, None),
+            "val_loss": val_loss,
+            "val_accuracy": right / images,
+            "loss_gradient": _norm(gradients[: len(alphas)]),
+            "finite": 1.0,
         }
+        measured = self._measure(held_out)
+        if measured is None:
+            return gradients, figures
+        value = self.processes.total([measured.value.item()])[0]
+        figures |= {**measured.log, "robustness": value, "weighted_robustness": self.gamma * value}
+        counts = math.isfinite(value)
+        if self.gamma:
+            pull = self._gradients(-self.gamma * measured.value, parameters)
+            figures["robustness_gradient"] = _norm(pull[: len(alphas)])
+            figures["cosine"] = _cosine(gradients[: len(alphas)], pull[: len(alphas)])
+            counts = counts and _finite(pull)
+            if counts:
+                gradients = tuple(ours + theirs for ours, theirs in zip(gradients, pull, strict=True))
+        figures["finite"] = float(counts)
+        return gradients, figures
+
+    def _gradients(self, part: Tensor, parameters: Sequence[Tensor], retain_graph: bool = False) -> Gradients:
+        """Of a term of which every process holds a part."""
+        own = torch.autograd.grad(part, parameters, retain_graph=retain_graph, materialize_grads=True)
+        return self.processes.add_up(own)
 
     def _measure(self, batch: Examples) -> Measurement | None:
         if self.metric is None:
@@ -117,6 +267,17 @@ def _norm(gradients: Sequence[Tensor]) -> float:
     return math.sqrt(sum(gradient.square().sum().item() for gradient in gradients))
 
 
-def _finite(figures: Iterable[float | None]) -> bool:
-    """Whether all that there are, are finite."""
-    return all(figure is None or math.isfinite(figure) for figure in figures)
+def _cosine(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    """0 where one of the two is 0."""
+    product = sum((a * b).sum().item() for a, b in zip(first, second, strict=True))
+    return product / length if (length := _norm(first) * _norm(second)) else 0.0
+
+
+def _set(weights: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    with torch.no_grad():
+        for weight, value in zip(weights, values, strict=True):
+            weight.copy_(value)
+
+
+def _finite(gradients: Iterable[Tensor]) -> bool:
+    return all(bool(torch.isfinite(gradient).all()) for gradient in gradients)

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from robust_nas import checkpoint
 from robust_nas.data import load
+from robust_nas.distributed import Processes, processes
 from robust_nas.genotype import Genotype
 from robust_nas.metrics import METRICS, MetricSettings, RobustnessMetric
-from robust_nas.runs import Run, choose_device, progress, seed_everything, versions
-from robust_nas.search.engine import Row, build, count_steps, optimise
-from robust_nas.search.plot import plot_alphas
-from robust_nas.search.presets import PRESETS, SearchPreset
+from robust_nas.runs import (
+    Run,
+    choose_device,
+    notice,
+    peak_memory,
+    progress,
+    seed_everything,
+    stop_signals,
+    versions,
+)
+from robust_nas.search.engine import Plan, Row, Search
+from robust_nas.search.memory import advice
+from robust_nas.search.plot import plot_alphas, plot_search
+from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset
+from robust_nas.search.stopping import STOPPING_RULES
+from robust_nas.search.strategies import STRATEGIES
+from robust_nas.search.watch import collapse
 from verify.errors import InputError
 
 NORMS = ("linf", "l2")
-RESULTS = ("genotype.json", "alphas.safetensors", "alphas.png")
+ORDERS = ("first", "second")
+RESULTS = (
+    "genotype.json", "alphas.safetensors", "alphas.png", "search.png", checkpoint.NEWEST, checkpoint.PREVIOUS
+)
 PAPER_SCALE = "dsrna search --metric cb --dataset cifar10 --preset paper"
 
 Entry = TypeVar("Entry")
@@ -41,72 +60,173 @@ class SearchResult:
 
 def run_search(
     *,
-    metric: str,
-    dataset: str,
-    data: str | Path | None,
-    download: bool,
-    preset: str,
-    norm: str,
-    gamma: float | None,
-    seed: int,
-    device: str,
-    out: str | Path,
+    metric: str = "cb",
+    dataset: str = "digits",
+    data: str | Path | None = None,
+    download: bool = False,
+    preset: str = "quick",
+    method: str = "darts",
+    order: str = "first",
+    norm: str = "linf",
+    gamma: float | None = None,
+    bound: str | None = None,
+    jacobian: str | None = None,
+    nodes: int | None = None,
+    batch_size: int | None = None,
+    stop: str | None = None,
+    hessian: bool = False,
+    amp: bool = False,
+    resume: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path = "runs/search",
 ) -> SearchResult:
     """Search an architecture.
 
-    Writes genotype.json, alphas.safetensors (both alphas before softmax), alphas.png, search.csv (a row a step)
-    and config.json. A search that is stopped leaves the last two, whole. On the CPU one seed gives one result,
-    bit for bit.
+    Writes genotype.json, alphas.safetensors (the architecture parameters before softmax), alphas.png, search.csv (a row
+    a step), search.png, timing.csv, config.json, and after every epoch a checkpoint. A search that is stopped with
+    Ctrl-C or SIGTERM saves its state first. On the CPU one seed gives one result, bit for bit, stopped and resumed
+    as often as one likes.
+
+    Under torchrun the processes share every batch, and the first one writes.
 
     Args:
         metric: none, or a key of `METRICS`.
         dataset, data, download: as `robust_nas.data.load` takes them.
         preset: size and schedule, a key of `PRESETS`.
+        method: a key of `STRATEGIES`.
+        order: "first", or "second": alpha's gradient through one step of the weights.
         norm: linf or l2, of the perturbation that the metric is about.
-        gamma: weight of the metric in eq. 16 (DSRNA, CVPR 2021); None takes the preset's.
+        gamma: weight of the metric in eq. 16 (DSRNA, CVPR 2021).
+        bound: method of the certified bound, a key of `BOUND_IMAGES`.
+        jacobian: estimate of the Jacobian metric.
+        nodes, batch_size: intermediate nodes of a cell, images a step (of all processes).
+        stop: a key of `STOPPING_RULES`, None for the whole schedule.
+        hessian: follow the top eigenvalue of the Hessian in alpha.
+        amp: bfloat16 in the weights' step where that is safe.
+        resume: go on with the run in `out`.
         seed: for weights, alpha, the split, the order of the images, and the rows that the Jacobian metric draws.
         device: auto, cpu or cuda.
         out: the run's folder.
 
+    Where an argument is None, the preset's value counts.
+
     Raises:
-        InputError: an argument is wrong, the data are not there, or the training loss is no longer finite.
+        InputError: an argument is wrong, the data are not there, there is nothing to resume, or the training loss is
+            no longer finite.
     """
     sizes = _named("metric", metric, _named("preset", preset, PRESETS))
-    _check(norm, gamma)
-    gamma = sizes.gamma if gamma is None else gamma
+    changes: dict[str, Any] = {
+        "gamma": gamma, "bound_method": bound, "jacobian": jacobian, "nodes": nodes, "batch_size": batch_size
+    }
+    sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
+    if sizes.bound_method == "crown-ibp":  # keeps lower and upper ends, which float32 cannot tell apart where it works
+        sizes = replace(sizes, dtype="float64")
+    hessian = hessian or stop == "eigenvalue"
+    _check(norm, order, sizes)
+    strategy = _named("method", method, STRATEGIES)
+    rule = None if stop is None else _named("stopping rule", stop, STOPPING_RULES)()
     place = choose_device(device)
-    images = load(dataset, data, download)
-    choices = {"metric": metric, "dataset": dataset, "preset": preset, "norm": norm, "gamma": gamma, "seed": seed}
-    run = Run.start(out, "search", {**choices, "data": data, "sizes": asdict(sizes)}, place)
+    choices = {
+        "method": method,
+        "metric": metric,
+        "order": order,
+        "dataset": dataset,
+        "preset": preset,
+        "norm": norm,
+        "gamma": sizes.gamma,
+        "seed": seed,
+        "stop": stop,
+    }
+    with processes(place) as team:
+        _check_team(team, sizes, metric, hessian)
+        images = load(dataset, data, download)
+        options = {
+            **choices, "data": data, "hessian": hessian, "amp": amp, "processes": team.size, "sizes": asdict(sizes)
+        }
+        seed_everything(seed)
+        plan = Plan(sizes, strategy, _metric(metric, sizes, norm, seed), sizes.gamma, seed, order, rule, hessian, amp)
+        search = Search(plan, images, place, team)
+        run = _resumed(out, options, search) if resume else _started(out, options, search)
+        seconds = _follow(search, run)
+        meta = {**choices, "bound_method": sizes.bound_method, "versions": versions()}
+        result = _finish(search, run, meta, seconds) if team.leads else None
+    return result or SearchResult(run.folder / "genotype.json", [])
+
+
+def _started(out: str | Path, options: Mapping[str, object], search: Search) -> Run:
+    if not search.processes.leads:
+        return Run(Path(out))
+    run = Run.start(out, "search", options, search.device)
     for name in RESULTS:  # of an earlier run; they must not stand beside this one's configuration
         (run.folder / name).unlink(missing_ok=True)
+    return run
 
-    seed_everything(seed)
-    model = build(images, sizes).to(place)
-    log = run.csv("search.csv")
-    rows: list[Row] = []
-    started = time.monotonic()
-    with progress("search", count_steps(images, sizes)) as step:
-        for row in optimise(model, images, sizes, _metric(metric, sizes, norm, seed), gamma, seed):
-            log.append(row)
-            rows.append(row)
-            step(_note(row))
-    seconds = time.monotonic() - started
 
-    run.save_tensors("alphas.safetensors", dict(model.alphas))
-    plot_alphas(dict(model.alphas), model.nodes, run.folder / "alphas.png")
-    genotype = model.genotype(
-        {
-            "method": "darts",
-            **choices,
-            "bound_method": sizes.bound_method,
-            "epsilon": rows[-1].get("epsilon"),
-            "versions": versions(),
-        }
-    )
+def _resumed(out: str | Path, options: Mapping[str, object], search: Search) -> Run:
+    """Load the newest checkpoint; where a run was stopped before its first one, it begins again."""
+    run = Run.resume(out, options)
+    found = checkpoint.load(run.folder)
+    if found is not None:
+        search.load_state_dict(found.state)
+    if search.processes.leads:
+        if found is not None and found.warning:
+            notice(found.warning)
+        notice(f"resumed after {search.done} of {search.length} steps")
+    return run
+
+
+def _follow(search: Search, run: Run) -> float:
+    """Carry the search to its end, writing as it goes; returns the seconds of all its steps, earlier ones included."""
+    leads = search.processes.leads
+    if leads:
+        log, clock = run.csv("search.csv", search.done), run.csv("timing.csv", search.done)
+        notice(advice(search))
+    with stop_signals() as asked, progress("search", search.length, search.done, leads) as step:
+        started = time.monotonic()
+        for row in search.steps():
+            if leads:
+                log.append(row)
+                clock.append(
+                    {
+                        "epoch": row["epoch"],
+                        "step": row["step"],
+                        "seconds": time.monotonic() - started,
+                        "peak_memory_mb": peak_memory(search.device),
+                    }
+                )
+                step(_note(row))
+            stop = bool(search.processes.total([float(asked())])[0])
+            if leads and (stop or search.step == 0):
+                checkpoint.save(run.folder, search.state_dict())
+            if stop:
+                raise KeyboardInterrupt
+            started = time.monotonic()
+    return sum(row["seconds"] or 0.0 for row in read_rows(run.folder / "timing.csv")) if leads else 0.0
+
+
+def _finish(search: Search, run: Run, meta: Mapping[str, Any], seconds: float) -> SearchResult:
+    """Write the results."""
+    model, rows = search.model, read_rows(run.folder / "search.csv")
+    parameters = {
+        name: parameter for name, parameter in model.named_parameters() if name.startswith(("alphas.", "betas."))
+    }
+    run.save_tensors("alphas.safetensors", {name.replace("alphas.", ""): value for name, value in parameters.items()})
+    plot_alphas(dict(model.alphas), model.operations, model.nodes, run.folder / "alphas.png")
+    plot_search(rows, run.folder / "search.png")
+    stopped = None if search.stopped is None else search.stopped.reason
+    genotype = replace(search.genotype(), meta={**meta, "epsilon": rows[-1].get("epsilon"), "stopped": stopped})
     path = run.folder / "genotype.json"
     genotype.save(path)
-    return SearchResult(path, _summary(genotype, rows, choices, seconds))
+    return SearchResult(path, _summary(genotype, rows, search, seconds))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a run's CSV of numbers; None where a field is empty."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)
+        ]
 
 
 def _metric(name: str, sizes: SearchPreset, norm: str, seed: int) -> RobustnessMetric | None:
@@ -116,9 +236,9 @@ def _metric(name: str, sizes: SearchPreset, norm: str, seed: int) -> RobustnessM
         norm=norm,
         seed=seed,
         bound_method=sizes.bound_method,
-        bound_images=sizes.bound_images,
+        bound_images=BOUND_IMAGES[sizes.bound_method],
+        jacobian=sizes.jacobian,
         jacobian_images=sizes.jacobian_images,
-        jacobian_exact=sizes.jacobian_exact,
     )
     return METRICS[name](settings)
 
@@ -130,23 +250,29 @@ def _note(row: Row) -> str:
     return "  ".join(f"{name} {value:.3g}" for name, value in shown if value is not None)
 
 
-def _summary(
-    genotype: Genotype, rows: Sequence[Row], choices: Mapping[str, object], seconds: float
-) -> list[tuple[str, str]]:
+def _summary(genotype: Genotype, rows: Sequence[Row], search: Search, seconds: float) -> list[tuple[str, str]]:
+    meta = genotype.meta
     counts = {
         name: Counter(operation for operation, _ in edges)
         for name, edges in (("normal cell", genotype.normal), ("reduction cell", genotype.reduce))
     }
+    metric = meta["metric"] + (f" by {meta['bound_method']}" if meta["metric"] in ("cb", "combined") else "")
     summary = [
-        ("search", f"{choices['metric']} ({choices['norm']}, gamma {choices['gamma']:g}) on {choices['dataset']}"),
+        (
+            "search",
+            f"{meta['method']}, {meta['order']} order, {metric} ({meta['norm']}, gamma {meta['gamma']:g}) "
+            f"on {meta['dataset']}",
+        ),
         *((name, ", ".join(f"{n} {op}" for op, n in count.most_common())) for name, count in counts.items()),
         ("training loss", _course(rows, "train_loss")),
         ("validation loss", _course(rows, "val_loss")),
         ("robustness", _course(rows, "robustness")),
         ("epsilon", _course(rows, "epsilon")),
         ("time", f"{len(rows)} steps in {seconds:.0f} s"),
+        ("stopped early", meta["stopped"] or ""),
+        ("warning", collapse(genotype) or ""),
     ]
-    if choices["preset"] == "quick":
+    if meta["preset"] == "quick":
         summary.append(("paper scale", PAPER_SCALE))
     return [(name, value) for name, value in summary if value]
 
@@ -157,11 +283,29 @@ def _course(rows: Sequence[Row], name: str) -> str:
     return f"{values[0]:.3g} -> {values[-1]:.3g}" if values else ""
 
 
-def _check(norm: str, gamma: float | None) -> None:
+def _check(norm: str, order: str, sizes: SearchPreset) -> None:
     if norm not in NORMS:
         raise InputError(f"unknown norm {norm!r} for a search; known: {', '.join(NORMS)}")
-    if gamma is not None and not 0 <= gamma < math.inf:
-        raise InputError(f"gamma must be a finite number >= 0, not {gamma}")
+    if order not in ORDERS:
+        raise InputError(f"unknown order {order!r}; known: {', '.join(ORDERS)}")
+    _named("bound", sizes.bound_method, BOUND_IMAGES)
+    if not 0 <= sizes.gamma < math.inf:
+        raise InputError(f"gamma must be a finite number >= 0, not {sizes.gamma}")
+    if sizes.nodes < 1:
+        raise InputError(f"nodes must be at least 1, not {sizes.nodes}")
+    if sizes.batch_size < 2:
+        raise InputError(f"batch-size must be at least 2, of which batch norm takes a variance, not {sizes.batch_size}")
+
+
+def _check_team(team: Processes, sizes: SearchPreset, metric: str, hessian: bool) -> None:
+    images = {
+        "cb": BOUND_IMAGES[sizes.bound_method], "ibp-slope": BOUND_IMAGES["ibp"], "jacobian": sizes.jacobian_images
+    }
+    fewest = min(sizes.batch_size // 2, images.get(metric, BOUND_IMAGES[sizes.bound_method]))
+    if team.size > fewest:
+        raise InputError(f"{team.size} processes have only {fewest} images a step to share; lower --nproc-per-node")
+    if hessian and team.size > 1:
+        raise InputError("the Hessian's eigenvalue is computed by one process; leave out --hessian, or torchrun")
 
 
 def _named(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:

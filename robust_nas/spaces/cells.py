@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from robust_nas.genotype import Genotype
-from robust_nas.spaces.operations import OPERATIONS, PRIMITIVES, FactorizedReduce, ReLUConvBN, Zero
+from robust_nas.spaces.operations import OPERATIONS, FactorizedReduce, ReLUConvBN, Zero
+
+KINDS = ("normal", "reduce")
+"""The two kinds of cell; every cell of a kind has the same architecture."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class CellShape:
     channels: int
     reduction: bool
     after_reduction: bool
+
+    @property
+    def kind(self) -> str:
+        """Which of `KINDS` the cell is."""
+        return "reduce" if self.reduction else "normal"
 
     def stride(self, source: int) -> int:
         """The stride of an operation that reads input `source`: a reduction halves inputs 0 and 1 only."""
@@ -54,36 +63,67 @@ class CellInputs(nn.Module):
 
 
 class MixedOperation(nn.Module):
-    """The weighted sum of all operations of the space, DARTS eq. 2.
+    """The weighted sum of an edge's operations, DARTS eq. 2.
 
     Batch norms have no scale or shift of their own, which could stand in for the weights, and each pool gets
     one so that all terms have the same magnitude.
+
+    Args:
+        channels: of what the operations read and give.
+        stride: of the operations.
+        operations: their names, in the order of the weights.
+
+    Attributes:
+        skip_dropout: probability that an element of an identity's output is dropped, in training mode only
+            (P-DARTS, Chen et al., ICCV 2019, section 3.4). At 0 nothing is drawn, and a trace shows no dropout.
     """
 
-    def __init__(self, channels: int, stride: int) -> None:
+    def __init__(self, channels: int, stride: int, operations: Sequence[str]) -> None:
         super().__init__()
-        self.operations = nn.ModuleList(_search_operation(name, channels, stride) for name in PRIMITIVES)
+        self.skip_dropout = 0.0
+        self.operations = nn.ModuleList(_search_operation(name, channels, stride) for name in operations)
 
     def forward(
         self, x: Float[Tensor, "b c h w"], weights: Float[Tensor, " ops"]
     ) -> Float[Tensor, "b c h2 w2"]:
         # `none` adds nothing to the sum; it matters through its share of the softmax.
-        terms = [weights[i] * op(x) for i, op in enumerate(self.operations) if not isinstance(op, Zero)]
+        terms = [
+            weights[i] * self._term(op, x) for i, op in enumerate(self.operations) if not isinstance(op, Zero)
+        ]
         return total(terms)
+
+    def _term(self, operation: nn.Module, x: Tensor) -> Tensor:
+        out: Tensor = operation(x)
+        if self.skip_dropout > 0 and isinstance(operation, nn.Identity):
+            out = F.dropout(out, self.skip_dropout, self.training)
+        return out
+
+
+MixedFactory = Callable[[int, int, Sequence[str]], MixedOperation]
+"""(channels, stride, names of the operations) -> what an edge of a search cell computes."""
 
 
 class SearchCell(nn.Module):
-    """A cell whose every edge is a mixed operation."""
+    """A cell whose every edge is a mixed operation.
 
-    def __init__(self, shape: CellShape, nodes: int) -> None:
+    Args:
+        shape: the cell's place in the stack.
+        nodes: intermediate nodes.
+        operations: the names of each edge's operations; edges by node and then by input.
+        mixed: builds the mixed operation of an edge.
+    """
+
+    def __init__(
+        self, shape: CellShape, nodes: int, operations: Sequence[Sequence[str]], mixed: MixedFactory
+    ) -> None:
         super().__init__()
         self.reduction = shape.reduction
         self.out_channels = nodes * shape.channels
         self.inputs = CellInputs(shape, affine=False)
+        sources = [source for node in range(2, 2 + nodes) for source in range(node)]
         self.edges = nn.ModuleList(
-            MixedOperation(shape.channels, shape.stride(source))
-            for node in range(2, 2 + nodes)
-            for source in range(node)
+            mixed(shape.channels, shape.stride(source), names)
+            for source, names in zip(sources, operations, strict=True)
         )
 
     def forward(
@@ -91,12 +131,15 @@ class SearchCell(nn.Module):
         before: Float[Tensor, "b c0 h0 w0"],
         last: Float[Tensor, "b c1 h1 w1"],
         weights: Float[Tensor, "edges ops"],
+        strengths: Float[Tensor, " edges"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """`weights`: softmaxed alpha, one row an edge, edges by node and then by input."""
+        """`weights`: softmaxed alpha, one row an edge; `strengths` scale whole edges, where a space has them."""
         states = self.inputs(before, last)
         first = 0
         while first < len(self.edges):
             terms = [self.edges[first + i](state, weights[first + i]) for i, state in enumerate(states)]
+            if strengths is not None:
+                terms = [strengths[first + i] * term for i, term in enumerate(terms)]
             states.append(total(terms))
             first += len(terms)
         return torch.cat(states[2:], dim=1)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from verify.operators.base import Activation, Lines, rule
+from verify.operators.base import Activation, Lines, Radius, divisor, rule
 
 
 @rule("relu.default")
@@ -15,6 +15,27 @@ class ReLU(Activation):
 
     That is CROWN's adaptive choice (Zhang et al. 2018, section 3.2; CNN-Cert's `ada`).
     """
+
+    def centred(
+        self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """With t the centre in units of the scale, clipped to -+ r, the radius is (r + t) / 2: r where the neuron is
+        active, 0 where it is inactive. (At scale 0 that is r / 2 for a centre of exactly 0.)
+
+        Two parallel lines replace max(x, 0) by [slope l, u] where it is unstable. The gradient goes through t there
+        alone: it grows as the scale falls, and what is stable must not see it.
+        """
+        (centre,), (radius,) = centres, radii
+        assert radius is not None
+        unstable = centre.abs() < radius * scale
+        t = torch.where(unstable, centre / divisor(scale), radius * centre.sign())
+        half = (t + radius) / 2
+        middle = torch.maximum(centre, half * scale)
+        if not relaxed:
+            return middle, half
+        lines = self.parallel(t - radius, t + radius)  # relu scales: these are its lines in units of the scale
+        low = (lines.lower_slope * (t - radius) + lines.lower_intercept) / 2  # where relu itself has 0
+        return middle + low * scale, half - low
 
     def lines(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         active, inactive = lower >= 0, upper <= 0

@@ -21,6 +21,7 @@ from verify.operators.form import Form, Sweep, aligned
 
 Interval: TypeAlias = tuple[Tensor, Tensor]
 Coefficients: TypeAlias = Tensor | None  # "s b *shape"; None where a side or an input is not asked for
+Radius: TypeAlias = Tensor | None  # "b *shape"; None for an input that does not vary
 Backward: TypeAlias = tuple[list[tuple[Coefficients, Coefficients]], Any, Any]
 
 
@@ -74,8 +75,8 @@ def _fill(template: Any, values: Sequence[Any]) -> Any:
 class Operator(Bound):
     """A node of the bounded graph: an ATen call of which at least one input depends on the network's input.
 
-    Subclasses give `interval_propagate` (intervals), `bound_backward` (CROWN) and `affine` (the forward sweep of
-    affine forms); `forward` is the call itself.
+    Subclasses give `centred` (intervals), `bound_backward` (CROWN) and `affine` (the forward sweep of affine forms);
+    `forward` is the call itself.
     """
 
     def __init__(self, call: Call, inputs: list[Bound]) -> None:
@@ -112,6 +113,35 @@ class Operator(Bound):
         value = self.call.argument(argument)
         return value.position if isinstance(value, Slot) else None
 
+    def centred(
+        self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
+    ) -> tuple[Float[Tensor, "b *out"], Float[Tensor, "b *out"]]:
+        """The interval of the result, as centre and radius, from those of the inputs.
+
+        Radii are in units of `scale`, so that they are no smaller for a tiny ball, and are never a difference of two
+        ends, in which they would vanish.
+
+        Args:
+            centres: of the inputs; the value of one that does not vary.
+            radii: of the inputs, in units of `scale`.
+            scale: a positive number an image ("b 1 ... 1"), or one for all. Where it has underflowed to 0 it stands for
+                the limit of a vanishing ball.
+            relaxed: go by the two lines of a nonlinear function, at the ends of the interval, and not by its values.
+        """
+        raise self.refuse("an operator without a rule for intervals")
+
+    def interval_propagate(self, *intervals: Interval) -> Interval:
+        """The interval of the result by its lower and upper end."""
+        centre, radius = self.centred(*self.halves(intervals))
+        return centre - radius, centre + radius
+
+    def halves(self, intervals: Sequence[Interval]) -> tuple[list[Tensor], list[Radius], Tensor]:
+        """Centres, radii and a scale of 1, from lower and upper ends."""
+        varying = self.varying
+        centres = [(lower + upper) / 2 if slot in varying else lower for slot, (lower, upper) in enumerate(intervals)]
+        radii = [(upper - lower) / 2 if slot in varying else None for slot, (lower, upper) in enumerate(intervals)]
+        return centres, radii, centres[varying[0]].new_ones(())
+
     def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
         """The form of the result from those of the inputs (None for one that does not vary)."""
         raise self.refuse("an operator without a rule for affine forms")
@@ -128,15 +158,38 @@ class Constant(Operator):
 class LinearOperator(Operator):
     """y = T x + offset, for inputs x that vary and anything that does not (weights) inside T and offset.
 
-    The backward rule is the vector-Jacobian product of the call, so it cannot disagree with it. The interval
-    of a call without negative coefficients is the call at both ends; others override it.
+    The backward rule is the vector-Jacobian product of the call, so it cannot disagree with it. An interval has its
+    centre through the call and its radius through `magnitude`, exactly; two lines have nothing to add.
     """
 
     has_offset: ClassVar[bool] = False
 
-    def interval_propagate(self, *intervals: Interval) -> Interval:
-        lower, upper = zip(*intervals, strict=True)
-        return self.forward(*lower), self.forward(*upper)
+    def centred(
+        self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        values = [centre if radius is None else radius for centre, radius in zip(centres, radii, strict=True)]
+        return self.forward(*centres), self.magnitude(values)
+
+    def magnitude(self, values: list[Tensor]) -> Tensor:
+        """|T| x; `values` holds the other inputs as they are. Calls with negative coefficients override it."""
+        return self.linear_part(values)
+
+    def specified(
+        self, rows: Float[Tensor, "s b *out"], centres: list[Tensor], radii: list[Radius]
+    ) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s"]]:
+        """Like `centred`, of linear functions of the result, with which the call is merged: what cancels, does."""
+        values = [
+            centre if radius is None else centre.new_zeros(1, *centre.shape[1:])
+            for centre, radius in zip(centres, radii, strict=True)
+        ]
+        back, offset = self._one_side(rows, values)
+        centre = (rows.new_zeros(rows.shape[:2]) + offset).T
+        radius = torch.zeros_like(centre)
+        for A, middle, half in zip(back, centres, radii, strict=True):
+            if A is not None and half is not None:
+                more, wider = weighed(A, middle, half)
+                centre, radius = centre + more, radius + wider
+        return centre, radius
 
     def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, *_: Bound, **__: Any) -> Backward:
         like = last_uA if last_lA is None else last_lA
@@ -223,9 +276,6 @@ class Activation(Operator):
         """The relaxation with both lines of one slope, which an affine form needs."""
         raise self.refuse("an activation without a relaxation")
 
-    def interval_propagate(self, *intervals: Interval) -> Interval:
-        return self.forward(intervals[0][0]), self.forward(intervals[0][1])
-
     def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
         (form,) = forms
         assert form is not None
@@ -262,12 +312,24 @@ def inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float
     return (A * in_layout_of(A, x)).sum(tuple(range(2, A.dim())))
 
 
+def weighed(
+    A: Float[Tensor, "s b *shape"], centre: Float[Tensor, "b *shape"], radius: Float[Tensor, "b *shape"]
+) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s"]]:
+    """Centre and radius of <A[s, b], x[b]>, x within centre -+ radius."""
+    return inner(A, centre).T, inner(A.abs(), radius).T
+
+
 def in_layout_of(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "*some c h w"] | Tensor) -> Tensor:
     """x in the memory layout of A, channels first or last: products of tensors in two layouts are ten times slower."""
     if A.dim() != 5 or A.stride(2) != 1 or x.dim() < 4:
         return x
     images = x.flatten(0, -4).contiguous(memory_format=torch.channels_last)
     return images.view(x.shape) if x.dim() == 4 else images.unflatten(0, x.shape[:-3])
+
+
+def divisor(scale: Tensor) -> Tensor:
+    """The scale, to divide by: where it has underflowed, a number so small that quotients are as good as infinite."""
+    return scale.clamp(min=torch.finfo(scale.dtype).tiny)
 
 
 RULES: dict[str, type[Operator]] = {}

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from verify.operators.base import Interval, LinearOperator, rule
+from verify.operators.base import LinearOperator, rule
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
 
 
 class Weighted(LinearOperator):
-    """weight . x + bias with a fixed weight: centre through the call, radius through it with |weight|."""
+    """weight . x + bias with a fixed weight."""
 
     input_argument: ClassVar[int] = 0
     bias_argument: ClassVar[int | None] = 2
@@ -25,21 +25,15 @@ class Weighted(LinearOperator):
     def has_offset(self) -> bool:  # type: ignore[override]
         return self.bias_argument is not None and self.call.argument(self.bias_argument) is not None
 
-    def interval_propagate(self, *intervals: Interval) -> Interval:
-        varying, bias = self.slot_of(self.input_argument), None
-        if self.bias_argument is not None:
-            bias = self.slot_of(self.bias_argument)
-        centres, radii = [], []
-        for position, (lower, upper) in enumerate(intervals):
-            centres.append((lower + upper) / 2 if position == varying else lower)
-            if position == varying:
-                radii.append((upper - lower) / 2)
-            else:
-                radii.append(torch.zeros_like(lower) if position == bias else lower.abs())
-        centre, radius = self.forward(*centres), self.forward(*radii)
-        return centre - radius, centre + radius
+    def magnitude(self, values: list[Tensor]) -> Tensor:
+        varying = self.slot_of(self.input_argument)
+        values = [value if position == varying else value.abs() for position, value in enumerate(values)]
+        return self._without_bias(values)
 
     def linear_part(self, values: list[Tensor]) -> Tensor:
+        return self._without_bias(values)
+
+    def _without_bias(self, values: list[Tensor]) -> Tensor:
         bias = None if self.bias_argument is None else self.slot_of(self.bias_argument)
         return self.forward(
             *(torch.zeros_like(value) if position == bias else value for position, value in enumerate(values))

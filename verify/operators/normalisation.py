@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from verify.errors import InputError
 from verify.lirpa import Bound
-from verify.operators.base import Call, Interval, LinearOperator, in_layout_of, rule
+from verify.operators.base import Call, LinearOperator, Radius, in_layout_of, rule
 
 
 class Statistics(NamedTuple):
@@ -18,6 +19,16 @@ class Statistics(NamedTuple):
 
     mean: Float[Tensor, " c"]
     variance: Float[Tensor, " c"]
+
+
+Moments: TypeAlias = Callable[[Float[Tensor, "b c *size"]], tuple[Float[Tensor, " c"], Float[Tensor, " c"]]]
+"""Mean and biased variance a channel."""
+
+
+def moments(x: Float[Tensor, "b c *size"]) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
+    """Mean and biased variance a channel, over a batch."""
+    variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+    return mean, variance
 
 
 @rule("batch_norm.default")
@@ -44,21 +55,20 @@ class BatchNorm(LinearOperator):
         """Whether the statistics are the batch's (training mode, or a layer without running statistics)."""
         return bool(self.call.args[5]) or self.slot_of(3) is None
 
-    def record(self, x: Float[Tensor, "b c *size"]) -> None:
+    def record(self, x: Float[Tensor, "b c *size"], moments: Moments) -> None:
         """Take the statistics of a clean batch."""
-        dimensions = [0, *range(2, x.dim())]
-        variance, mean = torch.var_mean(x, dimensions, correction=0)
-        self.statistics = Statistics(mean, variance)
+        self.statistics = Statistics(*moments(x))
 
     def forward(self, *values: Tensor) -> Tensor:
         scale, shift = self._scale_and_shift(values)
         return values[0] * scale + shift
 
-    def interval_propagate(self, *intervals: Interval) -> Interval:
-        (lower, upper), values = intervals[0], [interval[0] for interval in intervals]
-        scale, shift = self._scale_and_shift(values)
-        centre, radius = (lower + upper) / 2 * scale + shift, (upper - lower) / 2 * scale.abs()
-        return centre - radius, centre + radius
+    def centred(
+        self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        factor, shift = self._scale_and_shift(centres)
+        assert radii[0] is not None
+        return centres[0] * factor + shift, radii[0] * factor.abs()
 
     def linear_part(self, values: list[Tensor]) -> Tensor:
         return self._scaled(values[0], values)

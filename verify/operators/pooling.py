@@ -13,7 +13,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from verify.lirpa import Bound
-from verify.operators.base import Backward, Coefficients, Interval, LinearOperator, Operator, in_layout_of, rule
+from verify.operators.base import (
+    Backward,
+    Coefficients,
+    LinearOperator,
+    Operator,
+    Radius,
+    divisor,
+    in_layout_of,
+    rule,
+)
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.form import Form, Sweep
 
@@ -84,8 +93,28 @@ class MaxPool(Operator):
         stride = _pair(self.call.argument(2, None) or kernel)
         return kernel, stride, _pair(self.call.argument(3, 0)), _pair(self.call.argument(4, 1))
 
-    def interval_propagate(self, *intervals: Interval) -> Interval:
-        return self.forward(intervals[0][0]), self.forward(intervals[0][1])
+    def centred(
+        self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Everything but the largest centre m of a window is told by how far below m it is, in units of the scale: so
+        nothing cancels, and in a tiny ball only what is as large as m counts.
+
+        No gradient goes through a difference of 0: it would be that of m, twice, over the scale.
+        """
+        (centre,), (radius,) = centres, radii
+        assert radius is not None
+        best = self.forward(centre)
+        gap = self._windows(centre) - best.flatten(2).unsqueeze(2)
+        gap = torch.where(gap < 0, gap / divisor(scale), 0.0)
+        around = self._windows(radius, 0.0)
+        low, high = gap - around, gap + around
+        lower, upper = low.amax(2), self._highest(low, high) if relaxed else high.amax(2)
+        return best + scale * ((lower + upper) / 2).view_as(best), ((upper - lower) / 2).view_as(best)
+
+    def _highest(self, l: Float[Tensor, "b c k n"], u: Float[Tensor, "b c k n"]) -> Float[Tensor, "b c n"]:
+        """The largest value that the upper line allows. (The lower line allows what is true: the largest l.)"""
+        lines = self._lines(l, u)
+        return (lines.upper * torch.where(lines.upper > 0, u, 0.0)).sum(2) + lines.intercept
 
     def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
         candidates = self._candidates(self._windows(lower), self._windows(upper))
@@ -93,6 +122,10 @@ class MaxPool(Operator):
         return self._scatter(contested.to(lower.dtype), lower.shape[-2:]) > 0
 
     def relax(self, lower: Float[Tensor, "b c h w"], upper: Float[Tensor, "b c h w"]) -> Windows:
+        """Bounds of each window from the intervals of its elements: see `_lines`."""
+        return self._lines(self._windows(lower), self._windows(upper))
+
+    def _lines(self, l: Float[Tensor, "b c k n"], u: Float[Tensor, "b c k n"]) -> Windows:
         """Bounds of each window from the intervals of its elements.
 
         Elements whose upper bound is below the best lower bound never win and are dropped; one left is exact.
@@ -101,9 +134,8 @@ class MaxPool(Operator):
         (l_i, gamma) and (u_i, u_i) lies above x_i. gamma = (sum u/(u-l) - 1) / sum 1/(u-l), clipped to
         [max l, min u]. From below y >= x_j for the element j of the largest lower bound.
         """
-        l, u = self._windows(lower), self._windows(upper)
         candidates = self._candidates(l, u)
-        best = l.amax(2, keepdim=True)
+        best, first = l.max(2, keepdim=True)
         zero, one = torch.zeros_like(l), torch.ones_like(l)
         # Where nothing competes the numbers below are replaced; they only have to be finite.
         l, u = torch.where(candidates, l, zero), torch.where(candidates, u, one)
@@ -116,7 +148,7 @@ class MaxPool(Operator):
         intercept = gamma.squeeze(2) - (weight * l).sum(2)
         alone = candidates.sum(2, keepdim=True) == 1
         upper_weight = torch.where(alone, candidates.to(weight.dtype), weight)
-        winner = F.one_hot(self._windows(lower).argmax(2), l.shape[2]).movedim(-1, 2).to(weight.dtype)
+        winner = F.one_hot(first.squeeze(2), l.shape[2]).movedim(-1, 2).to(weight.dtype)
         return Windows(winner, upper_weight, torch.where(alone.squeeze(2), torch.zeros_like(intercept), intercept))
 
     def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
@@ -163,10 +195,10 @@ class MaxPool(Operator):
         positions = torch.arange(l.shape[2], device=l.device).view(1, 1, -1, 1)
         return (u > best) | (positions == winner)
 
-    def _windows(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c k n"]:
+    def _windows(self, x: Float[Tensor, "b c h w"], border: float = -torch.inf) -> Float[Tensor, "b c k n"]:
         """The elements of every window; padding is -inf, so it never competes."""
         kernel, stride, (rows, columns), dilation = self.geometry
-        padded = F.pad(x, (columns, columns, rows, rows), value=-torch.inf)
+        padded = F.pad(x, (columns, columns, rows, rows), value=border)
         return F.unfold(padded, kernel, dilation, 0, stride).unflatten(1, (x.shape[1], -1))
 
     def _element(self, x: Float[Tensor, "*some h w"], number: int) -> Float[Tensor, "*some h2 w2"]:

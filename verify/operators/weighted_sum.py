@@ -7,14 +7,13 @@ a negative one swaps the two bounds.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from verify.operators.base import Interval, LinearOperator, rule
+from verify.operators.base import LinearOperator, rule
 
 
 class Signed(LinearOperator):
-    """Linear with coefficients of either sign: centre through the call, radius through `magnitude`."""
+    """Linear with coefficients of either sign."""
 
     has_offset = True
 
@@ -22,23 +21,6 @@ class Signed(LinearOperator):
         ranks = [len(node.output_shape) for node in self.inputs]
         if any(ranks[position] < max(ranks) for position in self.varying):
             raise self.refuse("broadcasting that moves the batch dimension")
-
-    def magnitude(self, *radii: Tensor) -> Tensor:
-        """The call on radii, with absolute coefficients and no offset. Inputs that do not vary come as is."""
-        raise self.refuse("an operator without a rule for radii")
-
-    def interval_propagate(self, *intervals: Interval) -> Interval:
-        varying = self.varying
-        centres = [
-            (lower + upper) / 2 if position in varying else lower
-            for position, (lower, upper) in enumerate(intervals)
-        ]
-        radii = [
-            (upper - lower) / 2 if position in varying else lower
-            for position, (lower, upper) in enumerate(intervals)
-        ]
-        centre, radius = self.forward(*centres), self.magnitude(*radii)
-        return centre - radius, centre + radius
 
 
 @rule(
@@ -65,11 +47,11 @@ class Sum(Signed):
                 total[slot] = total.get(slot, 0.0) + float(factor)
         return total
 
-    def magnitude(self, *radii: Tensor) -> Tensor:
-        total = torch.zeros_like(radii[self.varying[0]])
-        for slot, factor in self.factors.items():
-            total = total + abs(factor) * radii[slot]
-        return total + total.new_zeros(self.output_shape[1:])
+    def magnitude(self, values: list[Tensor]) -> Tensor:
+        factors = self.factors.items()
+        terms = [values[slot] if abs(factor) == 1 else abs(factor) * values[slot] for slot, factor in factors]
+        total = sum(terms[1:], terms[0])
+        return total.expand(len(total), *self.output_shape[1:])
 
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         factors = self.factors
@@ -88,8 +70,8 @@ class Scaled(Signed):
         if len(self.varying_arguments) > 1:
             raise self.refuse("a product of two tensors that both depend on the network's input")
 
-    def magnitude(self, *radii: Tensor) -> Tensor:
-        return self.forward(*radii).abs()
+    def magnitude(self, values: list[Tensor]) -> Tensor:
+        return self.forward(*values).abs()
 
 
 @rule("mul.Tensor", "mul.Scalar", "neg.default")

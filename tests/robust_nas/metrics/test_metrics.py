@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from robust_nas.metrics import CertifiedBound, EpsilonControl, JacobianNorm, Sum
-from robust_nas.metrics.jacobian import row_norms
+from robust_nas.metrics import METRICS, CertifiedBound, EpsilonControl, IntervalSlope, JacobianNorm, MetricSettings, Sum
+from robust_nas.metrics.jacobian import vector_jacobian_products
+from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Supernet
+from tests.robust_nas.helpers import GENOTYPE
 from verify.bounds import BoundedNetwork, margins
+from verify.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def test_jacobian_is_that_of_autodiff(tiny, norm):
     model, network, images, labels = tiny
     rows = torch.func.vmap(torch.func.jacrev(lambda x: model(x.unsqueeze(0))[0]))(images).flatten(2)
     expected = -0.2 * rows.norm(p={"linf": 1, "l2": 2}[norm], dim=2).mean()
-    found = JacobianNorm(norm, delta=0.2, exact=True)(network, images, labels)
+    found = JacobianNorm(norm, delta=0.2, estimate="exact")(network, images, labels)
     assert expected < 0
     assert torch.allclose(found.value, expected, rtol=1e-12)
     assert found.log == {"jacobian": found.value.item()}
@@ -52,8 +55,8 @@ def test_jacobian_is_that_of_autodiff(tiny, norm):
 def test_estimate_draws_every_row_equally_and_is_right_on_average(tiny):
     _, network, images, labels = tiny
     estimate = JacobianNorm("linf", delta=1.0)
-    every = row_norms(network, images, torch.arange(3).unsqueeze(1).expand(3, 5), 1)
-    exact = JacobianNorm("linf", delta=1.0, exact=True)(network, images, labels).value
+    every = vector_jacobian_products(network, images, torch.eye(3).double().unsqueeze(1).expand(-1, 5, -1)).flatten(2).norm(1, 2)
+    exact = JacobianNorm("linf", delta=1.0, estimate="exact")(network, images, labels).value
     assert torch.allclose(-every.mean(), exact)
     values = torch.stack([estimate(network, images, labels).value for _ in range(600)])
     assert abs(values.mean() - exact) < 4 * values.std() / math.sqrt(len(values))
@@ -73,27 +76,72 @@ def test_certified_bound_is_the_mean_worst_margin(tiny, norm, method):
 def test_target_logits_is_the_mean_lower_bound(tiny):
     _, network, images, labels = tiny
     found = settled(0.05, target="logits")(network, images, labels)
-    expected = network.bounds(images, 0.05, "linf", None, "crown-ibp").lower.mean()
+    expected = network.bounds(images, 0.05, "linf", None, "ibp").lower.mean()
     assert torch.equal(found.value, expected)
+
+
+def test_projection_estimates_half_the_squared_frobenius_norm(tiny):
+    model, network, images, labels = tiny
+    rows = torch.func.vmap(torch.func.jacrev(lambda x: model(x.unsqueeze(0))[0]))(images).flatten(1)
+    expected = -rows.square().sum(1).mean() / 2
+    estimate = JacobianNorm("l2", estimate="projection")
+    values = torch.stack([estimate(network, images, labels).value for _ in range(600)])
+    assert abs(values.mean() - expected) < 4 * values.std() / math.sqrt(len(values))
+    with pytest.raises(InputError, match="l2 norms only"):
+        JacobianNorm("linf", estimate="projection")
+
+
+def test_interval_slope_is_the_slope_of_the_interval(tiny):
+    _, network, images, labels = tiny
+    rows, epsilon = margins(labels, 3), 1e-6
+    bounds = network.bounds(images, epsilon, "linf", rows, "ibp")
+    expected = -((bounds.upper - bounds.lower) / 2 / epsilon).log().mean()
+    found = IntervalSlope("linf")(network, images, labels)
+    assert torch.allclose(found.value, expected, rtol=1e-6)
+    assert found.log == {"interval_slope": found.value.item()}
 
 
 def test_sum(tiny):
     _, network, images, labels = tiny
-    bound, jacobian = settled(0.05), JacobianNorm(exact=True)
-    both = Sum(bound, jacobian)
+    bound, jacobian = settled(0.05), JacobianNorm(estimate="exact")
+    both = Sum((2.0, bound), (0.5, jacobian))
     found = both(network, images, labels)
-    assert found.value == bound(network, images, labels).value + jacobian(network, images, labels).value
+    assert found.value == 2 * bound(network, images, labels).value + 0.5 * jacobian(network, images, labels).value
     assert tuple(found.log) == both.columns == ("certified_bound", "epsilon", "gap", "jacobian")
 
 
-BOUNDS = [("cb", method) for method in ("ibp", "crown-ibp", "crown")]
+@pytest.mark.parametrize("name", METRICS)
+def test_scores_a_trained_network_and_serves_as_a_term_of_its_training(name):
+    torch.manual_seed(0)
+    model = Network(GENOTYPE, 1, 3, channels=2, cells=2, mean=[0.3], std=[0.4]).eval()
+    images, labels = torch.rand(4, 1, 6, 6), torch.tensor([0, 1, 2, 0])
+    metric = METRICS[name](MetricSettings("linf"))
+    value = metric(BoundedNetwork(model, images), images, labels).value
+    assert math.isfinite(value.item())
+    gradients = torch.autograd.grad(value, list(model.parameters()), materialize_grads=True)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients) and any(g.any() for g in gradients)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_loaded_state_measures_what_the_old_one_would_have(tiny, name):
+    _, network, images, labels = tiny
+    first, second = (METRICS[name](MetricSettings("linf", seed=seed)) for seed in (1, 2))
+    first(network, images, labels)
+    second.load_state_dict(first.state_dict())
+    assert first(network, images, labels).log == second(network, images, labels).log
+
+
+BOUNDS = [("cb", method) for method in ("ibp", "block", "crown-ibp", "affine", "crown")]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize(("name", "method"), [*BOUNDS, ("jacobian", "")])
+@pytest.mark.parametrize(("name", "method"), [*BOUNDS, ("jacobian", ""), ("ibp-slope", "")])
 def test_gradient_in_alpha(supernet, norm, name, method):
     model, network, images, labels = supernet
-    metric = settled(1e-3, norm=norm, method=method, images=2) if name == "cb" else JacobianNorm(norm, exact=True)
+    if name == "cb":
+        metric = settled(1e-3, norm=norm, method=method, images=2)
+    else:
+        metric = JacobianNorm(norm, estimate="exact") if name == "jacobian" else IntervalSlope(norm, images=2)
     alphas = model.architecture_parameters()
 
     def value():
@@ -121,7 +169,7 @@ def test_measuring_leaves_model_and_generators_alone(supernet):
     state = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
     network.freeze(images)
-    Sum(CertifiedBound(images=1), JacobianNorm())(network, images, labels).value.backward()
+    Sum((1.0, CertifiedBound(images=1)), (1.0, JacobianNorm()))(network, images, labels).value.backward()
     model.zero_grad()
     assert torch.equal(torch.get_rng_state(), random)
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())

@@ -1,0 +1,230 @@
+"""What a step of alpha costs with each robustness metric, beside one without.
+
+    python experiments/benchmarks/search_step.py --out FILE.json
+
+Time and peak memory of a first-order step on one supernet and one batch, a metric at a time, each in a process of its
+own that does nothing else; and, where it runs, of stock auto_LiRPA's CROWN-IBP on a supernet without the operations
+that it refuses. Random images: the time depends on how many neurons are unstable only for `affine` and `crown`.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from experiments.benchmarks.stock import for_stock, perturbation
+from robust_nas.data import Data, Examples
+from robust_nas.metrics import METRICS, MetricSettings
+from robust_nas.runs import Run, device_name, versions
+from robust_nas.search.bilevel import AlphaStep
+from robust_nas.search.engine import build
+from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset
+from robust_nas.search.strategies import Operations, Strategy
+from robust_nas.spaces.cells import KINDS
+from robust_nas.spaces.operations import PRIMITIVES
+from robust_nas.spaces.supernet import Supernet
+from verify import BoundedNetwork, margins
+from verify.lirpa import BoundedModule, BoundedTensor
+
+DEFAULT = "cb ibp"
+VARIANTS = {
+    "none": ("none", "ibp"),
+    "jacobian": ("jacobian", "ibp"),
+    DEFAULT: ("cb", "ibp"),
+    "cb block": ("cb", "block"),
+    "ibp-slope": ("ibp-slope", "ibp"),
+    "combined": ("combined", "ibp"),
+    "cb crown-ibp": ("cb", "crown-ibp"),
+    "cb affine": ("cb", "affine"),
+    "cb crown": ("cb", "crown"),
+}
+"""Metric and method of its bound."""
+STOCK = "stock crown-ibp"
+STOCK_EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class Size:
+    """A supernet and a batch.
+
+    Attributes:
+        preset: its name.
+        shape: of an image.
+        batch: images a step, None for the preset's.
+        repeats: steps timed, of which the fastest counts.
+        variants: those that run in reasonable time and memory.
+    """
+
+    preset: str
+    shape: tuple[int, int, int]
+    batch: int | None
+    repeats: int
+    variants: tuple[str, ...]
+
+
+SIZES = {
+    "quick": Size("quick", (1, 8, 8), None, 5, (*VARIANTS, STOCK)),
+    "paper": Size("paper", (3, 32, 32), 32, 2, tuple(VARIANTS)[:7]),
+}
+
+
+def measure(name: str, variant: str) -> dict[str, Any]:
+    """Time, memory, and the gradient of the robustness term, of one step; None for what did not work, and why."""
+    torch.set_num_threads(1)
+    size = SIZES[name]
+    try:
+        step = _stock(size) if variant == STOCK else _ours(size, variant)
+        before = _peak()
+        figures = [step() for _ in range(1 + size.repeats)]
+    except (MemoryError, RuntimeError, NotImplementedError) as error:
+        return {"error": str(error).partition("\n")[0]}
+    return {
+        "seconds": min(seconds for seconds, _ in figures[1:]),
+        "memory_mb": _peak() - before,
+        "finite": all(gradient is None or math.isfinite(gradient) and gradient > 0 for _, gradient in figures),
+    }
+
+
+def _ours(size: Size, variant: str) -> Callable[[], tuple[float, float | None]]:
+    """A step of alpha; gives its seconds and the norm of the robustness term's gradient."""
+    metric, bound = VARIANTS[variant]
+    preset = PRESETS[size.preset][metric]
+    if bound == "crown-ibp":  # which computes in float64 in a search
+        preset = replace(preset, dtype="float64")
+    settings = MetricSettings(
+        "linf", bound_method=bound, bound_images=BOUND_IMAGES[bound], jacobian_images=preset.jacobian_images
+    )
+    model, batch = _problem(size, preset)
+    step = AlphaStep(
+        BoundedNetwork(model, batch.images),
+        torch.optim.Adam(model.architecture_parameters(), lr=preset.alpha_learning_rate),
+        None if metric == "none" else METRICS[metric](settings),
+        preset.gamma,
+    )
+
+    def timed() -> tuple[float, float | None]:
+        begin = time.perf_counter()
+        figures = step(batch, batch)
+        return time.perf_counter() - begin, figures["robustness_gradient"]
+
+    return timed
+
+
+def _stock(size: Size) -> Callable[[], tuple[float, float | None]]:
+    """Stock's bounds of the margins and their gradient in alpha, on a supernet in evaluation mode without max pools."""
+    preset = PRESETS[size.preset]["cb"]
+    names = tuple(name for name in PRIMITIVES if name != "max_pool_3x3")
+    edges = sum(range(2, 2 + preset.nodes))
+    model, batch = _problem(size, preset, dict.fromkeys(KINDS, (names,) * edges))
+    twin = for_stock(model.eval(), batch.images)
+    images, labels = (part[: BOUND_IMAGES["ibp"]] for part in batch)
+    graph = BoundedModule(twin, torch.zeros_like(images), bound_opts={"conv_mode": "matrix"})
+    alphas = [parameter for name, parameter in graph.named_parameters() if parameter.shape == (edges, len(names))]
+
+    def timed() -> tuple[float, float | None]:
+        begin = time.perf_counter()
+        lower, _ = graph.compute_bounds(
+            x=(BoundedTensor(images, perturbation(images, STOCK_EPSILON, "linf")),),
+            C=margins(labels, int(graph.final_shape[-1])),
+            method="CROWN-IBP",
+            bound_upper=False,
+        )
+        gradients = torch.autograd.grad(lower.amin(1).mean(), alphas)
+        return time.perf_counter() - begin, torch.cat(gradients).norm().item()
+
+    return timed
+
+
+def _problem(size: Size, preset: SearchPreset, operations: Operations | None = None) -> tuple[Supernet, Examples]:
+    torch.manual_seed(0)
+    batch = Examples(
+        torch.rand(size.batch or preset.batch_size, *size.shape), torch.randint(10, (size.batch or preset.batch_size,))
+    )
+    data = Data("random", batch, batch, 10, (0.5,) * size.shape[0], (0.3,) * size.shape[0])
+    model = build(data, preset, Strategy(), operations)
+    return model, Examples(batch.images.to(model.architecture_parameters()[0]), batch.labels)
+
+
+def _peak() -> float:
+    """MiB that this process has had at the most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def summarise(measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The ratios to a step without a metric."""
+    plain = measured["none"]
+
+    def ratio(variant: str, what: str) -> float | None:
+        return measured[variant][what] / plain[what] if what in measured.get(variant, {}) else None
+
+    return {
+        "ratio_cb": ratio(DEFAULT, "seconds"),
+        "ratio_jacobian": ratio("jacobian", "seconds"),
+        "ratio_combined": ratio("combined", "seconds"),
+        "memory_ratio_cb": ratio(DEFAULT, "memory_mb"),
+        "finite": measured[DEFAULT].get("finite"),
+        "ratios": {variant: ratio(variant, "seconds") for variant in measured},
+        "memory_ratios": {variant: ratio(variant, "memory_mb") for variant in measured},
+    }
+
+
+def show(results: dict[str, Any]) -> Table:
+    """A table of one size."""
+    table = Table("step of alpha", "images", "seconds", "/ none", "MiB", "/ none", "gradient")
+    for variant, row in results["measured"].items():
+        if "error" in row:
+            table.add_row(variant, "", row["error"][:60])
+            continue
+        ratios = (results["ratios"][variant], results["memory_ratios"][variant])
+        table.add_row(
+            variant,
+            str(row["images"] or ""),
+            f"{row['seconds']:.2f}",
+            f"{ratios[0]:.2f}",
+            f"{row['memory_mb']:.0f}",
+            f"{ratios[1]:.2f}",
+            "finite, not 0" if row["finite"] else "NOT FINITE OR 0",
+        )
+    return table
+
+
+def images_measured(size: Size, variant: str) -> int | None:
+    """How many images of the batch the metric looks at; of `combined`, its bound."""
+    if variant in ("none", STOCK):
+        return None if variant == "none" else BOUND_IMAGES["ibp"]
+    metric, bound = VARIANTS[variant]
+    return PRESETS[size.preset][metric].jacobian_images if metric == "jacobian" else BOUND_IMAGES[bound]
+
+
+@click.command()
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="JSON file.")
+@click.option("--size", "sizes", type=click.Choice(list(SIZES)), multiple=True, default=list(SIZES), show_default=True)
+def main(out: Path, sizes: tuple[str, ...]) -> None:
+    """Measure, print, write."""
+    report: dict[str, Any] = {"device": device_name(torch.device("cpu")), "versions": versions()}
+    for name in sizes:
+        size, measured = SIZES[name], {}
+        for variant in size.variants:
+            with get_context("spawn").Pool(1) as pool:
+                measured[variant] = pool.apply(measure, (name, variant))
+            measured[variant]["images"] = images_measured(size, variant)
+            Console(stderr=True).print(name, variant, measured[variant])
+        batch = size.batch or PRESETS[size.preset]["cb"].batch_size
+        report[name] = {"batch": batch, "shape": size.shape, **summarise(measured), "measured": measured}
+        Run(out.parent).write_json(out.name, report)
+        Console(width=110).print(f"{name}: batch of {batch}, {size.shape}", show(report[name]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Does a cheap metric know a robust architecture?"""

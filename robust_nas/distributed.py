@@ -1,0 +1,145 @@
+"""One search on several processes (torchrun): each takes a share of every batch, and all take the same step.
+
+What is averaged is what one process with the whole batch would compute: sums over images of losses, metrics and
+gradients, and the moments of batch norm. So the result depends on the batch, not on how many processes share it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce  # differentiable, unlike torch.distributed's
+
+from robust_nas.data import Examples
+from verify.errors import InputError
+from verify.operators.normalisation import moments
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this one is.
+
+    Attributes:
+        rank: 0 for the one that writes files and talks.
+        size: how many there are.
+        local: its number on its machine, which is that of its GPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def share(self, batch: Examples) -> Examples:
+        """Every size-th example, so that the first n of all shares are the first n of the batch."""
+        return batch if self.size == 1 else Examples(*(part[self.rank :: self.size] for part in batch))
+
+    def count(self, images: int) -> int:
+        """How many of the first `images` of a batch are in this process' share."""
+        return len(range(self.rank, images, self.size))
+
+    def weight(self, own: int) -> float:
+        """The share of this process in a mean over all images, of which it holds `own`.
+
+        Means over the own images, times this, add up to the mean over all.
+        """
+        return 1.0 if self.size == 1 else own / self.total([float(own)])[0]
+
+    def total(self, figures: Sequence[float]) -> list[float]:
+        """The sums of figures over all processes."""
+        if self.size == 1:
+            return list(figures)
+        summed = torch.tensor(figures, dtype=torch.float64, device=self._device)
+        dist.all_reduce(summed)
+        return summed.tolist()
+
+    def add_up(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The sums of tensors over all processes, in one exchange."""
+        if self.size == 1:
+            return tuple(tensors)
+        flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
+
+    def moments(self, x: Float[Tensor, "b c *size"]) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
+        """Mean and biased variance a channel, over the images of all processes; gradients reach all of them."""
+        if self.size == 1:
+            return moments(x)
+        dimensions = [0, *range(2, x.dim())]
+        number = all_reduce(x.new_tensor(x.numel() / x.shape[1]))
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        mean = all_reduce(x.sum(dimensions)) / number
+        variance = all_reduce((x - mean.view(shape)).square().sum(dimensions)) / number
+        return mean, variance
+
+    @contextmanager
+    def synchronised(self, model: nn.Module) -> Iterator[None]:
+        """Batch norms in training mode use the moments of all processes' images within the block."""
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)] if self.size > 1 else []
+        for norm in norms:
+            norm.forward = partial(self._normalise, norm)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for norm in norms:
+                del norm.forward
+
+    def _normalise(self, norm: nn.BatchNorm2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        mean, variance = self.moments(x)
+        if norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None:
+            with torch.no_grad():
+                norm.running_mean.lerp_(mean, norm.momentum)
+                norm.running_var.lerp_(variance, norm.momentum)
+        scale = (variance + norm.eps).rsqrt()
+        if norm.affine:
+            scale = scale * norm.weight
+        shift = -mean * scale + (norm.bias if norm.affine else 0)
+        return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+
+    @property
+    def _device(self) -> torch.device:
+        """Where a backend wants its tensors."""
+        return torch.device("cuda", self.local) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+ALONE = Processes()
+"""One process, with the whole of every batch."""
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Processes]:
+    """The processes that torchrun started, this one alone without it; gloo on a CPU, nccl on CUDA.
+
+    Raises:
+        InputError: more processes on this machine than it has GPUs.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        yield ALONE
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise InputError(
+                f"torchrun started process {local + 1} on a machine with {torch.cuda.device_count()} GPUs; "
+                "lower --nproc-per-node, or take --device cpu"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(int(os.environ["RANK"]), size, local)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,25 @@
+"""A search of two steps an epoch, on random images."""
+
+from dataclasses import replace
+
+import torch
+
+from robust_nas.data import Data, Examples
+from robust_nas.distributed import ALONE
+from robust_nas.search.engine import Plan, Search
+from robust_nas.search.presets import PRESETS
+
+TINY = replace(
+    PRESETS["quick"]["cb"], cells=2, channels=1, nodes=1, epochs=1, warm_up=0, batch_size=6, dtype="float64"
+)
+
+
+def small_data() -> Data:
+    generator = torch.Generator().manual_seed(0)
+    examples = Examples(torch.rand(24, 1, 6, 6, generator=generator), torch.arange(24) % 3)
+    return Data("digits", examples, examples, classes=3, mean=(0.3,), std=(0.4,))
+
+
+def tiny_search(preset=TINY, processes=ALONE, **options) -> Search:
+    torch.manual_seed(0)
+    return Search(Plan(preset, **options), small_data(), processes=processes)

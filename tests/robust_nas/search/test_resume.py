@@ -1,0 +1,139 @@
+"""A search that is killed at any step and resumed ends as one that was left alone, to the byte."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from robust_nas import checkpoint
+from robust_nas.search import run as search_run
+from robust_nas.search import run_search
+from robust_nas.search.presets import PRESETS
+from robust_nas.search.stopping import STOPPING_RULES
+from robust_nas.search.strategies import STRATEGIES
+from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
+from verify.errors import InputError
+
+PRESET = replace(TINY, channels=4, epochs=4)
+OPTIONS = {"metric": "combined", "method": "darts", "dataset": "digits", "preset": "quick", "gamma": 5.0, "device": "cpu"}
+
+# A process of its own, which dies by SIGKILL in place of writing row number sys.argv[2]; 0 for never.
+PROGRAM = """
+import json, os, signal, sys
+from robust_nas import runs
+from robust_nas.search import run as search_run, run_search
+from robust_nas.search.presets import PRESETS, SearchPreset
+from tests.robust_nas.search.helpers import small_data
+
+options, deadly, preset = json.loads(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+preset["alpha_betas"] = tuple(preset["alpha_betas"])
+PRESETS["quick"] = dict.fromkeys(PRESETS["quick"], SearchPreset(**preset))
+search_run.load = lambda *_: small_data()
+append, rows = runs.CsvLog.append, 0
+
+def append_or_die(log, row):
+    global rows
+    rows += log.path.name == "search.csv"
+    if rows == deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    append(log, row)
+
+runs.CsvLog.append = append_or_die
+run_search(**options)
+"""
+
+
+def go(options, deadly=0):
+    arguments = [json.dumps(options), str(deadly), json.dumps(asdict(PRESET))]
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], env={**os.environ, "PYTHONPATH": "."}, capture_output=True
+    )
+    assert process.returncode == (-9 if deadly else 0), process.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("method", "order", "deaths"), [("darts", "second", (2, 4)), ("p-darts", "first", (4, 3))]
+)
+def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path, method, order, deaths):
+    options = {**OPTIONS, "method": method, "order": order}
+    go({**options, "out": str(tmp_path / "whole")})
+    go({**options, "out": str(tmp_path / "killed")}, deaths[0])
+    for death in deaths[1:]:
+        go({**options, "out": str(tmp_path / "killed"), "resume": True}, death)
+    go({**options, "out": str(tmp_path / "killed"), "resume": True})
+    for name in ("genotype.json", "search.csv", "alphas.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("method", list(STRATEGIES))
+@pytest.mark.parametrize("place", [3, 6])
+def test_a_state_taken_between_any_two_steps_continues_bit_for_bit(tmp_path, method, place):
+    def fresh():
+        metric = search_run._metric("combined", PRESET, "linf", 0)
+        stopping = STOPPING_RULES["plateau"]()
+        return tiny_search(PRESET, strategy=STRATEGIES[method], metric=metric, gamma=5.0, stopping=stopping)
+
+    whole = fresh()
+    rows = list(whole.steps())
+    stopped = fresh()
+    steps = stopped.steps()
+    for _ in range(place):
+        next(steps)
+    checkpoint.save(tmp_path, stopped.state_dict())
+    resumed = fresh()
+    torch.rand(7)
+    resumed.load_state_dict(checkpoint.load(tmp_path).state)
+    assert resumed.done == place
+    assert repr(list(resumed.steps())) == repr(rows[place:])  # repr: a NaN equals itself
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert resumed.genotype() == whole.genotype()
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "quick", dict.fromkeys(PRESETS["quick"], TINY))
+    monkeypatch.setattr(search_run, "load", lambda *_: small_data())
+    return {**OPTIONS, "metric": "jacobian", "out": tmp_path / "run"}
+
+
+def test_a_finished_run_resumes_to_itself(options):
+    path = run_search(**options).genotype_path
+    before = path.read_bytes()
+    assert run_search(**options, resume=True).genotype_path.read_bytes() == before
+
+
+def test_a_damaged_checkpoint_falls_back_and_says_so(options, monkeypatch, capsys):
+    monkeypatch.setitem(PRESETS, "quick", dict.fromkeys(PRESETS["quick"], replace(TINY, epochs=2)))
+    path = run_search(**options).genotype_path
+    before = path.read_bytes()
+    newest = options["out"] / checkpoint.NEWEST
+    newest.write_bytes(newest.read_bytes()[:-3])
+    run_search(**options, resume=True)
+    shown = capsys.readouterr().err
+    assert "checkpoint.safetensors is damaged; going on from the one before" in shown
+    assert "resumed after 2 of 4 steps" in shown
+    assert path.read_bytes() == before
+
+
+def test_resume_needs_the_same_run(options):
+    with pytest.raises(InputError, match=r"no run to resume here; start it without --resume$"):
+        run_search(**options, resume=True)
+    run_search(**options)
+    with pytest.raises(InputError, match=r"was started with seed 0, not 1; resume it with the same options"):
+        run_search(**options, resume=True, seed=1)
+    (options["out"] / "search.csv").write_text("epoch,step\n1,1\n")
+    with pytest.raises(InputError, match="has lost rows of the run"):
+        run_search(**options, resume=True)
+
+
+def test_a_new_run_takes_nothing_from_an_old_one(options):
+    run_search(**options)
+    with pytest.raises(InputError, match="diverged"):
+        PRESETS["quick"]["jacobian"] = replace(TINY, learning_rate=1e306, clip=1e300)
+        run_search(**options)
+    assert not (options["out"] / checkpoint.NEWEST).exists()

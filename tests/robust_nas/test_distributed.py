@@ -1,0 +1,77 @@
+"""Several processes with a share of each batch do what one process with the whole batch does."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from robust_nas.data import Examples
+from robust_nas.distributed import ALONE, Processes
+from robust_nas.metrics import METRICS, MetricSettings
+from robust_nas.search.strategies import STRATEGIES
+from tests.robust_nas.search.helpers import TINY, tiny_search
+
+STEPS = 3
+
+
+def search(method, order, metric, processes):
+    """Architecture parameters and figures after some steps; batches of 6 images, the last of 5."""
+    settings = MetricSettings("l2", bound_images=5, jacobian="sampled", jacobian_images=5)
+    preset = replace(TINY, channels=4, epochs=3, batch_size=5)
+    found = tiny_search(
+        preset,
+        processes=processes,
+        strategy=STRATEGIES[method],
+        metric=METRICS[metric](settings),
+        gamma=3.0,
+        order=order,
+    )
+    steps = found.steps()
+    rows = [next(steps) for _ in range(STEPS)]
+    figures = {name: torch.tensor([float(row[name] or 0) for row in rows]) for name in rows[0]}
+    return {**figures, **{name: value.detach() for name, value in found.model.named_parameters()}}
+
+
+@pytest.mark.parametrize(
+    ("method", "order", "metric"), [("darts", "second", "combined"), ("pc-darts", "first", "ibp-slope")]
+)
+def test_two_processes_do_what_one_does(tmp_path, method, order, metric):
+    expected = search(method, order, metric, ALONE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [*command, __file__, str(tmp_path), method, order, metric],
+        env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+    )
+    both = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
+    for name, value in expected.items():
+        assert torch.equal(both[0][name], both[1][name]), name
+        tolerance = 1e-6 if value.dtype == torch.float32 else 1e-9
+        assert torch.allclose(both[0][name], value, rtol=tolerance, atol=tolerance), name
+
+
+def test_shares_make_up_the_batch_and_its_first_images():
+    batch = Examples(torch.rand(7, 1, 2, 2), torch.arange(7))
+    team = [Processes(rank, 3) for rank in range(3)]
+    labels = [one.share(batch).labels for one in team]
+    assert sorted(torch.cat(labels).tolist()) == list(range(7))
+    first = [own[: one.count(5)] for own, one in zip(labels, team, strict=True)]
+    assert sorted(torch.cat(first).tolist()) == list(range(5))
+
+
+def main():
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    folder, *choices = sys.argv[1:]
+    save_file(search(*choices, Processes(rank, 2)), Path(folder) / f"{rank}.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

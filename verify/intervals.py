@@ -1,0 +1,152 @@
+"""Interval bounds of a network in one forward sweep, as centre and radius.
+
+Widths of intervals grow by orders of magnitude from layer to layer. Kept as lower and upper ends they overflow at the
+end of a deep network, or, over a ball tiny enough that they do not, vanish at its beginning: both ends are the same
+float. So each radius is a tensor of numbers near 1 times a power of two for each image, and the size of the ball is a
+factor that the operators need only where they compare a radius with a centre. It may even be 0: the limit of a
+vanishing ball, in which all neurons are stable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from verify.lirpa import Bound
+from verify.operators import LinearOperator
+from verify.operators.base import Radius, weighed
+from verify.operators.convolution import Weighted
+from verify.regions import Region
+
+NEAR_ONE = (2.0**-20, 2.0**20)
+"""Where the largest radius of an image may lie before it is scaled anew. (What is 2^126 times smaller than the largest
+can vanish in float32, as it would in any sum with it.)"""
+
+
+class Spread(NamedTuple):
+    """The intervals of a node: centre -+ radius 2^exponent, in units of the region's size.
+
+    Attributes:
+        exponent: in float64, without gradient.
+    """
+
+    centre: Float[Tensor, "b *shape"]
+    radius: Float[Tensor, "b *shape"]
+    exponent: Float[Tensor, " b"]
+
+
+class Result(NamedTuple):
+    """Intervals of linear functions of the outputs.
+
+    Attributes:
+        centre: in logits.
+        radius: in logits; 0 or infinite where it leaves the range of its type.
+        log_slope: natural logarithm of the radius over the region's size.
+    """
+
+    centre: Float[Tensor, "b s"]
+    radius: Float[Tensor, "b s"]
+    log_slope: Float[Tensor, "b s"]
+
+
+class IntervalSweep:
+    """Intervals of the nodes of a graph over a region, one node after the other.
+
+    Args:
+        region: the inputs; l2 and l1 balls count as the box around them.
+        relaxed: nonlinear operators go by their two lines (see `Operator.centred`).
+    """
+
+    def __init__(self, region: Region, relaxed: bool = False) -> None:
+        centre, radius, size = region.box()
+        self.start = Spread(centre, radius, torch.zeros_like(size))
+        self.log_size, self.relaxed = size.log2(), relaxed
+        self.spreads: dict[str, Spread] = {}
+        self.values: dict[str, Tensor] = {}
+        """Of nodes that do not vary."""
+
+    def run(self, nodes: Sequence[Bound], rows: Float[Tensor, "b s k"]) -> Result:
+        """Intervals of these linear functions of the last node.
+
+        Args:
+            nodes: of a graph, inputs before their users.
+        """
+        *before, last = nodes
+        waiting = Counter(parent.name for node in nodes for parent in node.inputs)
+        for node in before:
+            self._advance(node)
+            for parent in node.inputs:
+                waiting[parent.name] -= 1
+                if not waiting[parent.name]:
+                    self.spreads.pop(parent.name, None)
+        return self._result(last, rows.transpose(0, 1))
+
+    def _advance(self, node: Bound) -> None:
+        if not node.from_input:
+            self.values[node.name] = node.forward(*(self.values[parent.name] for parent in node.inputs))
+        else:
+            self.spreads[node.name] = self._spread(node) if node.inputs else self.start
+
+    def _spread(self, node: Bound) -> Spread:
+        centres, radii, exponent = self._inputs(node)
+        scale = self._scale(exponent, centres[node.varying[0]])
+        centre, radius = node.centred(centres, radii, scale, self.relaxed)
+        spread = Spread(centre, radius, exponent)
+        return _near_one(spread) if isinstance(node, Weighted) else spread
+
+    def _inputs(self, node: Bound) -> tuple[list[Tensor], list[Radius], Float[Tensor, " b"]]:
+        """Centres and radii of a node's inputs, and the exponent of all the radii."""
+        spreads = [self.spreads.get(parent.name) for parent in node.inputs]
+        exponents = [spread.exponent for spread in spreads if spread]
+        most = exponents[0]
+        if any(exponent is not most for exponent in exponents):
+            most = torch.stack(exponents).amax(0)
+        centres = [
+            spread.centre if spread else self.values[parent.name]
+            for spread, parent in zip(spreads, node.inputs, strict=True)
+        ]
+        return centres, [_at(spread, most) if spread else None for spread in spreads], most
+
+    def _result(self, node: Bound, rows: Float[Tensor, "s b k"]) -> Result:
+        if isinstance(node, LinearOperator):
+            centres, radii, exponent = self._inputs(node)
+            centre, radius = node.specified(rows, centres, radii)
+        else:
+            self._advance(node)
+            centre, radius, exponent = self.spreads[node.name]
+            centre, radius = weighed(rows, centre, radius)
+        nothing = radius == 0
+        log_radius = torch.where(nothing, 1.0, radius).log().masked_fill(nothing, -torch.inf)
+        log_slope = log_radius + _wide(exponent * math.log(2), radius)
+        return Result(centre, radius * self._scale(exponent, radius), log_slope)
+
+    def _scale(self, exponent: Float[Tensor, " b"], like: Tensor) -> Tensor:
+        """What radii are in units of, "b 1 ... 1"; 0 where it is too small for the type."""
+        return _wide(torch.exp2(self.log_size + exponent), like)
+
+
+def _at(spread: Spread, exponent: Float[Tensor, " b"]) -> Tensor:
+    """The radius with another exponent."""
+    if spread.exponent is exponent:
+        return spread.radius
+    return spread.radius * _wide(torch.exp2(spread.exponent - exponent), spread.radius)
+
+
+def _near_one(spread: Spread) -> Spread:
+    """The same intervals with radii near 1."""
+    largest = spread.radius.detach().reshape(len(spread.radius), -1).amax(1)
+    if all(value == 0 or NEAR_ONE[0] < value < NEAR_ONE[1] for value in largest.tolist()):
+        return spread
+    exponent = spread.exponent + torch.frexp(largest).exponent
+    return Spread(spread.centre, _at(spread, exponent), exponent)
+
+
+def _wide(values: Float[Tensor, " b"], like: Tensor) -> Tensor:
+    """In the type of another tensor and with as many dimensions."""
+    return values.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
