@@ -20,6 +20,12 @@ import robust_nas.training
 import verify
 from robust_nas.data import load
 from robust_nas.genotype import Genotype
+from robust_nas.metrics import BOUND_METHODS, ESTIMATES, METRICS
+from robust_nas.search.presets import BOUND_IMAGES
+from robust_nas.search.presets import PRESETS as SEARCH_PRESETS
+from robust_nas.search.run import ORDERS
+from robust_nas.search.stopping import STOPPING_RULES
+from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training import save_weights
 from robust_nas.training.presets import PRESETS
 from robust_nas.training.train import build
@@ -167,6 +173,17 @@ def test_a_broken_certificate_is_exit_code_1(monkeypatch, audit_line, broken, co
 def test_certify_takes_every_method():
     (method,) = (option for option in cli.certify.params if option.name == "method")
     assert set(method.type.choices) == set(verify.RADIUS_METHODS) == {"auto", *verify.METHODS}
+
+
+def test_search_takes_every_choice_there_is():
+    choices = {option.name: option.type.choices for option in cli.search.params if hasattr(option.type, "choices")}
+    assert set(choices["preset"]) == set(SEARCH_PRESETS)
+    assert all(set(choices["metric"]) == {"none", *METRICS} == set(sizes) for sizes in SEARCH_PRESETS.values())
+    assert set(choices["method"]) == set(STRATEGIES)
+    assert set(choices["stop"]) == set(STOPPING_RULES)
+    assert set(choices["bound"]) == set(BOUND_METHODS) == set(BOUND_IMAGES)
+    assert set(choices["jacobian"]) == set(ESTIMATES)
+    assert set(choices["order"]) == set(ORDERS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,468 @@
+"""Interval sweeps: equal to plain interval arithmetic where that works, and exact where it loses everything."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import verify.intervals
+from robust_nas.spaces.supernet import Supernet
+from tests.verify.helpers import Function, assert_between, attack, extremes, random_images, random_rows, randomise
+from verify import DOMAINS, NORMS, Ball, BoundedNetwork, Box, InputError, margins
+from verify.bounds import FORWARD
+from verify.intervals import IntervalSweep, Result
+
+# Plain interval arithmetic, with lower and upper ends
+
+
+class Torch:
+    """The operations of a network, on tensors."""
+
+    conv, linear, norm = staticmethod(F.conv2d), staticmethod(F.linear), staticmethod(F.batch_norm)
+    relu, max_pool, average_pool = staticmethod(F.relu), staticmethod(F.max_pool2d), staticmethod(F.avg_pool2d)
+    add, scale, pad, cat = staticmethod(torch.add), staticmethod(torch.mul), staticmethod(F.pad), staticmethod(torch.cat)
+
+    @staticmethod
+    def move(function, x):
+        return function(x)
+
+
+class Ends:
+    """The same operations on pairs of lower and upper ends: each end is reached at the ends that suit it."""
+
+    @staticmethod
+    def conv(x, weight, bias=None, *rest):
+        positive, negative = weight.clamp(min=0), weight.clamp(max=0)
+        low = F.conv2d(x[0], positive, bias, *rest) + F.conv2d(x[1], negative, None, *rest)
+        return low, F.conv2d(x[1], positive, bias, *rest) + F.conv2d(x[0], negative, None, *rest)
+
+    @staticmethod
+    def linear(x, weight, bias):
+        positive, negative = weight.clamp(min=0), weight.clamp(max=0)
+        low = F.linear(x[0], positive, bias) + F.linear(x[1], negative)
+        return low, F.linear(x[1], positive, bias) + F.linear(x[0], negative)
+
+    @staticmethod
+    def norm(x, *statistics):
+        ends = torch.stack([F.batch_norm(end, *statistics) for end in x])
+        return ends.amin(0), ends.amax(0)
+
+    @staticmethod
+    def scale(x, factor):
+        ends = torch.stack([end * factor for end in x])
+        return ends.amin(0), ends.amax(0)
+
+    @staticmethod
+    def add(x, y):
+        return (x[0] + y[0], x[1] + y[1]) if isinstance(y, tuple) else (x[0] + y, x[1] + y)
+
+    @staticmethod
+    def cat(parts, dim):
+        return tuple(torch.cat([part[end] for part in parts], dim) for end in range(2))
+
+    @staticmethod
+    def move(function, x):
+        return tuple(function(end) for end in x)
+
+    @staticmethod
+    def relu(x):
+        return Ends.move(F.relu, x)
+
+    @staticmethod
+    def max_pool(x, *rest):
+        return Ends.move(lambda end: F.max_pool2d(end, *rest), x)
+
+    @staticmethod
+    def average_pool(x, *rest):
+        return Ends.move(lambda end: F.avg_pool2d(end, *rest), x)
+
+    @staticmethod
+    def pad(x, *rest):
+        return Ends.move(lambda end: F.pad(end, *rest), x)
+
+
+def features(o: type, m: nn.Module, x):
+    """Every kind of operator, branches that meet at unlike scales, weights of either sign."""
+    h = o.norm(o.conv(x, m.first, m.shift), m.mean, m.variance, m.gamma, m.beta)
+    grouped = o.conv(o.relu(h), m.grouped, None, 1, 2, 2, 2)
+    pooled = o.max_pool(o.relu(o.scale(h, -1.0)), 3, 1, 1)
+    averaged = o.average_pool(h, 3, 1, 1, False, False)
+    weights = torch.softmax(m.alpha, 0)
+    mixed = o.scale(grouped, 1e3)
+    for number, term in enumerate((pooled, averaged, h)):
+        mixed = o.add(mixed, o.scale(term, weights[number] * (-1) ** number))
+    mixed = o.max_pool(o.add(mixed, m.beta.view(1, -1, 1, 1)), 3, 2, 1)
+    corner = o.move(lambda t: t[:, :, ::2, ::2].flip(3), o.pad(h, (1, -1, 1, -1), "constant", 0.7))
+    joined = o.cat([mixed, corner], 1)
+    return o.move(lambda t: t.flatten(1), o.relu(o.add(joined, -0.1)))
+
+
+def every_operator(seed: int) -> nn.Module:
+    tensors = {
+        "first": (4, 2, 3, 3), "shift": (4,), "gamma": (4,), "beta": (4,), "grouped": (4, 2, 3, 3), "alpha": (3,),
+        "last": (3, 48), "bias": (3,),
+    }  # fmt: skip
+    model = Function(
+        lambda m, x: F.linear(features(Torch, m, x), m.last, m.bias),
+        **{name: torch.zeros(shape) for name, shape in tensors.items()},
+    )
+    model.register_buffer("mean", torch.tensor([0.3, -0.1, 0.0, 0.2], dtype=torch.float64))
+    model.register_buffer("variance", torch.tensor([0.5, 1.5, 0.2, 1.0], dtype=torch.float64))
+    return randomise(model, seed)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("seed", range(3))
+def test_ibp_is_plain_interval_arithmetic(seed, norm, domain):
+    """Written out with both ends; from the box around the ball, the specification merged with the last layer."""
+    model, images, rows = every_operator(seed), random_images((2, 8, 6), seed=seed), random_rows(4, 3, 3, seed)
+    network = BoundedNetwork(model, images)
+    reach = torch.tensor([0.1, 1e-3, 0.0], dtype=torch.float64)
+    box = images - reach.view(-1, 1, 1, 1), images + reach.view(-1, 1, 1, 1)
+    if domain == "unit":
+        box = box[0].clamp(min=0), box[1].clamp(max=1)
+    found = network.bounds(images, reach, norm, rows, "ibp", domain)
+    ends = features(Ends, model, box)
+    for i in range(3):
+        expected = Ends.linear([end[i : i + 1] for end in ends], rows[i] @ model.last, rows[i] @ model.bias)
+        torch.testing.assert_close(torch.stack([found.lower[i], found.upper[i]]), torch.cat(expected))
+
+
+# Sound, and the block's composition never tighter
+
+
+@st.composite
+def fully_connected(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
+    """A network of four pixels, and an image of which some sit at 0 or 1."""
+    widths = [4, *draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)), 2]
+    layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())][:-1]
+    pixels = draw(st.lists(st.sampled_from([0.0, 1.0]) | st.floats(0, 1), min_size=4, max_size=4))
+    model = randomise(nn.Sequential(*layers), draw(st.integers(0, 10**6)))
+    return model, torch.tensor([pixels], dtype=torch.float64)
+
+
+@settings(max_examples=60)
+@given(fully_connected(), st.floats(1e-6, 2), st.sampled_from(NORMS), st.sampled_from(DOMAINS))
+def test_corners_and_samples_stay_within(case, epsilon, norm, domain):
+    model, image = case
+    network, ball, rows = BoundedNetwork(model, image), Ball(image, epsilon, norm, domain), random_rows(2, 2, 1)
+    ends = torch.stack([ball.lower[0], ball.upper[0]])
+    corners = torch.stack([ends[list(choice), range(4)] for choice in itertools.product((0, 1), repeat=4)])
+    points = torch.cat([attack(model, ball, rows, samples=20), ball.project(corners).unsqueeze(1)])
+    low, high = extremes(model, points, rows)
+    ibp, block = (network.bounds(ball, specification=rows, method=method) for method in FORWARD)
+    for bounds in (ibp, block):
+        assert_between(bounds, low, high)
+    slack = 1e-12 * (1 + block.upper.abs())
+    assert (block.lower <= ibp.lower + slack).all()
+    assert (block.upper >= ibp.upper - slack).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("train", [False, True])
+def test_block_is_looser_on_a_supernet(norm, train):
+    images = random_images((1, 7, 6), 3)
+    model = randomise(Supernet(1, 3, channels=1, cells=2, nodes=1, mean=[0.3], std=[0.4])).train(train)
+    network = BoundedNetwork(model, images)
+    network.freeze(images)
+    ibp, block = (network.bounds(images, 0.01, norm, method=method) for method in FORWARD)
+    assert (block.lower < ibp.lower).all()
+    assert (block.upper > ibp.upper).all()
+
+
+def test_block_is_the_composition_of_the_paper():
+    """Blocks ReLU - depthwise - pointwise - batch norm with the two lines of each neuron (eqs. 9 and 10): a linear
+    function of the block's input from either side, where the input's interval is worst for it."""
+    blocks = [
+        [nn.ReLU(), nn.Conv2d(2, 2, 3, padding=2, dilation=2, groups=2), nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)],
+        [nn.ReLU(), nn.Conv2d(3, 3, 3, stride=2, groups=3, bias=False), nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)],
+    ]
+    model = randomise(nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), *blocks[0], *blocks[1], nn.Flatten()), 3)
+    images = random_images((1, 4, 5))
+    found = BoundedNetwork(model, images).bounds(images, 0.3, domain="free", method="block")
+    low, high = Ends.conv((images - 0.3, images + 0.3), model[0].weight, model[0].bias, 1, 1)
+    for block in blocks:
+        shape, linear = low.shape[1:], nn.Sequential(*block[1:])
+        low, high = low.flatten(1), high.flatten(1)
+        slope = torch.where(low >= 0, 1.0, torch.where(high <= 0, 0.0, high / (high - low)))
+        rise = torch.where((low < 0) & (high > 0), -slope * low, 0.0)  # of the upper line; the lower one meets 0
+        offset = linear(torch.zeros(1, *shape, dtype=low.dtype))
+        columns = linear(torch.eye(low.shape[1], dtype=low.dtype).view(-1, *shape)) - offset
+        weight = columns.flatten(1).T
+        A, A_rise = weight * slope.unsqueeze(1), rise.unsqueeze(1) * weight
+        low, high = (
+            (A * torch.where((A > 0) == upwards, high.unsqueeze(1), low.unsqueeze(1))).sum(2)
+            + A_rise.clamp(min=0 if upwards else None, max=None if upwards else 0).sum(2) + offset.flatten(1)
+            for upwards in (False, True)
+        )  # fmt: skip
+        low, high = (end.view(-1, *offset.shape[1:]) for end in (low, high))
+    torch.testing.assert_close((found.lower, found.upper), (low.flatten(1), high.flatten(1)))
+
+
+def test_block_takes_a_max_pool_by_its_upper_line():
+    """Eq. 11 with CNN-Cert's weights: what the line reaches where all elements are at their upper ends."""
+    images = random_images((1, 4, 4)) / 2
+    network = BoundedNetwork(Function(lambda m, x: F.max_pool2d(x, 2).flatten(1)), images)
+    bounds = network.bounds(images, 0.2, domain="free", method="block")
+    lines = network.graph.nodes[-2].relax(images - 0.2, images + 0.2)
+    windows = F.unfold(images + 0.2, 2, stride=2).unflatten(1, (1, 4))
+    torch.testing.assert_close(bounds.upper, ((lines.upper * windows).sum(2) + lines.intercept).flatten(1))
+    torch.testing.assert_close(bounds.lower, F.max_pool2d(images - 0.2, 2).flatten(1))
+    assert (bounds.upper > F.max_pool2d(images + 0.2, 2).flatten(1) + 0.01).any()
+
+
+# Any depth, and any epsilon
+
+
+def supernet(cells: int, channels: int = 2, nodes: int = 2) -> tuple[BoundedNetwork, Tensor]:
+    """In float32, as a search has it at its start, with the statistics of its images."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Supernet(1, 10, channels=channels, cells=cells, nodes=nodes, mean=[0.13], std=[0.31]).train()
+    images = random_images((1, 8, 8), 3).float()
+    network = BoundedNetwork(model, images)
+    network.freeze(images)
+    return network, images
+
+
+@pytest.fixture(scope="module")
+def five_cells() -> tuple[BoundedNetwork, Tensor]:
+    return supernet(5)
+
+
+def swept(network: BoundedNetwork, ball: Ball) -> Result:
+    """With radii that a sum with their centres would lose."""
+    rows = torch.eye(network.classes).to(ball.centre).expand(len(ball.centre), -1, -1)
+    return IntervalSweep(ball).run(network.graph.nodes, rows)
+
+
+@torch.no_grad()
+def test_a_vanishing_ball_in_single_precision(five_cells):
+    """Radii are proportional to epsilon, by the width slope; per image, and far below what float32 holds."""
+    network, images = five_cells
+    slope = network.width_slope(images)
+    for epsilon in (1e-20, 1e-30):
+        wide, narrow = (swept(network, Ball(images, size)).radius for size in (epsilon, epsilon / 1000))
+        torch.testing.assert_close(wide.log() - math.log(epsilon), slope, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(wide / narrow, torch.full_like(wide, 1000.0), rtol=1e-4, atol=0)
+    for epsilon in (1e-50, 1e-300):
+        torch.testing.assert_close(swept(network, Ball(images, epsilon)).log_slope, slope, rtol=1e-5, atol=1e-5)
+    mixed = torch.tensor([1e-50, 0.0, 1e-3], dtype=torch.float64)
+    found = swept(network, Ball(images, mixed))
+    torch.testing.assert_close(found.log_slope[:2], slope[:2], rtol=1e-5, atol=1e-5)
+    assert (found.radius[1] == 0).all()
+    alone = swept(network, Ball(images[2:], 1e-3))
+    torch.testing.assert_close(found.radius[2:], alone.radius, rtol=1e-5, atol=0)
+
+
+@torch.no_grad()
+def test_single_precision_is_as_good_as_double(five_cells):
+    """Where widths are about a logit: lower and upper ends in float32 could not tell such a ball from its centre."""
+    network, images = five_cells
+    exact, epsilon = network.double(), 1e-12
+    torch.testing.assert_close(
+        network.width_slope(images).double(), exact.width_slope(images.double()), rtol=1e-3, atol=0.05
+    )
+    for method in FORWARD:
+        found = network.bounds(images, epsilon, method=method)
+        expected = exact.bounds(images.double(), epsilon, method=method)
+        width = expected.upper - expected.lower
+        assert ((width > 1e-3) & (width < 1e3)).all()
+        torch.testing.assert_close((found.upper - found.lower).double() / width, torch.ones_like(width), rtol=0, atol=0.05)
+
+
+@torch.no_grad()
+def test_twenty_cells_in_single_precision():
+    """Widths grow beyond what float32 holds: in a ball of a size that it does not hold either, they are bounds."""
+    network, images = supernet(20)
+    slope, outputs = network.width_slope(images), network(images)
+    assert torch.isfinite(slope).all()
+    assert (slope > 80).all()
+    bounds = network.bounds(images, 1e-42, method="ibp")
+    assert 1e-4 < (bounds.upper - bounds.lower).mean() < 1e4
+    assert ((bounds.lower < outputs) & (outputs < bounds.upper)).all()
+    assert network.bounds(images, 0.03, method="ibp").lower.isnan().all()  # an overflow is not a bound
+
+
+def chain(gain: float, depth: int) -> nn.Module:
+    """Layers that map 1 to 1 and stretch what is around it, each with a ReLU that stays active."""
+    layers = [layer for _ in range(depth) for layer in (nn.Linear(1, 1), nn.ReLU())]
+    with torch.no_grad():
+        for layer in layers[::2]:
+            layer.weight.fill_(gain)
+            layer.bias.fill_(1 - gain)
+    return nn.Sequential(*layers, nn.Linear(1, 1, bias=False))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gain", [10.0, 0.01, -7.0])
+def test_a_chain_of_two_hundred_layers_is_exact(gain):
+    model = chain(gain, 200)
+    model[-1].weight.fill_(2.0)
+    one = torch.ones(1, 1)
+    network = BoundedNetwork(model, one)
+    slope = 200 * math.log(abs(gain)) + math.log(2)
+    assert network.width_slope(one, domain="free").item() == pytest.approx(slope, rel=1e-6)
+    epsilon = 0.1 * math.exp(-max(slope, 0))  # no more than .1 anywhere: all stay active
+    bounds = network.bounds(one, epsilon, method="ibp", domain="free")
+    reach = epsilon * math.exp(slope)
+    assert (bounds.lower.item(), bounds.upper.item()) == pytest.approx((2 - reach, 2 + reach), rel=1e-5)
+
+
+def test_branches_of_unlike_scales_meet():
+    """A sum and a concatenation of what is stretched 1e40-fold and what is not, in one image and across images."""
+
+    def forward(m, x):
+        far = x
+        for _ in range(4):
+            far = F.linear(far, m.weight)
+        return torch.cat([far, x, far + x, (far + x) * 0 + x, (x @ m.weight[0]).unsqueeze(1)], 1)
+
+    model = Function(forward, weight=1e10 * torch.eye(2))
+    images = torch.zeros(2, 2)
+    epsilon = torch.tensor([1e-3, 1e-30], dtype=torch.float64)
+    network = BoundedNetwork(model, images)
+    expected = torch.tensor([1e40, 1e40, 1, 1, 1e40, 1e40, 1, 1, 1e10], dtype=torch.float64).log()
+    found = network.width_slope(images, domain="free")
+    torch.testing.assert_close(found, expected.float().expand(2, -1), rtol=1e-6, atol=1e-5)
+    bounds = network.bounds(images, epsilon, method="ibp", domain="free")
+    torch.testing.assert_close(bounds.upper.double().log(), expected + epsilon.log().unsqueeze(1), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(bounds.lower, -bounds.upper)
+
+
+@pytest.mark.parametrize("window", [(0.5, 1.0), (1e-300, 1e300)])
+def test_scaling_radii_anew_changes_nothing(window, monkeypatch):
+    """Powers of two are exact: whether radii are scaled at every layer or never, to the bit."""
+    images = random_images((2, 8, 6))
+    network = BoundedNetwork(every_operator(1), images)
+    before = network.bounds(images, 0.01, method="ibp")
+    monkeypatch.setattr(verify.intervals, "NEAR_ONE", window)
+    after = network.bounds(images, 0.01, method="ibp")
+    assert torch.equal(before.lower, after.lower)
+    assert torch.equal(before.upper, after.upper)
+
+
+# Kinks in the limit
+
+
+def test_a_relu_at_zero():
+    """In every ball half of what surrounds 0 is lost: [0, epsilon], and a slope of one half."""
+    images = torch.tensor([[0.5]])
+    network = BoundedNetwork(Function(lambda m, x: F.relu(x - 0.5)), images)
+    assert network.width_slope(images).item() == pytest.approx(math.log(0.5), rel=1e-6)
+    bounds = network.bounds(images, 1e-20, method="ibp")
+    assert bounds.lower.item() == 0
+    assert bounds.upper.item() == pytest.approx(1e-20, rel=1e-5)
+    block = network.bounds(images, 1e-20, method="block")  # slope 1/2, from -epsilon / 2
+    assert (block.lower.item(), block.upper.item()) == pytest.approx((-0.5e-20, 1e-20), rel=1e-5)
+
+
+def test_equal_centres_of_a_max_pool():
+    """max(d, 3 d) for d in -+ epsilon is in [-epsilon, 3 epsilon]; what is smaller does not count, however wide."""
+
+    def forward(m, x):
+        d = x - 0.5
+        image = torch.stack([d, 3 * d, 50 * d - 1e-3, -d - 1e3], 2).view(-1, 1, 2, 2)
+        return F.max_pool2d(image, 2).flatten(1)
+
+    images = torch.tensor([[0.5]])
+    network = BoundedNetwork(Function(forward), images)
+    assert network.width_slope(images).item() == pytest.approx(math.log(2), rel=1e-6)
+    # The upper line of a block: gamma = (1/2 + 3/6 - 1) / (1/2 + 1/6) = 0, and so 1 + 3 at the upper ends.
+    for method, high in (("ibp", 3.0), ("block", 4.0)):
+        bounds = network.bounds(images, 1e-20, method=method)
+        assert (bounds.lower.item(), bounds.upper.item()) == pytest.approx((-1e-20, high * 1e-20), rel=1e-5)
+
+
+# The slope of the width
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_width_slope_is_that_of_the_bounds(norm, domain):
+    """Of the interval bounds in float64 at a small epsilon; a third of the pixels sit at 0, a third at 1."""
+    model, images, rows = every_operator(2), random_images((2, 8, 6)), random_rows(3, 3, 3)
+    network = BoundedNetwork(model, images)
+    slope = network.width_slope(images, norm, rows, domain)
+    bounds = network.bounds(images, 1e-9, norm, rows, "ibp", domain)
+    torch.testing.assert_close(((bounds.upper - bounds.lower) / 2e-9).log(), slope, rtol=0, atol=1e-4)
+    free = network.width_slope(images, norm, rows, "free")
+    assert (slope[0] < free[0] - 0.1).all() == (domain == "unit")
+
+
+def test_the_width_slope_of_what_does_not_depend_on_the_image():
+    model = Function(lambda m, x: torch.cat([x * 0 + m.w, x * m.w], 1), w=torch.ones(1))
+    slope = BoundedNetwork(model, torch.rand(1, 1)).width_slope(torch.rand(1, 1))
+    assert slope.tolist() == [[-math.inf, 0.0]]
+    slope[:, 1].sum().backward()
+    assert model.w.grad.item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("where", range(8))
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_width_slope_of_what_is_not_finite_is_nan(where, value):
+    model = every_operator(0).float()
+    parameters = list(model.parameters())
+    with torch.no_grad():
+        parameters[where].view(-1)[0] = value
+    images = random_images((2, 8, 6)).float()
+    network = BoundedNetwork(model, images)
+    assert network.width_slope(images, specification=margins(torch.tensor([0, 1, 2]), 3)).isnan().any(1).all()
+
+
+def test_bad_arguments_of_the_width_slope():
+    images = torch.rand(1, 2, 8, 6)
+    network = BoundedNetwork(every_operator(0).float(), images)
+    for arguments in ({"norm": "l7"}, {"domain": "cube"}, {"specification": torch.ones(1, 4)}, {"images": images + 1}):
+        with pytest.raises(InputError):
+            network.width_slope(**({"images": images} | arguments))
+    network.model.train()
+    with pytest.raises(InputError, match="changed between train and eval"):
+        network.width_slope(images)
+    network.model.eval()
+
+
+def test_boxes_of_any_size():
+    """Pixel by pixel, of unlike widths, and with pixels that are held."""
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 1, bias=False)).double()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(3))
+        model[2].weight.fill_(1.0)
+    lower = torch.tensor([[-0.5, 1.0, 0.0], [-1e-200, 0.0, 0.0]], dtype=torch.float64)
+    upper = torch.tensor([[1.0, 1.0, 2e-30], [3e-200, 0.0, 0.0]], dtype=torch.float64)
+    bounds = BoundedNetwork(model, lower).bounds(Box(lower, upper), method="ibp")
+    torch.testing.assert_close(bounds.lower, torch.tensor([[1.0], [0.0]], dtype=torch.float64))
+    torch.testing.assert_close(bounds.upper, torch.tensor([[2.0], [3e-200]], dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+# Gradients
+
+
+def gradient(network: BoundedNetwork, images: Tensor) -> Tensor:
+    """Of the metric of a search, in both alphas, at an epsilon where the bounds are about a logit apart."""
+    network.freeze(images)
+    network.model.zero_grad()
+    rows = margins(torch.arange(len(images)), 10)
+    slope = network.width_slope(images, specification=rows).mean().item()
+    bounds = network.bounds(images, math.exp(-slope), specification=rows, method="ibp")
+    assert 0.2 < (bounds.upper - bounds.lower).mean() < 20
+    bounds.lower.amin(1).mean().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.model.parameters())
+    return torch.cat([alpha.grad.double().flatten() for alpha in network.model.architecture_parameters()])
+
+
+def test_the_gradient_in_alpha_of_a_deep_supernet():
+    """Eight cells in float32."""
+    assert (gradient(*supernet(8, channels=4, nodes=3)).abs() > 1e-6).float().mean() > 0.9
+
+
+def test_the_gradient_in_alpha_is_that_of_double_precision(five_cells):
+    network, images = five_cells
+    single, double = gradient(network, images), gradient(network.double(), images.double())
+    assert F.cosine_similarity(single, double, dim=0) > 0.99
