@@ -79,6 +79,22 @@ def test_gradients_of_a_supernet(supernet, norm, method):
         assert_gradient(lambda: objective(supernet, norm, method), part)
 
 
+@pytest.mark.parametrize("domain", ["unit", "free"])
+def test_gradients_of_the_width_slope(supernet, domain):
+    model, rows = supernet.model, random_rows(2, 3, 3)
+
+    def function() -> Tensor:
+        supernet.freeze(IMAGES)
+        return (supernet.width_slope(IMAGES, specification=rows, domain=domain) * random_rows(1, 2, 3)[:, 0]).sum()
+
+    model.zero_grad()
+    function().backward()
+    alphas = {"alphas.reduce": model.alphas["reduce"]}
+    weights = {name: value for name, value in model.named_parameters() if "alphas" not in name and value.grad is not None}
+    for part in (alphas, weights):
+        assert_gradient(function, part)
+
+
 def test_the_gradient_passes_through_the_statistics(supernet):
     """With statistics that are held fixed it is another gradient, and the difference is not small."""
     model, gradients = supernet.model, []

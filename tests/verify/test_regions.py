@@ -139,6 +139,39 @@ def test_the_box_around_a_ball_is_the_smallest(norm):
     torch.testing.assert_close(unit.upper, torch.tensor([[0.2, 0.3, 0.7, 1.0]], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("epsilon", [0.2, 1e-9, 1e-50, 1e-300, 0.0])
+def test_the_box_in_units_of_epsilon(epsilon, dtype):
+    """Of any size, or none: then it is the limit. Half of the box is lost where a pixel sits at an end."""
+    centre = torch.tensor([[0.0, 0.1, 0.5, 0.95, 1.0]], dtype=dtype)
+    for norm in NORMS:
+        middle, radius, size = Ball(centre, epsilon, norm, "free").box()
+        assert torch.equal(middle, centre)
+        assert torch.equal(radius, torch.ones_like(centre))
+        assert size.dtype == torch.float64
+        assert size.tolist() == [epsilon]
+        middle, radius, size = Ball(centre, epsilon, norm, "unit").box()
+        assert size.tolist() == [epsilon]
+        half, shift = [0.5, 1, 1, 1, 0.5], [0.5, 0, 0, 0, -0.5]
+        if epsilon == 0.2:  # ends within reach: [0, .2], [0, .3], [.3, .7], [.75, 1], [.8, 1]
+            half, shift = [0.5, 0.75, 1, 0.625, 0.5], [0.5, 0.25, 0, -0.375, -0.5]
+        torch.testing.assert_close(radius, torch.tensor([half], dtype=dtype))
+        expected = centre.double() + epsilon * torch.tensor([shift], dtype=torch.float64)
+        torch.testing.assert_close(middle, expected.to(dtype), rtol=1e-6, atol=0)
+
+
+def test_epsilon_is_kept_below_the_range_of_the_images():
+    """One or one an image, through every way of making another ball; points and least values keep their type."""
+    images = torch.rand(2, 3)
+    for epsilon in (1e-60, torch.tensor([1e-60, 1e-50], dtype=torch.float64)):
+        ball = Ball(images, epsilon, "l2")
+        for other in (ball, ball.take(torch.tensor([0, 1])), ball.repeat(2), ball.to(torch.float64).to(torch.float32)):
+            assert other.epsilon[0].item() == 1e-60
+        assert ball.least(torch.ones(2, 1, 3)).dtype == ball.project(images).dtype == torch.float32
+    with pytest.raises(InputError, match="epsilon must be finite"):
+        Ball(images, 1e60)  # infinite in the images' type
+
+
 def test_samples_repeat():
     ball = Ball(torch.full((2, 4), 0.5), 0.3, "l2")
     first, second = (ball.sample(torch.Generator().manual_seed(7)) for _ in range(2))
