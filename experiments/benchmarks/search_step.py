@@ -28,7 +28,7 @@ from robust_nas.data import Data, Examples
 from robust_nas.metrics import METRICS, MetricSettings
 from robust_nas.runs import Run, device_name, versions
 from robust_nas.search.bilevel import AlphaStep
-from robust_nas.search.engine import build
+from robust_nas.search.engine import Plan, Search, build
 from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset
 from robust_nas.search.strategies import Operations, Strategy
 from robust_nas.spaces.cells import KINDS
@@ -75,8 +75,10 @@ class Size:
 
 SIZES = {
     "quick": Size("quick", (1, 8, 8), None, 5, (*VARIANTS, STOCK)),
-    "paper": Size("paper", (3, 32, 32), 32, 2, tuple(VARIANTS)[:7]),
+    "paper": Size("paper", (3, 32, 32), 16, 2, tuple(VARIANTS)[:6]),
 }
+EPOCH_BATCH, EPOCH_STEPS = 8, 16
+"""Of the epoch in which every gradient has to be finite: as long as a CPU allows."""
 
 
 def measure(name: str, variant: str) -> dict[str, Any]:
@@ -93,6 +95,25 @@ def measure(name: str, variant: str) -> dict[str, Any]:
         "seconds": min(seconds for seconds, _ in figures[1:]),
         "memory_mb": _peak() - before,
         "finite": all(gradient is None or math.isfinite(gradient) and gradient > 0 for _, gradient in figures),
+    }
+
+
+def epoch(name: str) -> dict[str, Any]:
+    """Whether the certified bound and its gradient in alpha are finite and not 0 at every step of a short epoch."""
+    torch.set_num_threads(1)
+    preset = replace(PRESETS[SIZES[name].preset]["cb"], batch_size=EPOCH_BATCH, epochs=1, warm_up=0)
+    torch.manual_seed(0)
+    images = 2 * EPOCH_BATCH * EPOCH_STEPS
+    metric = METRICS["cb"](MetricSettings("linf", bound_images=EPOCH_BATCH))
+    search = Search(Plan(preset, metric=metric, gamma=preset.gamma), _data(SIZES[name], images))
+    rows = [(row["robustness"], row["robustness_gradient"], row["gap"], row["epsilon"]) for row in search.steps()]
+    numbers = torch.tensor([[float(figure or 0) for figure in row] for row in rows], dtype=torch.float64)
+    return {
+        "steps": len(rows),
+        "finite": bool(torch.isfinite(numbers).all() and (numbers[:, 1] > 0).all()),
+        "gradient": [numbers[:, 1].min().item(), numbers[:, 1].max().item()],
+        "gap": [numbers[:, 2].min().item(), numbers[:, 2].max().item()],
+        "epsilon": [numbers[0, 3].item(), numbers[-1, 3].item()],
     }
 
 
@@ -148,12 +169,14 @@ def _stock(size: Size) -> Callable[[], tuple[float, float | None]]:
 
 def _problem(size: Size, preset: SearchPreset, operations: Operations | None = None) -> tuple[Supernet, Examples]:
     torch.manual_seed(0)
-    batch = Examples(
-        torch.rand(size.batch or preset.batch_size, *size.shape), torch.randint(10, (size.batch or preset.batch_size,))
-    )
-    data = Data("random", batch, batch, 10, (0.5,) * size.shape[0], (0.3,) * size.shape[0])
+    data = _data(size, size.batch or preset.batch_size)
     model = build(data, preset, Strategy(), operations)
-    return model, Examples(batch.images.to(model.architecture_parameters()[0]), batch.labels)
+    return model, Examples(data.train.images.to(model.architecture_parameters()[0]), data.train.labels)
+
+
+def _data(size: Size, images: int) -> Data:
+    examples = Examples(torch.rand(images, *size.shape), torch.randint(10, (images,)))
+    return Data("random", examples, examples, 10, (0.5,) * size.shape[0], (0.3,) * size.shape[0])
 
 
 def _peak() -> float:
@@ -220,8 +243,12 @@ def main(out: Path, sizes: tuple[str, ...]) -> None:
                 measured[variant] = pool.apply(measure, (name, variant))
             measured[variant]["images"] = images_measured(size, variant)
             Console(stderr=True).print(name, variant, measured[variant])
+        with get_context("spawn").Pool(1) as pool:
+            followed = pool.apply(epoch, (name,))
+        Console(stderr=True).print(name, "epoch", followed)
         batch = size.batch or PRESETS[size.preset]["cb"].batch_size
-        report[name] = {"batch": batch, "shape": size.shape, **summarise(measured), "measured": measured}
+        figures = {**summarise(measured), "epoch": followed, "measured": measured}
+        report[name] = {"batch": batch, "shape": size.shape, **figures}
         Run(out.parent).write_json(out.name, report)
         Console(width=110).print(f"{name}: batch of {batch}, {size.shape}", show(report[name]))
 

@@ -27,8 +27,8 @@ class CertifiedBound(RobustnessMetric):
     A true bound of the mixed network at the current epsilon, with batch norm's statistics held at those of the
     clean batch. The gap that steers epsilon is the mean of upper minus lower bound of the same rows.
 
-    The first call brings epsilon from its start to where the gap is under twice the target, by the same rule at
-    a steeper slope, on one image and without gradients. Otherwise the first steps would give alpha gradients a
+    The first call brings epsilon from its start to where the gap is near the target, on one image and without
+    gradients (`EpsilonControl.settle`). Otherwise the first steps would give alpha gradients a
     billion times those that follow, and Adam, which remembers squares for a thousand steps, would hardly move
     alpha again.
 
@@ -99,9 +99,9 @@ class CertifiedBound(RobustnessMetric):
 
     @torch.no_grad()
     def _settle(self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
-        weight = 1 / self.processes.size
-        while self.control.approach(
-            self.processes.total([weight * self.measure(network, images, labels)[1]])[0]
-        ):
-            pass
+        def gap_at(epsilon: float) -> float:
+            self.control.epsilon = epsilon
+            return self.processes.total([self.measure(network, images, labels)[1]])[0] / self.processes.size
+
+        self.control.settle(gap_at)
         self._settled = True

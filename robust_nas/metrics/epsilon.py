@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 START = 0.03
 VANISHING = 1e-300
 """A floor for methods that lose nothing at any epsilon: what a float64 can hold."""
-APPROACH = 0.9
-"""Slope of the rule before the first step: a tenth of epsilon is left each time."""
+RETREAT = 1e-3
+"""What is left of epsilon where bounds are not finite, before the first step."""
+TRIALS = 30
+"""Bounds computed before the first step, at the most."""
 
 
 @dataclass
@@ -43,19 +46,37 @@ class EpsilonControl:
 
     def update(self, gap: float) -> None:
         """Choose the next epsilon, given the gap at this one in logits."""
-        self._move(gap, self.slope)
-
-    def approach(self, gap: float) -> bool:
-        """The same rule with a steeper slope, while the gap is twice the target or more: for before the first step.
-
-        Returns:
-            Whether epsilon moved, so that the gap at the new one is wanted.
-        """
-        if gap < 2 * self.target or self.epsilon == self.floor:
-            return False
-        self._move(gap, APPROACH)
-        return True
-
-    def _move(self, gap: float, slope: float) -> None:
         error = (self.target - gap) / self.target if math.isfinite(gap) else -1.0
-        self.epsilon = max(self.floor, self.epsilon * (1 + slope * min(1.0, max(-1.0, error))))
+        self.epsilon = max(self.floor, self.epsilon * (1 + self.slope * min(1.0, max(-1.0, error))))
+
+    def settle(self, gap_at: Callable[[float], float]) -> None:
+        """Go to an epsilon whose gap is between half and twice the target, for before the first step.
+
+        Bounds widen at least in proportion to epsilon: a step in proportion from above ends below the target and one
+        from below above it. Between the two, the gap is taken for a power of epsilon.
+
+        Args:
+            gap_at: the gap in logits at an epsilon.
+        """
+        below = above = None
+        for _ in range(TRIALS):
+            gap = gap_at(self.epsilon)
+            if not math.isfinite(gap):
+                self.epsilon *= RETREAT
+            elif self.target / 2 <= gap <= 2 * self.target or gap <= 0:
+                return
+            else:
+                point = (math.log(self.epsilon), math.log(gap / self.target))
+                below, above = (point, above) if point[1] < 0 else (below, point)
+                self.epsilon = math.exp(_crossing(below, above))
+            if self.epsilon <= self.floor:
+                self.epsilon = self.floor
+                return
+
+
+def _crossing(below: tuple[float, float] | None, above: tuple[float, float] | None) -> float:
+    """Where a line meets 0: through both points, or of slope 1 through the one that there is."""
+    if below is None or above is None:
+        x, y = below or above or (0.0, 0.0)
+        return x - y
+    return below[0] - below[1] * (above[0] - below[0]) / (above[1] - below[1])

@@ -193,7 +193,29 @@ def test_epsilon_reaches_the_target_before_the_first_step(supernet):
     metric = CertifiedBound(images=1, method="ibp")
     found = metric(network, images, labels)
     assert found.log["epsilon"] < 0.03
-    assert found.log["gap"] < 2 * metric.control.target
+    assert metric.control.target / 2 <= found.log["gap"] <= 2 * metric.control.target
+
+
+@pytest.mark.parametrize("power", [1.0, 3.0, 12.0])
+@pytest.mark.parametrize("factor", [1e-6, 1.0, 1e9, 1e40])
+def test_epsilon_settles_where_the_gap_is_near_the_target(factor, power):
+    tried = []
+
+    def gap_at(epsilon):
+        tried.append(epsilon)
+        gap = factor * epsilon * (1 + (1e3 * epsilon) ** (power - 1))
+        return gap if gap < 1e30 else math.inf
+
+    control = EpsilonControl(floor=1e-300)
+    control.settle(gap_at)
+    assert 0.5 <= gap_at(control.epsilon) <= 2
+    assert len(tried) <= 25
+
+
+def test_epsilon_settles_at_the_floor_where_nothing_is_narrow_enough():
+    control = EpsilonControl()
+    control.settle(lambda epsilon: math.inf)
+    assert control.epsilon == control.floor
 
 
 def test_overflow_is_not_finite(supernet):
