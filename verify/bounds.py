@@ -142,11 +142,12 @@ class BoundedNetwork:
                 the outputs themselves (s = k).
             method: "ibp" (intervals, at any depth and epsilon: see `verify.intervals`), "block" (the same with every
                 nonlinear operator replaced by its two lines: the paper's literal composition of the bounds of its
-                building blocks, eqs. 3-11; looser than "ibp", never tighter. Linear operators of a block compose to
-                the same either way), "crown-ibp" (one backward pass, neurons bounded by intervals), "affine" (the
-                same, neurons bounded by a forward sweep of affine forms), "crown" (in addition a backward pass for
-                every neuron that the sweep leaves unstable), "alpha-crown" (in addition the slopes of the last pass
-                optimised, for the lower bounds; stops when all of them are positive).
+                building blocks, eqs. 3-11; looser than "ibp", never tighter. What is linear in a block, depthwise and
+                pointwise convolution and batch norm, composes to the same either way, |P D| = |P| |D|), "crown-ibp"
+                (one backward pass, neurons bounded by intervals), "affine" (the same, neurons bounded by a forward
+                sweep of affine forms), "crown" (in addition a backward pass for every neuron that the sweep leaves
+                unstable), "alpha-crown" (in addition the slopes of the last pass optimised, for the lower bounds;
+                stops when all of them are positive).
             domain: "unit" (perturbed images stay in [0, 1]) or "free".
             within: `intervals` of an earlier result for regions that contain these, image by image; neurons that
                 were stable there need no backward pass here. (Methods "crown" and "alpha-crown".)

@@ -75,6 +75,12 @@ class RobustnessMetric(ABC):
     ) -> Measurement:
         """Measure; images in [0, 1], the batch that the statistics were frozen on."""
 
+    def held(self, network: BoundedNetwork, images: int) -> float:
+        """About what measuring a batch of so many images keeps for its gradient, in units of the values of all
+        operators of the network on one image; for an estimate of memory.
+        """
+        return 0.0
+
     def state_dict(self) -> dict[str, Any]:
         """What the next measurement depends on beside its arguments, for a checkpoint."""
         return {}

@@ -38,6 +38,9 @@ class Sum(RobustnessMetric):
         value = sum((weight * part.value for weight, part in found), start=images.new_zeros(()))
         return Measurement(value, {name: figure for _, part in found for name, figure in part.log.items()})
 
+    def held(self, network: BoundedNetwork, images: int) -> float:
+        return sum(term.held(network, images) for _, term in self.terms)
+
     def state_dict(self) -> dict[str, Any]:
         return {"terms": [term.state_dict() for _, term in self.terms]}
 

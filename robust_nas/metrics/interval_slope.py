@@ -8,6 +8,9 @@ from torch import Tensor
 from robust_nas.metrics.base import Measurement, RobustnessMetric
 from verify.bounds import BoundedNetwork, margins
 
+INTERVALS = 1.5
+"""What an interval sweep keeps an image, see `RobustnessMetric.held`."""
+
 
 class IntervalSlope(RobustnessMetric):
     """R = -mean over images and k != y of log d(radius of the interval of f_y - f_k)/d epsilon at epsilon -> 0.
@@ -34,3 +37,6 @@ class IntervalSlope(RobustnessMetric):
         slopes = network.width_slope(images[:own], self.norm, rows, self.domain)
         value = -self.processes.weight(len(rows)) * slopes.mean()
         return Measurement(value, {"interval_slope": self.processes.total([value.item()])[0]})
+
+    def held(self, network: BoundedNetwork, images: int) -> float:
+        return INTERVALS * min(images, self.images)

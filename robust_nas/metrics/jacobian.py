@@ -66,6 +66,9 @@ class JacobianNorm(RobustnessMetric):
         value = self.processes.weight(len(images)) * value
         return Measurement(value, {"jacobian": self.processes.total([value.item()])[0]})
 
+    def held(self, network: BoundedNetwork, images: int) -> float:
+        return float(min(images, self.images)) * (network.classes if self.estimate == "exact" else 1)
+
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self._generator.get_state()}
 

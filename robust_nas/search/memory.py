@@ -6,41 +6,20 @@ import os
 
 import torch
 
-from robust_nas.metrics import CertifiedBound, IntervalSlope, JacobianNorm, RobustnessMetric, Sum
 from robust_nas.search.engine import Search
 
-WEIGHT_STEP = 2.0
-ALPHA_STEP = 2.0
-INTERVALS = 4.0
-BACKWARD = 8.0
-SECOND_DERIVATIVE = 6.0
-"""Times the values of all operators of the supernet, an image: what autograd keeps of each part of a step."""
+STEP = 2.0
+"""What a step keeps for autograd, an image, in values of all operators of the supernet; measured, as what the metrics
+keep, by experiments/benchmarks/search_step.py."""
 
 
 def estimate(search: Search) -> float:
     """MiB at the peak of a step."""
-    elements = sum(node.output_shape[1:].numel() for node in search.network.graph.nodes if node.from_input)
+    network, metric = search.network, search.plan.metric
+    elements = sum(node.output_shape[1:].numel() for node in network.graph.nodes if node.from_input)
     images = -(-search.plan.preset.batch_size // search.processes.size)
-    held = max(WEIGHT_STEP * images, ALPHA_STEP * images + _metric(search, search.plan.metric))
-    return held * elements * search.network.example.element_size() / 2**20
-
-
-def _metric(search: Search, metric: RobustnessMetric | None) -> float:
-    """Of a metric: how many images' worth of values it holds."""
-    if isinstance(metric, Sum):
-        return max(_metric(search, term) for _, term in metric.terms)
-    if isinstance(metric, JacobianNorm):
-        return SECOND_DERIVATIVE * metric.images
-    if isinstance(metric, IntervalSlope):
-        return INTERVALS * metric.images
-    if not isinstance(metric, CertifiedBound):
-        return 0.0
-    if metric.method in ("ibp", "block"):
-        return INTERVALS * metric.images
-    if metric.method == "crown-ibp":
-        return BACKWARD * metric.images
-    rows = 2 * search.network.example[0].numel()  # pixels and about as many errors
-    return BACKWARD * rows * metric.images
+    held = STEP * images + (metric.held(network, images) if metric else 0.0)
+    return held * elements * network.example.element_size() / 2**20
 
 
 def advice(search: Search) -> str:

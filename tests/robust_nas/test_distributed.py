@@ -1,20 +1,28 @@
 """Several processes with a share of each batch do what one process with the whole batch does."""
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from robust_nas.data import Examples
 from robust_nas.distributed import ALONE, Processes
+from robust_nas.genotype import Genotype
 from robust_nas.metrics import METRICS, MetricSettings
+from robust_nas.search import run as search_run
+from robust_nas.search import run_search
+from robust_nas.search.presets import PRESETS
 from robust_nas.search.strategies import STRATEGIES
-from tests.robust_nas.search.helpers import TINY, tiny_search
+from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
+from verify.errors import InputError
 
 STEPS = 3
 
@@ -42,18 +50,25 @@ def search(method, order, metric, processes):
 )
 def test_two_processes_do_what_one_does(tmp_path, method, order, metric):
     expected = search(method, order, metric, ALONE)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run(
-        [*command, __file__, str(tmp_path), method, order, metric],
-        env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-    )
+    torchrun("search", tmp_path, method, order, metric)
     both = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
     for name, value in expected.items():
         assert torch.equal(both[0][name], both[1][name]), name
         tolerance = 1e-6 if value.dtype == torch.float32 else 1e-9
         assert torch.allclose(both[0][name], value, rtol=tolerance, atol=tolerance), name
+
+
+def test_a_run_of_two_processes_is_written_once_and_resumes(tmp_path):
+    whole, both = tmp_path / "whole", tmp_path / "both"
+    run(whole)
+    torchrun("run", both)
+    torchrun("run", both, "--resume")
+    assert Genotype.load(both / "genotype.json") == Genotype.load(whole / "genotype.json")
+    expected, found = (pd.read_csv(folder / "search.csv") for folder in (whole, both))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-6, atol=1e-9)
+    assert json.loads((both / "config.json").read_text())["options"]["processes"] == 2
+    with pytest.raises(InputError, match="started with processes 2, not 1"):
+        run(both, resume=True)
 
 
 def test_shares_make_up_the_batch_and_its_first_images():
@@ -65,10 +80,28 @@ def test_shares_make_up_the_batch_and_its_first_images():
     assert sorted(torch.cat(first).tolist()) == list(range(5))
 
 
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    environment = {**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, *map(str, arguments)], env=environment, check=True, capture_output=True)
+
+
+def run(out, resume=False):
+    """A whole run of a tiny search, through the function behind the command."""
+    with (
+        mock.patch.dict(PRESETS, quick=dict.fromkeys(PRESETS["quick"], TINY)),
+        mock.patch.object(search_run, "load", lambda *_: small_data()),
+    ):
+        run_search(metric="jacobian", gamma=3.0, device="cpu", out=out, resume=resume)
+
+
 def main():
+    what, folder, *choices = sys.argv[1:]
+    if what == "run":
+        run(folder, resume=bool(choices))
+        return
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
-    folder, *choices = sys.argv[1:]
     save_file(search(*choices, Processes(rank, 2)), Path(folder) / f"{rank}.safetensors")
     torch.distributed.destroy_process_group()
 

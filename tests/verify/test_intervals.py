@@ -467,3 +467,15 @@ def test_the_gradient_in_alpha_is_that_of_double_precision(five_cells):
     network, images = five_cells
     single, double = gradient(network, images), gradient(network.double(), images.double())
     assert F.cosine_similarity(single, double, dim=0) > 0.99
+
+
+def test_a_dead_neuron_passes_no_gradient():
+    """It stays at exactly 0 in the ball, and so does its radius: neither grows with a bias over a tiny epsilon."""
+    model = Function(lambda m, x: F.relu(F.relu(x - 5) + m.bias) + x, bias=torch.zeros(1))
+    images = torch.rand(1, 3)
+    network = BoundedNetwork(model, images)
+    bounds = network.bounds(images, 1e-20, method="ibp")
+    for width in (network.width_slope(images), bounds.upper - bounds.lower):
+        model.zero_grad()
+        width.sum().backward()
+        assert model.bias.grad.item() == 0

@@ -22,8 +22,8 @@ class ReLU(Activation):
         """With t the centre in units of the scale, clipped to -+ r, the radius is (r + t) / 2: r where the neuron is
         active, 0 where it is inactive. (At scale 0 that is r / 2 for a centre of exactly 0.)
 
-        Two parallel lines replace max(x, 0) by [slope l, u] where it is unstable. The gradient goes through t there
-        alone: it grows as the scale falls, and what is stable must not see it.
+        Relaxed, an unstable neuron has [slope l, u] in place of [0, u]. Only unstable neurons pass a gradient through
+        the quotient: it is that of the centre over the scale, which may be next to 0.
         """
         (centre,), (radius,) = centres, radii
         assert radius is not None
