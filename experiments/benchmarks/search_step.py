@@ -124,7 +124,7 @@ def _ours(size: Size, variant: str) -> Callable[[], tuple[float, float | None]]:
     if bound == "crown-ibp":  # which computes in float64 in a search
         preset = replace(preset, dtype="float64")
     settings = MetricSettings(
-        "linf", bound_method=bound, bound_images=BOUND_IMAGES[bound], jacobian_images=preset.jacobian_images
+        "linf", bound_method=bound, bound_images=BOUND_IMAGES[bound], jacobian_images=_jacobian_images(size, preset)
     )
     model, batch = _problem(size, preset)
     step = AlphaStep(
@@ -140,6 +140,11 @@ def _ours(size: Size, variant: str) -> Callable[[], tuple[float, float | None]]:
         return time.perf_counter() - begin, figures["robustness_gradient"]
 
     return timed
+
+
+def _jacobian_images(size: Size, preset: SearchPreset) -> int:
+    """As large a share of the batch as in the preset."""
+    return preset.jacobian_images * (size.batch or preset.batch_size) // preset.batch_size
 
 
 def _stock(size: Size) -> Callable[[], tuple[float, float | None]]:
@@ -227,7 +232,7 @@ def images_measured(size: Size, variant: str) -> int | None:
     if variant in ("none", STOCK):
         return None if variant == "none" else BOUND_IMAGES["ibp"]
     metric, bound = VARIANTS[variant]
-    return PRESETS[size.preset][metric].jacobian_images if metric == "jacobian" else BOUND_IMAGES[bound]
+    return _jacobian_images(size, PRESETS[size.preset][metric]) if metric == "jacobian" else BOUND_IMAGES[bound]
 
 
 @click.command()

@@ -72,7 +72,7 @@ _QUICK = SearchPreset(
     gamma=0.01,
     bound_method="ibp",
     jacobian="sampled",
-    jacobian_images=64,
+    jacobian_images=32,
 )
 
 # MNIST or CIFAR-10 in hours on two cores; hundreds of steps for alpha.
@@ -87,7 +87,7 @@ _SMALL = replace(
 )
 
 # DSRNA (CVPR 2021), section 4.2.2. What it leaves open we take from DARTS: the cosine to .001 and the gradient
-# clip of 5 in the search. It names no warm-up: there is none. It does not say how many images a step are bounded.
+# clip of 5 in the search. It names no warm-up: there is none. It does not say how many images a step are measured.
 _PAPER_CB = SearchPreset(
     cells=8,
     channels=16,
@@ -108,7 +108,7 @@ _PAPER_CB = SearchPreset(
     gamma=0.01,
     bound_method="ibp",
     jacobian="sampled",
-    jacobian_images=128,
+    jacobian_images=64,
 )
 _PAPER_JACOBIAN = replace(
     _PAPER_CB,
