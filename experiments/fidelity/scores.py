@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -58,4 +57,4 @@ def combined(found: dict[str, float]) -> float:
 
 def _fixed(epsilon: float) -> EpsilonControl:
     """An epsilon that stays."""
-    return EpsilonControl(epsilon=epsilon, target=math.inf, slope=0.0, floor=epsilon)
+    return EpsilonControl(epsilon=epsilon, slope=0.0)

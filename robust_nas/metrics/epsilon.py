@@ -35,7 +35,7 @@ class EpsilonControl:
     Attributes:
         epsilon: radius for the next step, in input units.
         target: the gap aimed at, in logits.
-        slope: largest relative change a step.
+        slope: largest relative change a step; at 0 epsilon stays where it is.
         floor: smallest epsilon; the default leaves four digits of a pixel's float64 to the ball.
     """
 
@@ -58,6 +58,8 @@ class EpsilonControl:
         Args:
             gap_at: the gap in logits at an epsilon.
         """
+        if not self.slope:
+            return
         below = above = None
         for _ in range(TRIALS):
             gap = gap_at(self.epsilon)

@@ -323,13 +323,13 @@ def test_branches_of_unlike_scales_meet():
         far = x
         for _ in range(4):
             far = F.linear(far, m.weight)
-        return torch.cat([far, x, far + x, (far + x) * 0 + x, (x @ m.weight[0]).unsqueeze(1)], 1)
+        return torch.cat([x, far, x + far, (far + x) * 0 + x, (x @ m.weight[0]).unsqueeze(1)], 1)
 
     model = Function(forward, weight=1e10 * torch.eye(2))
     images = torch.zeros(2, 2)
     epsilon = torch.tensor([1e-3, 1e-30], dtype=torch.float64)
     network = BoundedNetwork(model, images)
-    expected = torch.tensor([1e40, 1e40, 1, 1, 1e40, 1e40, 1, 1, 1e10], dtype=torch.float64).log()
+    expected = torch.tensor([1, 1, 1e40, 1e40, 1e40, 1e40, 1, 1, 1e10], dtype=torch.float64).log()
     found = network.width_slope(images, domain="free")
     torch.testing.assert_close(found, expected.float().expand(2, -1), rtol=1e-6, atol=1e-5)
     bounds = network.bounds(images, epsilon, method="ibp", domain="free")
@@ -467,6 +467,22 @@ def test_the_gradient_in_alpha_is_that_of_double_precision(five_cells):
     network, images = five_cells
     single, double = gradient(network, images), gradient(network.double(), images.double())
     assert F.cosine_similarity(single, double, dim=0) > 0.99
+
+
+def test_the_gradient_of_overlapping_pools():
+    """The largest centre of a window is where it is, whatever the scale: a pool of filters widens as they do."""
+    model = Function(lambda m, x: F.max_pool2d(F.conv2d(x, m.weight), 3, 1, 1).flatten(1), weight=torch.ones(1, 1, 2, 2))
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[[[1.0, -2.0], [0.5, 3.0]]]]))
+    images = 0.1 + 0.8 * torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    network = BoundedNetwork(model, images)
+    slope = network.width_slope(images)
+    torch.testing.assert_close(slope, torch.full_like(slope, math.log(6.5)))
+    bounds = network.bounds(images, 1e-6, method="ibp")
+    for width in (slope.mean(), ((bounds.upper - bounds.lower) / 2e-6).mean().log()):
+        model.zero_grad()
+        width.backward()
+        torch.testing.assert_close(model.weight.grad, model.weight.sign() / 6.5, rtol=1e-2, atol=1e-2)
 
 
 def test_a_dead_neuron_passes_no_gradient():

@@ -37,7 +37,7 @@ def supernet():
 
 def settled(epsilon, **options):
     """A certified bound whose epsilon stays where it is."""
-    control = EpsilonControl(epsilon=epsilon, slope=0.0, target=math.inf)
+    control = EpsilonControl(epsilon=epsilon, slope=0.0)
     return CertifiedBound(control=control, **options)
 
 
