@@ -22,6 +22,7 @@ import click
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from experiments.benchmarks.stock import for_stock, perturbation
 from robust_nas.data import Data, Examples
@@ -111,10 +112,15 @@ def epoch(name: str) -> dict[str, Any]:
     return {
         "steps": len(rows),
         "finite": bool(torch.isfinite(numbers).all() and (numbers[:, 1] > 0).all()),
-        "gradient": [numbers[:, 1].min().item(), numbers[:, 1].max().item()],
-        "gap": [numbers[:, 2].min().item(), numbers[:, 2].max().item()],
-        "epsilon": [numbers[0, 3].item(), numbers[-1, 3].item()],
+        "gradient": _ends(numbers[:, 1].sort().values),
+        "gap": _ends(numbers[:, 2].sort().values),
+        "epsilon": _ends(numbers[:, 3]),
     }
+
+
+def _ends(values: Tensor) -> list[float | None]:
+    """The first and the last; None for one that is not finite, which JSON cannot hold."""
+    return [value if math.isfinite(value) else None for value in (values[0].item(), values[-1].item())]
 
 
 def _ours(size: Size, variant: str) -> Callable[[], tuple[float, float | None]]:

@@ -495,3 +495,19 @@ def test_a_dead_neuron_passes_no_gradient():
         model.zero_grad()
         width.sum().backward()
         assert model.bias.grad.item() == 0
+
+
+@pytest.mark.parametrize("epsilon", [1e-30, 1e-12])
+def test_a_neuron_at_its_kink_does_not_drown_the_gradient(epsilon):
+    """A neuron whose centre is 0 to the last digit, widened by the layers after it as by those of a deep network."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+        model[1].bias.zero_()
+        model[3].weight.fill_(1 / epsilon)
+    x = torch.full((1, 1, 1, 2), 0.5)
+    bounds = BoundedNetwork(model, x).bounds(x, epsilon, "linf", None, "ibp", "free")
+    width = IntervalSweep(Ball(x, epsilon, "linf", "free")).run(BoundedNetwork(model, x).graph.nodes, torch.eye(2)[None])
+    assert torch.isfinite(bounds.lower).all()
+    gradients = torch.autograd.grad(width.radius.sum(), [model[1].weight, model[1].bias])
+    assert all(gradient.abs().max() < 10 for gradient in gradients)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from verify.operators.base import Activation, Lines, Radius, divisor, rule
+from verify.operators.base import Activation, Lines, Radius, over, rule
 
 
 @rule("relu.default")
@@ -28,7 +28,7 @@ class ReLU(Activation):
         (centre,), (radius,) = centres, radii
         assert radius is not None
         unstable = centre.abs() < radius * scale
-        t = torch.where(unstable, centre / divisor(scale), radius * centre.sign())
+        t = torch.where(unstable, over(centre, scale), radius * centre.sign())
         half = (t + radius) / 2
         middle = torch.maximum(centre, half * scale)
         if not relaxed:

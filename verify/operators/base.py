@@ -327,9 +327,19 @@ def in_layout_of(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "*some c h w"]
     return images.view(x.shape) if x.dim() == 4 else images.unflatten(0, x.shape[:-3])
 
 
-def divisor(scale: Tensor) -> Tensor:
-    """The scale, to divide by: where it has underflowed, a number so small that quotients are as good as infinite."""
-    return scale.clamp(min=torch.finfo(scale.dtype).tiny)
+KINK = 1e-6
+"""A scale below which no gradient passes a quotient by it, see `over`."""
+
+
+def over(x: Tensor, scale: Tensor) -> Tensor:
+    """x / scale. Where the scale has underflowed, as good as infinite.
+
+    In a ball so small that intervals are narrower than `KINK`, it is a coincidence that two values are nearer to each
+    other than that: the function is at a kink. Its derivative there, 1 / scale, may be 1e38, and would drown that of
+    everything else; it counts as 0.
+    """
+    x = torch.where(scale < KINK, x.detach(), x)
+    return x / scale.clamp(min=torch.finfo(scale.dtype).tiny)
 
 
 RULES: dict[str, type[Operator]] = {}

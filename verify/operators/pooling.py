@@ -19,8 +19,8 @@ from verify.operators.base import (
     LinearOperator,
     Operator,
     Radius,
-    divisor,
     in_layout_of,
+    over,
     rule,
 )
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
@@ -105,7 +105,7 @@ class MaxPool(Operator):
         assert radius is not None
         best = self.forward(centre)
         gap = self._windows(centre) - best.flatten(2).unsqueeze(2)
-        gap = torch.where(gap < 0, gap / divisor(scale), 0.0)
+        gap = torch.where(gap < 0, over(gap, scale), 0.0)
         around = self._windows(radius, 0.0)
         low, high = gap - around, gap + around
         lower, upper = low.amax(2), self._highest(low, high) if relaxed else high.amax(2)
