@@ -58,6 +58,8 @@ class RobustnessMetric(ABC):
     without using the result leaves a search as it was.
     """
 
+    images: int
+    """How many of a batch are measured: the first ones, of all processes."""
     processes: Processes = ALONE
 
     def share(self, processes: Processes) -> None:

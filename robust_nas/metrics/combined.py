@@ -22,6 +22,7 @@ class Sum(RobustnessMetric):
 
     def __init__(self, *terms: tuple[float, RobustnessMetric]) -> None:
         self.terms = terms
+        self.images = min(term.images for _, term in terms)
 
     def share(self, processes: Processes) -> None:
         for _, term in self.terms:

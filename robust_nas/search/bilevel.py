@@ -67,18 +67,20 @@ class Unrolled:
         optimiser: SGD of the weights.
         exact: the product with the mixed second derivative by autograd; else by a central difference along the
             weights, with two more gradients instead of a graph of a gradient.
+        processes: those that share the batch.
     """
 
     network: BoundedNetwork
     optimiser: torch.optim.Optimizer
     exact: bool = False
+    processes: Processes = ALONE
 
     @contextmanager
-    def weights(self, train: Examples, processes: Processes) -> Iterator[list[Tensor]]:
+    def weights(self, train: Examples) -> Iterator[list[Tensor]]:
         """Have w' in place of w within the block; gives the parameters."""
         (group,) = self.optimiser.param_groups
         weights: list[Tensor] = group["params"]
-        gradients = processes.add_up(torch.autograd.grad(self._loss(train, processes), weights))
+        gradients = self.processes.add_up(torch.autograd.grad(self._loss(train), weights))
         before = [weight.detach().clone() for weight in weights]
         with torch.no_grad():
             for weight, gradient in zip(weights, gradients, strict=True):
@@ -92,9 +94,7 @@ class Unrolled:
         finally:
             _set(weights, before)
 
-    def through(
-        self, vector: Sequence[Tensor], alphas: Sequence[Tensor], train: Examples, processes: Processes
-    ) -> Gradients:
+    def through(self, vector: Sequence[Tensor], alphas: Sequence[Tensor], train: Examples) -> Gradients:
         """-xi d/d alpha <grad_w L_train(w, alpha), v>: what alpha does to the objective by way of w'.
 
         Args:
@@ -102,15 +102,10 @@ class Unrolled:
         """
         (group,) = self.optimiser.param_groups
         product = self._exact_product if self.exact else self._difference
-        return tuple(-group["lr"] * part for part in product(group["params"], vector, alphas, train, processes))
+        return tuple(-group["lr"] * part for part in product(group["params"], vector, alphas, train))
 
     def _difference(
-        self,
-        weights: Sequence[Tensor],
-        vector: Sequence[Tensor],
-        alphas: Sequence[Tensor],
-        train: Examples,
-        processes: Processes,
+        self, weights: Sequence[Tensor], vector: Sequence[Tensor], alphas: Sequence[Tensor], train: Examples
     ) -> Gradients:
         length = _norm(vector)
         if length == 0 or not math.isfinite(length):
@@ -120,29 +115,23 @@ class Unrolled:
         ends = []
         for sign in (1, -1):
             _set(weights, [old + sign * reach * part for old, part in zip(before, vector, strict=True)])
-            ends.append(self._in_alpha(alphas, train, processes))
+            ends.append(self._in_alpha(self._loss(train), alphas))
         _set(weights, before)
         return tuple((plus - minus) / (2 * reach) for plus, minus in zip(*ends, strict=True))
 
     def _exact_product(
-        self,
-        weights: Sequence[Tensor],
-        vector: Sequence[Tensor],
-        alphas: Sequence[Tensor],
-        train: Examples,
-        processes: Processes,
+        self, weights: Sequence[Tensor], vector: Sequence[Tensor], alphas: Sequence[Tensor], train: Examples
     ) -> Gradients:
-        gradients = torch.autograd.grad(self._loss(train, processes), weights, create_graph=True)
+        gradients = torch.autograd.grad(self._loss(train), weights, create_graph=True)
         product = torch.stack([(g * v).sum() for g, v in zip(gradients, vector, strict=True)]).sum()
-        return processes.add_up(torch.autograd.grad(product, alphas, materialize_grads=True))
+        return self._in_alpha(product, alphas)
 
-    def _in_alpha(self, alphas: Sequence[Tensor], train: Examples, processes: Processes) -> Gradients:
-        loss = self._loss(train, processes)
-        return processes.add_up(torch.autograd.grad(loss, alphas, materialize_grads=True))
+    def _in_alpha(self, part: Tensor, alphas: Sequence[Tensor]) -> Gradients:
+        return self.processes.add_up(torch.autograd.grad(part, alphas, materialize_grads=True))
 
-    def _loss(self, train: Examples, processes: Processes) -> Tensor:
-        logits = self.network.freeze(train.images, processes.moments)
-        return processes.weight(len(train.labels)) * F.cross_entropy(logits, train.labels)
+    def _loss(self, train: Examples) -> Tensor:
+        logits = self.network.freeze(train.images, self.processes.moments)
+        return self.processes.weight(len(train.labels)) * F.cross_entropy(logits, train.labels)
 
 
 @dataclass
@@ -203,10 +192,10 @@ class AlphaStep:
         if self.unrolled is None:
             gradients, figures = self._objective(held_out, alphas, [])
         else:
-            with self.unrolled.weights(train, self.processes) as weights:
+            with self.unrolled.weights(train) as weights:
                 gradients, figures = self._objective(held_out, alphas, weights)
             gradients, vector = gradients[: len(alphas)], gradients[len(alphas) :]
-            indirect = self.unrolled.through(vector, alphas, train, self.processes)
+            indirect = self.unrolled.through(vector, alphas, train)
             gradients = tuple(own + other for own, other in zip(gradients, indirect, strict=True))
             figures["unrolled_gradient"] = _norm(indirect)
         if math.isfinite(figures["val_loss"]) and _finite(gradients):

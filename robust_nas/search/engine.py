@@ -19,9 +19,9 @@ from robust_nas.search.bilevel import AlphaStep, Unrolled, weight_step
 from robust_nas.search.hessian import top_eigenvalue
 from robust_nas.search.presets import SearchPreset
 from robust_nas.search.stopping import Epoch, Stop, StoppingRule
-from robust_nas.search.strategies import Operations, Strategy
+from robust_nas.search.strategies import Strategy
 from robust_nas.search.watch import composition
-from robust_nas.spaces.supernet import Supernet
+from robust_nas.spaces.supernet import Operations, Supernet
 from verify.bounds import BoundedNetwork
 from verify.errors import InputError
 
@@ -199,7 +199,9 @@ class Search:
         )
         self._like = self.model.architecture_parameters()[0]
         self.network = BoundedNetwork(self.model, self.data.train.images[:1].to(self._like))
-        unrolled = Unrolled(self.network, self._weights) if plan.order == "second" else None
+        unrolled = None
+        if plan.order == "second":
+            unrolled = Unrolled(self.network, self._weights, processes=self.processes)
         self._alpha_step = AlphaStep(self.network, self._alpha, plan.metric, plan.gamma, unrolled, self.processes)
 
     def _begin_epoch(self) -> None:

@@ -139,13 +139,14 @@ def run_search(
         "stop": stop,
     }
     with processes(place) as team:
-        _check_team(team, sizes, metric, hessian)
+        measure = _metric(metric, sizes, norm, seed)
+        _check_team(team, sizes, measure, hessian)
         images = load(dataset, data, download)
         options = {
             **choices, "data": data, "hessian": hessian, "amp": amp, "processes": team.size, "sizes": asdict(sizes)
         }
         seed_everything(seed)
-        plan = Plan(sizes, strategy, _metric(metric, sizes, norm, seed), sizes.gamma, seed, order, rule, hessian, amp)
+        plan = Plan(sizes, strategy, measure, sizes.gamma, seed, order, rule, hessian, amp)
         search = Search(plan, images, place, team)
         run = _resumed(out, options, search) if resume else _started(out, options, search)
         seconds = _follow(search, run)
@@ -236,7 +237,7 @@ def _metric(name: str, sizes: SearchPreset, norm: str, seed: int) -> RobustnessM
         norm=norm,
         seed=seed,
         bound_method=sizes.bound_method,
-        bound_images=BOUND_IMAGES[sizes.bound_method],
+        bound_images=BOUND_IMAGES["ibp" if name == "ibp-slope" else sizes.bound_method],
         jacobian=sizes.jacobian,
         jacobian_images=sizes.jacobian_images,
     )
@@ -297,11 +298,8 @@ def _check(norm: str, order: str, sizes: SearchPreset) -> None:
         raise InputError(f"batch-size must be at least 2, of which batch norm takes a variance, not {sizes.batch_size}")
 
 
-def _check_team(team: Processes, sizes: SearchPreset, metric: str, hessian: bool) -> None:
-    images = {
-        "cb": BOUND_IMAGES[sizes.bound_method], "ibp-slope": BOUND_IMAGES["ibp"], "jacobian": sizes.jacobian_images
-    }
-    fewest = min(sizes.batch_size // 2, images.get(metric, BOUND_IMAGES[sizes.bound_method]))
+def _check_team(team: Processes, sizes: SearchPreset, metric: RobustnessMetric | None, hessian: bool) -> None:
+    fewest = sizes.batch_size if metric is None else min(sizes.batch_size, metric.images)
     if team.size > fewest:
         raise InputError(f"{team.size} processes have only {fewest} images a step to share; lower --nproc-per-node")
     if hessian and team.size > 1:

@@ -65,8 +65,10 @@ def test_search_step_ratios():
     rows = {
         "none": {"seconds": 2.0, "memory_mb": 10.0, "finite": True},
         "cb ibp": {"seconds": 5.0, "memory_mb": 30.0, "finite": True},
-        "jacobian": {"error": "out of memory"},
+        "jacobian": {"seconds": 3.0, "memory_mb": 20.0, "finite": True},
+        "combined": {"seconds": 6.0, "memory_mb": 40.0, "finite": True},
     }
     found = summarise(rows)
     assert (found["ratio_cb"], found["memory_ratio_cb"], found["finite"]) == (2.5, 3.0, True)
-    assert found["ratio_jacobian"] is None and found["ratio_combined"] is None
+    assert (found["ratio_jacobian"], found["ratio_combined"]) == (1.5, 3.0)
+    assert found["memory_ratios"]["combined"] == 4.0

@@ -80,6 +80,17 @@ def test_shares_make_up_the_batch_and_its_first_images():
     assert sorted(torch.cat(first).tolist()) == list(range(5))
 
 
+@pytest.mark.parametrize(
+    ("metric", "bound", "most"), [("cb", "affine", 2), ("ibp-slope", "affine", 6), ("none", "affine", 6), ("combined", "crown", 1)]
+)
+def test_more_processes_than_images_are_refused(metric, bound, most):
+    sizes = replace(TINY, bound_method=bound)
+    measured = search_run._metric(metric, sizes, "linf", 0)
+    search_run._check_team(Processes(0, most), sizes, measured, False)
+    with pytest.raises(InputError, match=f"{most + 1} processes have only {most} images a step"):
+        search_run._check_team(Processes(0, most + 1), sizes, measured, False)
+
+
 def torchrun(*arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     environment = {**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}

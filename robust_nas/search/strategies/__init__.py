@@ -1,6 +1,6 @@
 """Search strategies by name. To add one: a file here and a line in `STRATEGIES`."""
 
-from robust_nas.search.strategies.base import Operations, Strategy
+from robust_nas.search.strategies.base import Strategy
 from robust_nas.search.strategies.p_darts import Progressive
 from robust_nas.search.strategies.pc_darts import PartialChannels
 

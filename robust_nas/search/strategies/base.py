@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 from robust_nas.genotype import Genotype
 from robust_nas.search.presets import SearchPreset
-from robust_nas.spaces.supernet import Supernet
-
-Operations: TypeAlias = dict[str, tuple[tuple[str, ...], ...]]
-"""The operations of every edge, by kind of cell."""
+from robust_nas.spaces.supernet import Operations, Supernet
 
 
 class Strategy:

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from robust_nas.genotype import Genotype
 from robust_nas.search.presets import SearchPreset
-from robust_nas.search.strategies.base import Operations, Strategy
-from robust_nas.spaces.supernet import Supernet
+from robust_nas.search.strategies.base import Strategy
+from robust_nas.spaces.supernet import Operations, Supernet
 
 DEPTHS = (5 / 8, 11 / 8, 17 / 8)
 """Cells of each stage: 5, 11 and 17 where DARTS has 8."""

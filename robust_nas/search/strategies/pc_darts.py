@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from robust_nas.search.presets import SearchPreset
-from robust_nas.search.strategies.base import Operations, Strategy
+from robust_nas.search.strategies.base import Strategy
 from robust_nas.spaces.partial import PartialSupernet
-from robust_nas.spaces.supernet import Supernet
+from robust_nas.spaces.supernet import Operations, Supernet
 
 WARM_UP = 15 / 50
 """Of the epochs: the weights alone, as alpha would prefer operations without weights while the others learn."""
