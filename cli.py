@@ -240,16 +240,35 @@ def search(**options: Any) -> None:
 @arch_option
 @data_options
 @preset_option
-@option("--recipe", type=click.Choice(["standard"]), default="standard", help="How to train.")
+@option(
+    "--recipe",
+    type=click.Choice(["standard", "jacobian", "adversarial", "certified"]),
+    default="standard",
+    help="Cross-entropy; with Jacobian regularisation; on PGD's images; on the worst logits that bounds allow.",
+)
+@option(
+    "--norm",
+    type=click.Choice(["linf", "l2"]),
+    default="linf",
+    help="Norm of the perturbations that adversarial and certified train against.",
+)
+@option("--epsilon", type=Positive(), help="Their size, in [0,1] pixels. [by data set and norm]")
+@option("--bound", type=click.Choice(["ibp", "crown-ibp"]), default="ibp", help="Bound that certified begins with.")
+@option("--epochs", type=click.IntRange(min=1), help="Length of the training. [the preset's]")
+@option("--batch-size", type=click.IntRange(min=2), help="Images a step, of all processes. [the preset's]")
+@option("--resume", is_flag=True, help="Go on with the run in --out, bit for bit.")
 @_run_options("runs/train")
 def train(**options: Any) -> None:
     """Train the network of an architecture.
 
-    Writes model.safetensors, config.json and train.csv.
+    Writes model.safetensors and model.json, train.csv, timing.csv, config.json and, after every epoch, a checkpoint.
+    Under torchrun the processes share each batch. The weights are those of the last epoch.
 
     \b
-    Example:
+    Examples:
       dsrna train --arch runs/search/genotype.json
+      dsrna train --arch runs/search/genotype.json --recipe certified --norm l2 --dataset mnist --preset small
+      torchrun --nproc-per-node 4 -m cli train --arch genotype.json --recipe jacobian --dataset cifar10 --preset paper
     """
     from robust_nas.training import run_training
 

@@ -133,6 +133,22 @@ def crop_and_flip(images: Float[Tensor, "b c h w"], generator: torch.Generator) 
     ]
 
 
+def cutout(
+    images: Float[Tensor, "b c h w"], side: int, generator: torch.Generator
+) -> Float[Tensor, "b c h w"]:
+    """Each image with a square of zeros around a random pixel, cut off at the border (DeVries and Taylor 2017).
+
+    DARTS blanks after normalisation, so to the mean; here pixels are raw, and a zero is black.
+    """
+    count, _, height, width = images.shape
+    middle = [torch.randint(size, (count, 1), generator=generator) for size in (height, width)]
+    rows, columns = (
+        (torch.arange(size) >= centre - side // 2) & (torch.arange(size) < centre - side // 2 + side)
+        for size, centre in zip((height, width), middle, strict=True)
+    )
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), 0.0)
+
+
 def _digits(root: Path, download: bool) -> Data:
     """1797 digits of 8 x 8 pixels; 50 of each class, evenly spaced in the file's order, are the test images.
 

@@ -74,6 +74,10 @@ class Processes:
         parts = flat.split([tensor.numel() for tensor in tensors])
         return tuple(part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True))
 
+    def sum(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The sum of a tensor over all processes; gradients reach all of them."""
+        return values if self.size == 1 else all_reduce(values)
+
     def moments(self, x: Float[Tensor, "b c *size"]) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
         """Mean and biased variance a channel, over the images of all processes; gradients reach all of them."""
         if self.size == 1:
@@ -103,16 +107,23 @@ class Processes:
             with torch.no_grad():
                 norm.running_mean.lerp_(mean, norm.momentum)
                 norm.running_var.lerp_(variance, norm.momentum)
-        scale = (variance + norm.eps).rsqrt()
-        if norm.affine:
-            scale = scale * norm.weight
-        shift = -mean * scale + (norm.bias if norm.affine else 0)
-        return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+        return normalise(norm, x, mean, variance)
 
     @property
     def _device(self) -> torch.device:
         """Where a backend wants its tensors."""
         return torch.device("cuda", self.local) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def normalise(
+    norm: nn.BatchNorm2d, x: Float[Tensor, "b c h w"], mean: Float[Tensor, " c"], variance: Float[Tensor, " c"]
+) -> Float[Tensor, "b c h w"]:
+    """What a batch norm computes with these statistics; differentiable in them."""
+    scale = (variance + norm.eps).rsqrt()
+    if norm.affine:
+        scale = scale * norm.weight
+    shift = -mean * scale + (norm.bias if norm.affine else 0)
+    return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
 
 ALONE = Processes()

@@ -29,6 +29,9 @@ from verify.errors import InputError
 _PACKAGES = ("torch", "numpy", "auto-LiRPA", "dsrna")
 _SECONDS_BETWEEN_LINES = 1.0
 
+Row = dict[str, int | float | None]
+"""Figures of a step by name, for a log; None where there is none."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -149,6 +152,12 @@ class CsvLog:
         csv.writer(text, lineterminator="\n").writerows([*lines, [row[column] for column in self._columns]])
         with self.path.open("ab", buffering=0) as file:  # one write a row: a stop never splits one
             file.write(text.getvalue().encode())
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a log of numbers."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 @contextmanager

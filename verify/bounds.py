@@ -130,6 +130,7 @@ class BoundedNetwork:
         method: str = "crown",
         domain: str = "unit",
         within: Intervals | None = None,
+        keep_intervals: bool = False,
     ) -> Bounds:
         """Bounds of the outputs, or of linear functions of them, over an input region.
 
@@ -151,6 +152,7 @@ class BoundedNetwork:
             domain: "unit" (perturbed images stay in [0, 1]) or "free".
             within: `intervals` of an earlier result for regions that contain these, image by image; neurons that
                 were stable there need no backward pass here. (Methods "crown" and "alpha-crown".)
+            keep_intervals: give `intervals` with methods "ibp" and "block" too, where they are what neurons read.
 
         Raises:
             InputError: wrong region, method or specification; or the model changed mode since it was wrapped.
@@ -164,8 +166,10 @@ class BoundedNetwork:
         refine = method in ("crown", "alpha-crown")
         graph.begin(sweep=refine or method == "affine", refine=refine, reference=within)
         if method in FORWARD:
-            swept = IntervalSweep(region, relaxed=method == "block").run(graph.nodes, rows)
+            sweep = IntervalSweep(region, relaxed=method == "block", keep=keep_intervals)
+            swept = sweep.run(graph.nodes, rows)
             lower, upper, line = swept.centre - swept.radius, swept.centre + swept.radius, None
+            graph.tightened = sweep.intervals
         else:
             lower, upper, line = self._backward(region, rows, method)
         finite = (torch.isfinite(lower) & torch.isfinite(upper)).all(1, keepdim=True)
@@ -190,8 +194,7 @@ class BoundedNetwork:
         It is not a bound: for bounds choose an epsilon.
 
         Args:
-            images, norm, specification, domain: as for `bounds`. Intervals start from the box around a ball, which is
-                the same for every norm.
+            images, norm, specification, domain: as for `bounds`. l-infinity and l1 start from the same box.
 
         Raises:
             InputError: wrong norm, domain or specification; or the model changed mode since it was wrapped.

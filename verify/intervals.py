@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from verify.graph import INPUT
 from verify.lirpa import Bound
 from verify.operators import LinearOperator
 from verify.operators.base import Radius, weighed
 from verify.operators.convolution import Weighted
-from verify.regions import Region
+from verify.regions import Ball, Region
 
 NEAR_ONE = (2.0**-20, 2.0**20)
 """Where the largest radius of an image may lie before it is scaled anew. (What is 2^126 times smaller than the largest
@@ -58,16 +59,26 @@ class Result(NamedTuple):
 class IntervalSweep:
     """Intervals of the nodes of a graph over a region, one node after the other.
 
+    An l2 ball counts as a ball up to the first convolution or linear layer, whose intervals then have the norms of its
+    rows as radii; from there on, as l1 balls from the start, it counts as the box around it.
+
     Args:
-        region: the inputs; l2 and l1 balls count as the box around them.
+        region: the inputs.
         relaxed: nonlinear operators go by their two lines (see `Operator.centred`).
+        keep: whether `intervals` are kept.
     """
 
-    def __init__(self, region: Region, relaxed: bool = False) -> None:
+    def __init__(self, region: Region, relaxed: bool = False, keep: bool = False) -> None:
         centre, radius, size = region.box()
         self.start = Spread(centre, radius, torch.zeros_like(size))
-        self.log_size, self.relaxed = size.log2(), relaxed
+        self.log_size, self.relaxed, self.keep = size.log2(), relaxed, keep
+        self.intervals: dict[str, tuple[Tensor, Tensor]] = {}
+        """Lower and upper ends of what nonlinear operators read."""
         self.spreads: dict[str, Spread] = {}
+        self.balls: dict[str, tuple[Tensor, Tensor]] = {}
+        """Centre and radii along the axes, in units of the region's size, of what is still an l2 ball."""
+        if isinstance(region, Ball) and region.norm == "l2":
+            self.balls[INPUT] = region.centre, torch.ones_like(region.centre)
         self.values: dict[str, Tensor] = {}
         """Of nodes that do not vary."""
 
@@ -96,9 +107,35 @@ class IntervalSweep:
     def _spread(self, node: Bound) -> Spread:
         centres, radii, exponent = self._inputs(node)
         scale = self._scale(exponent, centres[node.varying[0]])
+        self._keep_intervals(node, centres, radii, scale)
         centre, radius = node.centred(centres, radii, scale, self.relaxed)
-        spread = Spread(centre, radius, exponent)
+        spread = self._within_ball(node, Spread(centre, radius, exponent))
         return _near_one(spread) if isinstance(node, Weighted) else spread
+
+    def _within_ball(self, node: Bound, spread: Spread) -> Spread:
+        """The spread of a node, or where it is narrower, that by way of the ball."""
+        if not all(parent.name in self.balls for parent in node.inputs if parent.from_input):
+            return spread
+        centres, radii = (
+            [self.balls[parent.name][part] if parent.from_input else self.values[parent.name] for parent in node.inputs]
+            for part in (0, 1)
+        )
+        if isinstance(node, Weighted):
+            centre, radius = node.forward(*centres), node.row_norms(radii)
+            narrower = radius < spread.radius
+            centre = torch.where(narrower, centre, spread.centre)
+            return Spread(centre, torch.minimum(radius, spread.radius), spread.exponent)
+        if isinstance(node, LinearOperator) and node.pixelwise:
+            self.balls[node.name] = node.forward(*centres), node.magnitude(radii)
+        return spread
+
+    def _keep_intervals(self, node: Bound, centres: list[Tensor], radii: list[Radius], scale: Tensor) -> None:
+        if not self.keep:
+            return
+        for position in getattr(node, "requires_input_bounds", []):
+            name, centre, radius = node.inputs[position].name, centres[position], radii[position]
+            if radius is not None and name not in self.intervals:
+                self.intervals[name] = centre - radius * scale, centre + radius * scale
 
     def _inputs(self, node: Bound) -> tuple[list[Tensor], list[Radius], Float[Tensor, " b"]]:
         """Centres and radii of a node's inputs, and the exponent of all the radii."""

@@ -15,6 +15,7 @@ from robust_nas.data import Data, Examples, batches, search_split
 from robust_nas.distributed import ALONE, Processes
 from robust_nas.genotype import Genotype
 from robust_nas.metrics import RobustnessMetric
+from robust_nas.runs import Row
 from robust_nas.search.bilevel import AlphaStep, Unrolled, weight_step
 from robust_nas.search.hessian import top_eigenvalue
 from robust_nas.search.presets import SearchPreset
@@ -24,8 +25,6 @@ from robust_nas.search.watch import composition
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify.bounds import BoundedNetwork
 from verify.errors import InputError
-
-Row = dict[str, int | float | None]
 
 HESSIAN_EVERY = 2
 """Epochs from one eigenvalue to the next (Zela et al., ICLR 2020)."""

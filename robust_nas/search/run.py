@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from robust_nas import checkpoint
+from robust_nas import resumable
 from robust_nas.data import load
 from robust_nas.distributed import Processes, processes
 from robust_nas.genotype import Genotype
 from robust_nas.metrics import METRICS, MetricSettings, RobustnessMetric
-from robust_nas.runs import (
-    Run,
-    choose_device,
-    notice,
-    peak_memory,
-    progress,
-    seed_everything,
-    stop_signals,
-    versions,
-)
-from robust_nas.search.engine import Plan, Row, Search
+from robust_nas.registry import named
+from robust_nas.runs import Row, Run, choose_device, notice, read_rows, seed_everything, versions
+from robust_nas.search.engine import Plan, Search
 from robust_nas.search.memory import advice
 from robust_nas.search.plot import plot_alphas, plot_search
 from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset
@@ -37,13 +27,8 @@ from verify.errors import InputError
 
 NORMS = ("linf", "l2")
 ORDERS = ("first", "second")
-RESULTS = (
-    "genotype.json", "alphas.safetensors", "alphas.png", "search.png", checkpoint.NEWEST, checkpoint.PREVIOUS
-)
+RESULTS = ("genotype.json", "alphas.safetensors", "alphas.png", "search.png")
 PAPER_SCALE = "dsrna search --metric cb --dataset cifar10 --preset paper"
-
-Entry = TypeVar("Entry")
-
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -115,7 +100,7 @@ def run_search(
         InputError: an argument is wrong, the data are not there, there is nothing to resume, or the training loss is
             no longer finite.
     """
-    sizes = _named("metric", metric, _named("preset", preset, PRESETS))
+    sizes = named("metric", metric, named("preset", preset, PRESETS))
     changes: dict[str, Any] = {
         "gamma": gamma, "bound_method": bound, "jacobian": jacobian, "nodes": nodes, "batch_size": batch_size
     }
@@ -124,8 +109,8 @@ def run_search(
         sizes = replace(sizes, dtype="float64")
     hessian = hessian or stop == "eigenvalue"
     _check(norm, order, sizes)
-    strategy = _named("method", method, STRATEGIES)
-    rule = None if stop is None else _named("stopping rule", stop, STOPPING_RULES)()
+    strategy = named("method", method, STRATEGIES)
+    rule = None if stop is None else named("stopping rule", stop, STOPPING_RULES)()
     place = choose_device(device)
     choices = {
         "method": method,
@@ -148,62 +133,13 @@ def run_search(
         seed_everything(seed)
         plan = Plan(sizes, strategy, measure, sizes.gamma, seed, order, rule, hessian, amp)
         search = Search(plan, images, place, team)
-        run = _resumed(out, options, search) if resume else _started(out, options, search)
-        seconds = _follow(search, run)
+        run = resumable.begin("search", search, out, options, RESULTS, resume)
+        if team.leads:
+            notice(advice(search))
+        seconds = resumable.follow("search", search, run, _note)
         meta = {**choices, "bound_method": sizes.bound_method, "versions": versions()}
         result = _finish(search, run, meta, seconds) if team.leads else None
     return result or SearchResult(run.folder / "genotype.json", [])
-
-
-def _started(out: str | Path, options: Mapping[str, object], search: Search) -> Run:
-    if not search.processes.leads:
-        return Run(Path(out))
-    run = Run.start(out, "search", options, search.device)
-    for name in RESULTS:  # of an earlier run; they must not stand beside this one's configuration
-        (run.folder / name).unlink(missing_ok=True)
-    return run
-
-
-def _resumed(out: str | Path, options: Mapping[str, object], search: Search) -> Run:
-    """Load the newest checkpoint; where a run was stopped before its first one, it begins again."""
-    run = Run.resume(out, options)
-    found = checkpoint.load(run.folder)
-    if found is not None:
-        search.load_state_dict(found.state)
-    if search.processes.leads:
-        if found is not None and found.warning:
-            notice(found.warning)
-        notice(f"resumed after {search.done} of {search.length} steps")
-    return run
-
-
-def _follow(search: Search, run: Run) -> float:
-    """Carry the search to its end, writing as it goes; returns the seconds of all its steps, earlier ones included."""
-    leads = search.processes.leads
-    if leads:
-        log, clock = run.csv("search.csv", search.done), run.csv("timing.csv", search.done)
-        notice(advice(search))
-    with stop_signals() as asked, progress("search", search.length, search.done, leads) as step:
-        started = time.monotonic()
-        for row in search.steps():
-            if leads:
-                log.append(row)
-                clock.append(
-                    {
-                        "epoch": row["epoch"],
-                        "step": row["step"],
-                        "seconds": time.monotonic() - started,
-                        "peak_memory_mb": peak_memory(search.device),
-                    }
-                )
-                step(_note(row))
-            stop = bool(search.processes.total([float(asked())])[0])
-            if leads and (stop or search.step == 0):
-                checkpoint.save(run.folder, search.state_dict())
-            if stop:
-                raise KeyboardInterrupt
-            started = time.monotonic()
-    return sum(row["seconds"] or 0.0 for row in read_rows(run.folder / "timing.csv")) if leads else 0.0
 
 
 def _finish(search: Search, run: Run, meta: Mapping[str, Any], seconds: float) -> SearchResult:
@@ -222,12 +158,8 @@ def _finish(search: Search, run: Run, meta: Mapping[str, Any], seconds: float) -
     return SearchResult(path, _summary(genotype, rows, search, seconds))
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a run's CSV of numbers; None where a field is empty."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)
-        ]
+def _note(row: Row) -> str:
+    return resumable.in_words(row, ("train_loss", "val_loss", "robustness", "epsilon"))
 
 
 def _metric(name: str, sizes: SearchPreset, norm: str, seed: int) -> RobustnessMetric | None:
@@ -242,13 +174,6 @@ def _metric(name: str, sizes: SearchPreset, norm: str, seed: int) -> RobustnessM
         jacobian_images=sizes.jacobian_images,
     )
     return METRICS[name](settings)
-
-
-def _note(row: Row) -> str:
-    """A row in a few words, for the progress display."""
-    names = ("train_loss", "val_loss", "robustness", "epsilon")
-    shown = ((name, row.get(name)) for name in names)
-    return "  ".join(f"{name} {value:.3g}" for name, value in shown if value is not None)
 
 
 def _summary(genotype: Genotype, rows: Sequence[Row], search: Search, seconds: float) -> list[tuple[str, str]]:
@@ -289,7 +214,7 @@ def _check(norm: str, order: str, sizes: SearchPreset) -> None:
         raise InputError(f"unknown norm {norm!r} for a search; known: {', '.join(NORMS)}")
     if order not in ORDERS:
         raise InputError(f"unknown order {order!r}; known: {', '.join(ORDERS)}")
-    _named("bound", sizes.bound_method, BOUND_IMAGES)
+    named("bound", sizes.bound_method, BOUND_IMAGES)
     if not 0 <= sizes.gamma < math.inf:
         raise InputError(f"gamma must be a finite number >= 0, not {sizes.gamma}")
     if sizes.nodes < 1:
@@ -304,9 +229,3 @@ def _check_team(team: Processes, sizes: SearchPreset, metric: RobustnessMetric |
         raise InputError(f"{team.size} processes have only {fewest} images a step to share; lower --nproc-per-node")
     if hessian and team.size > 1:
         raise InputError("the Hessian's eigenvalue is computed by one process; leave out --hessian, or torchrun")
-
-
-def _named(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
-    if name not in registry:
-        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(registry)}")
-    return registry[name]

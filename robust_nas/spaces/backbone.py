@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robust_nas.spaces.cells import Cell, CellShape, SearchCell
+from verify.errors import InputError
 
 STEM_MULTIPLIER = 3
+STEMS = ("cifar", "imagenet")
 
 
 class InputLayer(nn.Module):
@@ -48,6 +50,11 @@ class Backbone(nn.Module):
         mean, std: of the data set, one a channel, in pixels of [0, 1].
         pad: zero pixels added on every side before anything else.
         stem_stride: 2 halves the resolution before the first cell.
+        stem: "cifar": a convolution of that stride. "imagenet": three of stride 2, as DARTS has them for ImageNet; the
+            first cell then reads the output of the second and of the third.
+
+    Raises:
+        InputError: another stem.
     """
 
     def __init__(
@@ -62,16 +69,25 @@ class Backbone(nn.Module):
         std: Sequence[float],
         pad: int,
         stem_stride: int,
+        stem: str = "cifar",
     ) -> None:
         super().__init__()
-        width = STEM_MULTIPLIER * channels
+        if stem not in STEMS:
+            raise InputError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
         self.input = InputLayer(mean, std, pad)
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, stem_stride, padding=1, bias=False), nn.BatchNorm2d(width)
-        )
+        self.second_stem: nn.Sequential | None = None
+        if stem == "cifar":
+            width = STEM_MULTIPLIER * channels
+            self.stem = _halving(in_channels, width, stem_stride)
+        else:
+            width = channels
+            self.stem = nn.Sequential(
+                _halving(in_channels, width // 2), nn.ReLU(), _halving(width // 2, width)
+            )
+            self.second_stem = nn.Sequential(nn.ReLU(), _halving(width, width))
         self.cells = nn.ModuleList()
         before = last = width
-        after_reduction = False
+        after_reduction = self.second_stem is not None
         for index in range(cells):
             reduction = index in (cells // 3, 2 * cells // 3)
             channels = 2 * channels if reduction else channels
@@ -85,7 +101,15 @@ class Backbone(nn.Module):
     ) -> Float[Tensor, "b classes"]:
         """The logits of images in [0, 1]; `apply(cell, before, last)` gives a cell its two inputs."""
         before = last = self.stem(self.input(x))
+        if self.second_stem is not None:
+            last = self.second_stem(before)
         for cell in self.cells:
             before, last = last, apply(cell, before, last)
         logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
         return logits
+
+
+def _halving(in_channels: int, out_channels: int, stride: int = 2) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out_channels)
+    )

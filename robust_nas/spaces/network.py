@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_nas.genotype import Genotype
 from robust_nas.spaces.backbone import Backbone
@@ -14,7 +14,7 @@ from robust_nas.spaces.cells import Cell
 
 
 class Network(Backbone):
-    """A discrete network of the DARTS space, without auxiliary head.
+    """A discrete network of the DARTS space; an auxiliary head is the training's business.
 
     Args:
         genotype: the cells.
@@ -25,6 +25,7 @@ class Network(Backbone):
         mean, std: of the data set, one a channel, in pixels of [0, 1].
         pad: zero pixels added on every side, inside the network.
         stem_stride: 2 halves the resolution before the first cell.
+        stem: "cifar", or "imagenet": see `Backbone`.
         drop_path: probability of drop-path in training mode; `set_drop_path` changes it.
 
     Attributes:
@@ -45,6 +46,7 @@ class Network(Backbone):
         std: Sequence[float],
         pad: int = 0,
         stem_stride: int = 1,
+        stem: str = "cifar",
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(
@@ -57,6 +59,7 @@ class Network(Backbone):
             std=std,
             pad=pad,
             stem_stride=stem_stride,
+            stem=stem,
         )
         self.genotype = genotype
         self.settings: dict[str, Any] = {
@@ -68,11 +71,37 @@ class Network(Backbone):
             "std": list(std),
             "pad": pad,
             "stem_stride": stem_stride,
+            "stem": stem,
         }
         self.set_drop_path(drop_path)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         return self.run(x, lambda cell, before, last: cell(before, last))
+
+    @property
+    def second_reduction(self) -> int:
+        """The place of the cell whose output an auxiliary head reads."""
+        return 2 * len(self.cells) // 3
+
+    @property
+    def feature_channels(self) -> int:
+        """Its channels."""
+        cell = self.cells[self.second_reduction]
+        assert isinstance(cell, Cell)
+        return cell.out_channels
+
+    def with_features(
+        self, x: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b classes"], Float[Tensor, "b c2 h2 w2"]]:
+        """The logits, and the output of the second reduction cell."""
+        outputs: list[Tensor] = []
+
+        def apply(cell: nn.Module, before: Tensor, last: Tensor) -> Tensor:
+            outputs.append(cell(before, last))
+            return outputs[-1]
+
+        logits = self.run(x, apply)
+        return logits, outputs[self.second_reduction]
 
     def set_drop_path(self, probability: float) -> None:
         """Drop operations of every cell with this probability from now on, in training mode."""

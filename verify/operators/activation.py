@@ -22,13 +22,11 @@ class ReLU(Activation):
         """With t the centre in units of the scale, clipped to -+ r, the radius is (r + t) / 2: r where the neuron is
         active, 0 where it is inactive. (At scale 0 that is r / 2 for a centre of exactly 0.)
 
-        Relaxed, an unstable neuron has [slope l, u] in place of [0, u]. Only unstable neurons pass a gradient through
-        the quotient: it is that of the centre over the scale, which may be next to 0.
+        Relaxed, an unstable neuron has [slope l, u] in place of [0, u].
         """
         (centre,), (radius,) = centres, radii
         assert radius is not None
-        unstable = centre.abs() < radius * scale
-        t = torch.where(unstable, over(centre, scale), radius * centre.sign())
+        t = over(centre, scale).clamp(-radius, radius)  # only unstable neurons pass a gradient to the quotient
         half = (t + radius) / 2
         middle = torch.maximum(centre, half * scale)
         if not relaxed:

@@ -163,6 +163,9 @@ class LinearOperator(Operator):
     """
 
     has_offset: ClassVar[bool] = False
+    pixelwise: ClassVar[bool] = False
+    """Whether every element of the result depends on one element of its one input that varies, and no two on the same:
+    a ball of perturbations stays a ball, stretched along the axes."""
 
     def centred(
         self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
@@ -338,7 +341,9 @@ def over(x: Tensor, scale: Tensor) -> Tensor:
     other than that: the function is at a kink. Its derivative there, 1 / scale, may be 1e38, and would drown that of
     everything else; it counts as 0.
     """
-    x = torch.where(scale < KINK, x.detach(), x)
+    tiny = scale < KINK
+    if tiny.any():
+        x = torch.where(tiny, x.detach(), x)
     return x / scale.clamp(min=torch.finfo(scale.dtype).tiny)
 
 

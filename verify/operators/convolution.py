@@ -30,6 +30,11 @@ class Weighted(LinearOperator):
         values = [value if position == varying else value.abs() for position, value in enumerate(values)]
         return self._without_bias(values)
 
+    def row_norms(self, values: list[Tensor]) -> Tensor:
+        """The l2 norm of every row of T, its columns multiplied by x."""
+        squares = self._without_bias([value.square() for value in values])
+        return squares.clamp(min=torch.finfo(squares.dtype).tiny).sqrt()  # a gradient, where it is 0, too
+
     def linear_part(self, values: list[Tensor]) -> Tensor:
         return self._without_bias(values)
 

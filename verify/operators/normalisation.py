@@ -41,6 +41,7 @@ class BatchNorm(LinearOperator):
     """
 
     has_offset = True
+    pixelwise = True
 
     def __init__(self, call: Call, inputs: list[Bound]) -> None:
         super().__init__(call, inputs)

@@ -15,6 +15,8 @@ from verify.operators.base import LinearOperator, rule
 class Copy(LinearOperator):
     """The same values."""
 
+    pixelwise = True
+
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         """Written out because there is no gradient through `detach`."""
         return [rows]
@@ -89,6 +91,12 @@ class Padding(LinearOperator):
 
     has_offset = True
 
+    @property
+    def pixelwise(self) -> bool:  # type: ignore[override]
+        if self.call.name == "aten.pad.default":
+            return bool(self.call.argument(2, "constant") == "constant")
+        return self.call.name == "aten.constant_pad_nd.default"
+
     def check(self) -> None:
         rank = len(self.inputs[0].output_shape)
         if len(self.call.args[1]) > 2 * (rank - 1):
@@ -114,6 +122,10 @@ class Permutation(LinearOperator):
 )
 class Reshape(LinearOperator):
     """A new shape for each image. The batch size in the traced shape is the example's: it is left open."""
+
+    @property
+    def pixelwise(self) -> bool:  # type: ignore[override]
+        return self.call.name != "aten.expand.default"
 
     def check(self) -> None:
         example = self.inputs[self.varying[0]].forward_value

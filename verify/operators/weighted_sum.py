@@ -17,6 +17,11 @@ class Signed(LinearOperator):
 
     has_offset = True
 
+    @property
+    def pixelwise(self) -> bool:  # type: ignore[override]
+        one = len(self.varying_arguments) == 1
+        return one and self.output_shape[1:] == self.inputs[self.varying[0]].output_shape[1:]
+
     def check(self) -> None:
         ranks = [len(node.output_shape) for node in self.inputs]
         if any(ranks[position] < max(ranks) for position in self.varying):

@@ -1,0 +1,155 @@
+"""Certified training: interval bounds (Gowal et al. 2018), warmed up as by Shi et al. (NeurIPS 2021)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from robust_nas.training.learner import Learner, cross_entropies
+from robust_nas.training.recipes.base import Loss, Recipe
+from verify.bounds import BoundedNetwork, margins
+from verify.errors import InputError
+from verify.graph import Intervals
+from verify.regions import Ball
+
+BOUNDS = ("ibp", "crown-ibp")
+TOLERANCE = 0.5
+"""tau of the two regularisers."""
+REGULARISATION = 0.5
+"""lambda_0: their weight at epsilon 0; it falls to 0 as epsilon grows to its value."""
+SMALLEST = 1e-3
+"""Epsilon starts at this fraction of its value: at 0 the regularisers say nothing."""
+
+
+class Certified(Recipe):
+    """Cross-entropy of the worst logits that bounds allow in the free-domain ball, with epsilon growing from 0.
+
+    The worst margins z_k of all classes stand for logits: log(1 + sum_k exp(-z_k)) for lower bounds z_k of f_y - f_k.
+    What holds in the free domain holds in [0, 1].
+
+    While epsilon grows, two regularisers (Shi et al., section 3.2) keep intervals from exploding and neurons from
+    dying: `_tightness`, relu(tau - w_0 / w_i) / tau with w_i the mean width of the intervals that a layer of ReLUs
+    reads and w_0 that of the ball, and `_balance`, which wants active and inactive neurons to weigh the same in the
+    mean and the variance of the intervals' centres. Fresh weights have the spread that keeps widths in expectation
+    (section 3.1).
+
+    With bound "crown-ibp" (Zhang et al., ICLR 2020) the margins are a mixture that begins with CROWN's, on intervals,
+    and ends with the intervals' as epsilon reaches its value.
+
+    Batch norm's statistics are those of the clean batch, in the bounds too; gradients pass through them.
+
+    Settings: `norm`, `epsilon`, `bound`. Preset: `ramp`.
+
+    Raises:
+        InputError: a bound of another name; or a preset with drop-path or an auxiliary head, which no bound knows.
+    """
+
+    columns = ("clean_loss", "epsilon", "verified", "regulariser")
+
+    def begin(self, learner: Learner, example: Float[Tensor, "1 c h w"]) -> None:
+        if self.settings.bound not in BOUNDS:
+            raise InputError(f"unknown bound {self.settings.bound!r} for training; known: {', '.join(BOUNDS)}")
+        if self.preset.drop_path or learner.head is not None:
+            raise InputError("the certified recipe knows no drop-path and no auxiliary head; take a preset without")
+        keep_widths(learner.network)
+        self.network = BoundedNetwork(learner.network.train(), example)
+
+    def __call__(
+        self, learner: Learner, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], progress: float
+    ) -> Loss:
+        with torch.no_grad():
+            learner(images)  # moves the running statistics, which a bound leaves alone
+        logits = self.network.freeze(images, self.processes.moments)
+        grown = self.grown(progress)
+        ball = Ball(images, self.settings.epsilon * grown, self.settings.norm, "free")
+        lower, intervals = self._margins(ball, margins(labels, logits.shape[1]), grown)
+        robust = self.mean(torch.logsumexp(torch.cat([torch.zeros_like(lower[:, :1]), -lower], 1), 1))
+        regulariser = self._regulariser(ball, intervals) if grown < 1 else torch.zeros_like(robust)
+        value = robust + REGULARISATION * (1 - grown) * regulariser
+        return Loss(
+            value,
+            {
+                "clean_loss": self.figure(self.mean(cross_entropies(logits, labels))),
+                "epsilon": self.settings.epsilon * grown,
+                "verified": self.figure(self.mean((lower > 0).all(1).to(lower))),
+                "regulariser": self.figure(regulariser),
+            },
+        )
+
+    def grown(self, progress: float) -> float:
+        """Epsilon, as a fraction of its value, when this fraction of the training is done."""
+        start, end = self.preset.ramp
+        return min(1.0, max(SMALLEST, (progress - start) / (end - start)))
+
+    def _margins(
+        self, ball: Ball, specification: Float[Tensor, "b s k"], grown: float
+    ) -> tuple[Float[Tensor, "b s"], Intervals]:
+        bounds = self.network.bounds(ball, specification=specification, method="ibp", keep_intervals=grown < 1)
+        lower = bounds.lower
+        if self.settings.bound == "crown-ibp" and grown < 1:
+            tighter = self.network.bounds(ball, specification=specification, method="crown-ibp").lower
+            lower = grown * lower + (1 - grown) * tighter
+        return lower, bounds.intervals
+
+    def _regulariser(self, ball: Ball, intervals: Intervals) -> Float[Tensor, ""]:
+        """This process' part of the mean over layers of both regularisers."""
+        width = ((ball.upper - ball.lower) / 2).mean()
+        layers = torch.stack([_sums(lower, upper) for lower, upper in intervals.values()])
+        layers = self.processes.sum(layers)
+        terms = [_tightness(layer, width) + _balance(layer) for layer in layers]
+        return torch.stack(terms).mean() / self.processes.size
+
+
+def keep_widths(network: nn.Module) -> None:
+    """Fresh weights of variance 2 pi / n^2 for n inputs, which keep intervals as wide as they are in expectation.
+
+    Biases become 0. (Shi et al., section 3.1.)
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            inputs = module.weight[0].numel()
+            nn.init.normal_(module.weight, std=math.sqrt(2 * math.pi) / inputs)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _sums(lower: Tensor, upper: Tensor) -> Float[Tensor, "9"]:
+    """What the regularisers need of a layer's neurons, as sums over neurons and images: they add up over processes.
+
+    Number; half widths; centres; number, centres and their squares of those surely active; the same two of those surely
+    inactive are the last.
+    """
+    centre, radius = (lower + upper) / 2, (upper - lower) / 2
+    active, inactive = (lower > 0).to(centre), (upper < 0).to(centre)
+    parts = [torch.ones_like(centre), radius, centre]
+    for chosen in (active, inactive):
+        parts += [chosen, chosen * centre, chosen * centre.square()]
+    return torch.stack([part.sum() for part in parts])
+
+
+def _tightness(sums: Tensor, width: Tensor) -> Float[Tensor, ""]:
+    number, radius = sums[0], sums[1]
+    return torch.relu(TOLERANCE - width * number / radius.clamp(min=1e-12)) / TOLERANCE
+
+
+def _balance(sums: Tensor) -> Float[Tensor, ""]:
+    """relu(tau - ratio) / tau for the ratios, at most 1, of means and of variances; 0 where a side has no neuron."""
+    mean = sums[2] / sums[0]
+    totals, spreads = [], []
+    for first in (3, 6):
+        count, centres, squares = sums[first : first + 3]
+        if count == 0:
+            return torch.zeros_like(mean)
+        totals.append(centres.abs())
+        spreads.append(squares - 2 * mean * centres + mean.square() * count)
+    ratios = [_ratio(*pair) for pair in (totals, spreads)]
+    terms: Tensor = sum(torch.relu(TOLERANCE - ratio) for ratio in ratios)  # type: ignore[assignment]
+    return terms / TOLERANCE
+
+
+def _ratio(one: Tensor, other: Tensor) -> Tensor:
+    """The smaller over the larger."""
+    return torch.minimum(one, other) / torch.maximum(one, other).clamp(min=1e-12)

@@ -1,0 +1,134 @@
+"""The training of a final network, from a genotype file to weights on disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from robust_nas import resumable
+from robust_nas.data import load
+from robust_nas.distributed import processes
+from robust_nas.genotype import Genotype
+from robust_nas.registry import named
+from robust_nas.runs import Row, choose_device, seed_everything, versions
+from robust_nas.spaces.network import Network
+from robust_nas.training.engine import Plan, Training, accuracy
+from robust_nas.training.presets import PRESETS, find
+from robust_nas.training.recipes import RECIPES, RecipeSettings, default_epsilon
+from robust_nas.training.weights import save_weights
+from verify.errors import InputError
+
+RESULTS = ("model.safetensors", "model.json")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training gave.
+
+    Attributes:
+        weights_path: the safetensors file; its sidecar lies beside it.
+        summary: (name, value) pairs for people.
+        network: with the weights of the last epoch, in evaluation mode, on the device that trained it.
+        test_accuracy: fraction of the test images that the network gets right.
+    """
+
+    weights_path: Path
+    summary: list[tuple[str, str]]
+    network: Network
+    test_accuracy: float
+
+
+def run_training(
+    *,
+    arch: str | Path,
+    dataset: str = "digits",
+    data: str | Path | None = None,
+    download: bool = False,
+    preset: str = "quick",
+    recipe: str = "standard",
+    norm: str = "linf",
+    epsilon: float | None = None,
+    bound: str = "ibp",
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path = "runs/train",
+) -> TrainingResult:
+    """Train the network of a genotype file.
+
+    Writes model.safetensors, model.json, train.csv (a row a step), timing.csv, config.json, and after every epoch a
+    checkpoint. The weights are those of the last epoch: none are picked by an accuracy. On the CPU one seed gives one
+    result, bit for bit, stopped and resumed as often as one likes.
+
+    Under torchrun the processes share every batch, and the first one writes.
+
+    Args:
+        arch: genotype file.
+        dataset, data, download: as `robust_nas.data.load` takes them.
+        preset: size and schedule, a key of `PRESETS`.
+        recipe: the loss, a key of `RECIPES`.
+        norm, epsilon: of the perturbations that recipes "adversarial" and "certified" train against, in pixels of
+            [0, 1]; None for the recipe's own (`training.recipes.threats`).
+        bound: of recipe "certified".
+        epochs, batch_size: in place of the preset's.
+        resume: go on with the run in `out`.
+        seed: for weights, order of the images, augmentation, drop-path and the recipe's random numbers.
+        device: auto, cpu or cuda.
+        out: the run's folder.
+
+    Raises:
+        InputError: an argument is wrong, the data are not there, there is nothing to resume, or the loss is no longer
+            finite.
+    """
+    genotype = Genotype.load(arch)
+    named("preset", preset, PRESETS)
+    kind = named("recipe", recipe, RECIPES)
+    if norm not in kind.norms:
+        raise InputError(f"unknown norm {norm!r} for recipe {recipe}; known: {', '.join(kind.norms)}")
+    place = choose_device(device)
+    images = load(dataset, data, download)
+    changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
+    sizes = find(preset, recipe, images.train.images.shape[-1])
+    sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
+    size = default_epsilon(recipe, dataset, norm) if epsilon is None else epsilon
+    if not 0 <= size < math.inf:
+        raise InputError(f"epsilon must be a finite number >= 0, not {size}")
+    settings = RecipeSettings(norm, size, bound=bound, seed=seed)
+    choices = {"dataset": dataset, "preset": preset, "recipe": recipe, "seed": seed}
+    with processes(place) as team:
+        if team.size > sizes.batch_size:
+            raise InputError(f"{team.size} processes have only {sizes.batch_size} images a step to share")
+        seed_everything(seed)
+        training = Training(Plan(genotype, sizes, recipe, settings, seed), images, place, team)
+        options = {
+            "arch": genotype.to_dict(), **choices, "data": data, "processes": team.size, "sizes": asdict(sizes),
+            "settings": asdict(settings),
+        }
+        run = resumable.begin("train", training, out, options, RESULTS, resume)
+        seconds = resumable.follow("train", training, run, _note)
+        training.network.eval()
+        test_accuracy = accuracy(training.network, images.test)
+        path = run.folder / "model.safetensors"
+        notes = {**choices, "settings": asdict(settings), "sizes": asdict(sizes)}
+        if team.leads:
+            save_weights(training.network, path, {**notes, "versions": versions(), "test_accuracy": test_accuracy})
+    parameters = sum(parameter.numel() for parameter in training.network.parameters())
+    summary = [
+        ("network", f"{sizes.cells} cells, {sizes.channels} channels, {parameters:,} parameters"),
+        ("training", f"{_in_words(recipe, settings)}, {sizes.epochs} epochs on {dataset} in {seconds:.0f} s"),
+        ("test accuracy", f"{test_accuracy:.1%} of {len(images.test.labels)} images"),
+    ]
+    return TrainingResult(path, summary, training.network, test_accuracy)
+
+
+def _note(row: Row) -> str:
+    figures = ("loss", "clean_loss", "epsilon", "verified", "held_out_accuracy")
+    return f"epoch {row['epoch']}  {resumable.in_words(row, figures)}"
+
+
+def _in_words(recipe: str, settings: RecipeSettings) -> str:
+    return f"{recipe} ({settings.norm}, epsilon {settings.epsilon:.3g})" if settings.epsilon else recipe
