@@ -164,7 +164,7 @@ class BoundedNetwork:
         refine = method in ("crown", "alpha-crown")
         graph.begin(sweep=refine or method == "affine", refine=refine, reference=within)
         if method in FORWARD:
-            swept = IntervalSweep(region, relaxed=method == "block").run(graph.nodes, rows)
+            swept = IntervalSweep(region, method == "block", graph.widening).run(graph.nodes, rows)
             lower, upper, line = swept.centre - swept.radius, swept.centre + swept.radius, None
         else:
             lower, upper, line = self._backward(region, rows, method)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from verify.lirpa import Bound
 from verify.operators import LinearOperator
-from verify.operators.base import Radius, weighed
+from verify.operators.base import Radius, inner, weighed
 from verify.operators.convolution import Weighted
 from verify.regions import Region
 
@@ -61,12 +61,17 @@ class IntervalSweep:
     Args:
         region: the inputs; l2 and l1 balls count as the box around them.
         relaxed: nonlinear operators go by their two lines (see `Operator.centred`).
+        widening: by how much every node's interval grows, relative to 1 + the largest value in it, so that the result
+            holds in real arithmetic: rounding errors of a sum are relative to its terms, and the terms' own widening
+            passes through the sum, however much cancels. 0 leaves rounding out.
     """
 
-    def __init__(self, region: Region, relaxed: bool = False) -> None:
+    def __init__(self, region: Region, relaxed: bool = False, widening: float = 0.0) -> None:
         centre, radius, size = region.box()
-        self.start = Spread(centre, radius, torch.zeros_like(size))
-        self.log_size, self.relaxed = size.log2(), relaxed
+        if widening:  # Then no interval is small, and the region's size, which may be 0, no unit for it.
+            radius, size = radius * _wide(size, radius), torch.ones_like(size)
+        self.log_size, self.relaxed, self.widening = size.log2(), relaxed, widening
+        self.start = self._widened(Spread(centre, radius, torch.zeros_like(size)))
         self.spreads: dict[str, Spread] = {}
         self.values: dict[str, Tensor] = {}
         """Of nodes that do not vary."""
@@ -97,7 +102,7 @@ class IntervalSweep:
         centres, radii, exponent = self._inputs(node)
         scale = self._scale(exponent, centres[node.varying[0]])
         centre, radius = node.centred(centres, radii, scale, self.relaxed)
-        spread = Spread(centre, radius, exponent)
+        spread = self._widened(Spread(centre, radius, exponent))
         return _near_one(spread) if isinstance(node, Weighted) else spread
 
     def _inputs(self, node: Bound) -> tuple[list[Tensor], list[Radius], Float[Tensor, " b"]]:
@@ -117,6 +122,8 @@ class IntervalSweep:
         if isinstance(node, LinearOperator):
             centres, radii, exponent = self._inputs(node)
             centre, radius = node.specified(rows, centres, radii)
+            if self.widening:
+                radius = radius + self._merging_error(node, rows) / self._scale(exponent, radius)
         else:
             self._advance(node)
             centre, radius, exponent = self.spreads[node.name]
@@ -125,6 +132,22 @@ class IntervalSweep:
         log_radius = torch.where(nothing, 1.0, radius).log().masked_fill(nothing, -torch.inf)
         log_slope = log_radius + _wide(exponent * math.log(2), radius)
         return Result(centre, radius * self._scale(exponent, radius), log_slope)
+
+    def _widened(self, spread: Spread) -> Spread:
+        if not self.widening:
+            return spread
+        slack = (1 + spread.centre.abs()) / self._scale(spread.exponent, spread.centre) + spread.radius
+        return spread._replace(radius=spread.radius + self.widening * slack)
+
+    def _merging_error(self, node: LinearOperator, rows: Float[Tensor, "s b *out"]) -> Float[Tensor, "b s"]:
+        """What rounding may do, in logits, where rows are merged with a call and terms of theirs cancel."""
+        centres, radii, exponent = self._inputs(node)
+        largest = [
+            None if radius is None else centre.abs() + radius * self._scale(exponent, radius)
+            for centre, radius in zip(centres, radii, strict=True)
+        ]
+        image, terms = node.centred(centres, largest, centres[node.varying[0]].new_ones(()))
+        return self.widening * inner(rows.abs(), image.abs() + terms).T
 
     def _scale(self, exponent: Float[Tensor, " b"], like: Tensor) -> Tensor:
         """What radii are in units of, "b 1 ... 1"; 0 where it is too small for the type."""
