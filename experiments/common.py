@@ -1,0 +1,38 @@
+"""What several experiments do alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from robust_nas.data import Examples, batches
+from robust_nas.training.recipes import standard
+from robust_nas.training.train import train_epoch
+
+
+def plain_training(
+    model: nn.Module, examples: Examples, epochs: int, batch_size: int, learning_rate: float, seed: int
+) -> Iterator[float]:
+    """Train in place: Adam, cosine schedule, cross-entropy, nothing that helps certificates; the loss of every epoch.
+
+    On the CPU, in one thread, a seed gives one result.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    for _ in range(epochs):
+        yield train_epoch(model, batches(examples, batch_size, generator), standard, optimiser, math.inf)
+        schedule.step()
+
+
+def first_correct(model: nn.Module, examples: Examples, count: int, among: int) -> tuple[list[int], Examples]:
+    """The first images that the model classifies correctly, `count` of the first `among`, and before them their places
+    in the data set."""
+    looked_at = examples.take(torch.arange(min(among, len(examples.labels))))
+    with torch.no_grad():
+        correct = model(looked_at.images).argmax(1) == looked_at.labels
+    index = correct.nonzero().squeeze(1)[:count]
+    return index.tolist(), examples.take(index)
