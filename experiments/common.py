@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from robust_nas.data import Examples, batches
+from robust_nas.data import Examples, Source, batches
 from robust_nas.training.recipes import standard
 from robust_nas.training.train import train_epoch
 
 
 def plain_training(
-    model: nn.Module, examples: Examples, epochs: int, batch_size: int, learning_rate: float, seed: int
+    model: nn.Module, examples: Source, epochs: int, batch_size: int, learning_rate: float, seed: int
 ) -> Iterator[float]:
     """Train in place: Adam, cosine schedule, cross-entropy, nothing that helps certificates; the loss of every epoch.
 
@@ -28,7 +28,7 @@ def plain_training(
         schedule.step()
 
 
-def first_correct(model: nn.Module, examples: Examples, count: int, among: int) -> tuple[list[int], Examples]:
+def first_correct(model: nn.Module, examples: Source, count: int, among: int) -> tuple[list[int], Examples]:
     """The first images that the model classifies correctly, `count` of the first `among`, and before them their places
     in the data set."""
     looked_at = examples.take(torch.arange(min(among, len(examples.labels))))

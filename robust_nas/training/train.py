@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from robust_nas.data import Data, Examples, batches, load, split
+from robust_nas.data import Data, Examples, Source, batches, in_order, load, split
 from robust_nas.genotype import Genotype
 from robust_nas.runs import Run, choose_device, progress, seed_everything, versions
 from robust_nas.spaces.network import Network
@@ -177,14 +177,14 @@ def train_epoch(
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, examples: Examples) -> float:
+def accuracy(network: nn.Module, examples: Source) -> float:
     """Fraction that the network gets right in evaluation mode; NaN of no examples. Its mode stays as it
     was.
     """
     training, device = network.training, next(network.parameters()).device
     network.eval()
     right = 0
-    for images, labels in zip(*(part.split(EVALUATION_BATCH) for part in examples), strict=True):
+    for images, labels in in_order(examples, EVALUATION_BATCH):
         right += int((network(images.to(device)).argmax(1).cpu() == labels).sum())
     network.train(training)
     return right / len(examples.labels) if len(examples.labels) else math.nan
