@@ -19,7 +19,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 option = partial(click.option, show_default=True)
 
-DATASETS = click.Choice(["digits", "mnist", "cifar10"])
+DATASETS = click.Choice(["digits", "mnist", "cifar10", "imagefolder", "imagefolder64"])
 PRESETS = click.Choice(["quick", "small", "paper"])
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -151,9 +151,15 @@ data_options = _options(
         type=DATASETS,
         default="digits",
         callback=_one_thread_for_digits,
-        help="Images; digits ships with scikit-learn.",
+        help="Images; digits ships with scikit-learn. imagefolder, such as ImageNet, has 224 x 224 pixels, "
+        "imagefolder64 has 64 x 64.",
     ),
-    option("--data", type=FOLDER, default=Path("data"), help="Folder that holds the data sets."),
+    option(
+        "--data",
+        type=FOLDER,
+        default=Path("data"),
+        help="Folder that holds the data sets; for imagefolder the one with train/CLASS/* and val/CLASS/* (or test).",
+    ),
     option("--download", is_flag=True, help="Fetch the data set into --data if it is not there."),
 )
 preset_option = option("--preset", type=PRESETS, default="quick", help="Size of networks and schedules.")

@@ -1,4 +1,4 @@
-"""Data sets as tensors: digits (ships with scikit-learn), MNIST, CIFAR-10.
+"""Data sets: digits (ships with scikit-learn), MNIST and CIFAR-10 as tensors, folders of images read file by file.
 
 Images are float32 in [0, 1], `n c h w`, without normalisation or padding: both belong inside the network,
 so that a radius is in pixels. CIFAR-10 takes 0.7 GB of memory this way.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from robust_nas.images import ImageFiles
 from verify.errors import InputError
 
 DEFAULT_ROOT = Path("data")
@@ -35,6 +36,39 @@ class Examples(NamedTuple):
         """The examples at these places."""
         return Examples(self.images[index], self.labels[index])
 
+    def part(self, index: Int[Tensor, " m"]) -> Examples:
+        """A data set of the examples at these places."""
+        return self.take(index)
+
+    def augmented(self, index: Int[Tensor, " m"], generator: torch.Generator) -> Examples:
+        """The examples at these places, cropped and flipped: see `crop_and_flip`."""
+        images, labels = self.take(index)
+        return Examples(crop_and_flip(images, generator), labels)
+
+
+@dataclass(frozen=True)
+class FileExamples:
+    """Images in files and their classes."""
+
+    images: ImageFiles
+    labels: Int[Tensor, " n"]
+
+    def take(self, index: Int[Tensor, " m"]) -> Examples:
+        """The examples at these places, read."""
+        return Examples(self.images[index], self.labels[index])
+
+    def part(self, index: Int[Tensor, " m"]) -> FileExamples:
+        """A data set of the examples at these places; reads none."""
+        return FileExamples(self.images.part(index), self.labels[index])
+
+    def augmented(self, index: Int[Tensor, " m"], generator: torch.Generator) -> Examples:
+        """The examples at these places, read, cropped and flipped: see `ImageFiles.random_crops`."""
+        return Examples(self.images.random_crops(index, generator), self.labels[index])
+
+
+Source: TypeAlias = Examples | FileExamples
+"""A data set, of which some examples are taken at a time."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -50,8 +84,8 @@ class Data:
     """
 
     name: str
-    train: Examples
-    test: Examples
+    train: Source
+    test: Source
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -63,8 +97,9 @@ def load(name: str, root: str | Path | None = None, download: bool = False) -> D
     """Load a data set by name.
 
     Args:
-        name: digits, mnist or cifar10.
-        root: folder with the files, laid out as torchvision does; `data` by default. digits needs none.
+        name: digits, mnist, cifar10, imagefolder (224 x 224 pixels) or imagefolder64 (64 x 64).
+        root: folder with the files, laid out as torchvision does; `data` by default. digits needs none; an
+            image folder holds train/CLASS/* and val/CLASS/* (or test/CLASS/*).
         download: fetch files that are not there.
 
     Raises:
@@ -75,20 +110,27 @@ def load(name: str, root: str | Path | None = None, download: bool = False) -> D
     return LOADERS[name](DEFAULT_ROOT if root is None else Path(root), download)
 
 
-def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+def split(examples: Source, fraction: float, seed: int) -> tuple[Source, Source]:
     """Two random parts of the examples, the first with `fraction` of them (rounded down)."""
     order = torch.randperm(len(examples.labels), generator=torch.Generator().manual_seed(seed))
     size = int(fraction * len(order))
-    return examples.take(order[:size]), examples.take(order[size:])
+    return examples.part(order[:size]), examples.part(order[size:])
 
 
-def search_split(data: Data, seed: int) -> tuple[Examples, Examples]:
+def search_split(data: Data, seed: int) -> tuple[Source, Source]:
     """The two halves of the training images: for the weights and for the architecture parameters (DARTS)."""
     return split(data.train, 0.5, seed)
 
 
+def in_order(examples: Source, batch_size: int) -> Iterator[Examples]:
+    """One pass over the examples as they come, all of them; the last batch has what is left."""
+    for index in torch.arange(len(examples.labels)).split(batch_size):
+        if len(index):  # of no examples `split` gives one empty part
+            yield examples.take(index)
+
+
 def batches(
-    examples: Examples,
+    examples: Source,
     batch_size: int,
     generator: torch.Generator,
     device: torch.device | str = "cpu",
@@ -103,16 +145,14 @@ def batches(
         generator: of the CPU; the order and the augmentation depend on its state alone, so that a run which
             saves that state can be resumed.
         device: where the batches go.
-        augment: crop and flip at random, see `crop_and_flip`.
+        augment: change the images at random, as `augmented` of the examples does.
         fewest: skip the last batch if it has fewer images; of one, batch norm cannot take the variance.
     """
     order = torch.randperm(len(examples.labels), generator=generator)
     for index in order.split(batch_size):
         if len(index) < fewest:
             continue
-        images, labels = examples.take(index)
-        if augment:
-            images = crop_and_flip(images, generator)
+        images, labels = examples.augmented(index, generator) if augment else examples.take(index)
         yield Examples(images.to(device), labels.to(device))
 
 
@@ -185,7 +225,40 @@ def _cifar10(root: Path, download: bool) -> Data:
     return Data("cifar10", train, test, classes=10, mean=mean, std=std, augment=True)
 
 
-LOADERS: dict[str, Callable[[Path, bool], Data]] = {"digits": _digits, "mnist": _mnist, "cifar10": _cifar10}
+def _image_folder(root: Path, download: bool, *, name: str, size: int) -> Data:
+    """Folders train/CLASS and val/CLASS (or test/CLASS) of images; there is nothing to fetch.
+
+    Training images are random crops, mirrored at random, the others' middle is cut out, as usual with ImageNet.
+    """
+    reader = _torchvision_datasets().ImageFolder
+    try:
+        folders = [reader(root / part) for part in ("train", "val" if (root / "val").is_dir() else "test")]
+    except OSError as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise InputError(
+            f"{name}: no images in {root.resolve()} ({reason}); "
+            "give the folder that holds train/CLASS/* and val/CLASS/* (or test/CLASS/*) with --data DIR"
+        ) from error
+    first, second = (folder.classes for folder in folders)
+    if first != second:
+        lonely = ", ".join(sorted(set(first) ^ set(second)))
+        raise InputError(f"{name}: {root.resolve()} has classes for training or for testing alone: {lonely}")
+    train, test = (
+        FileExamples(ImageFiles([path for path, _ in folder.samples], size), torch.tensor(folder.targets))
+        for folder in folders
+    )
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+    return Data(name, train, test, classes=len(first), mean=mean, std=std, augment=True)
+
+
+LOADERS: dict[str, Callable[[Path, bool], Data]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "cifar10": _cifar10,
+    "imagefolder": partial(_image_folder, name="imagefolder", size=224),
+    "imagefolder64": partial(_image_folder, name="imagefolder64", size=64),
+}
+"""By name. Another size of the images is another name: a run's weights and certificates are of one of them."""
 
 
 def _torchvision(name: str, class_name: str, root: Path, download: bool) -> tuple[Examples, Examples]:

@@ -18,7 +18,7 @@ import robust_nas.search
 import robust_nas.spaces.draw
 import robust_nas.training
 import verify
-from robust_nas.data import load
+from robust_nas.data import LOADERS, load
 from robust_nas.genotype import Genotype
 from robust_nas.metrics import BOUND_METHODS, ESTIMATES, METRICS
 from robust_nas.search.presets import BOUND_IMAGES
@@ -27,8 +27,8 @@ from robust_nas.search.run import ORDERS
 from robust_nas.search.stopping import STOPPING_RULES
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training import save_weights
+from robust_nas.training.engine import build
 from robust_nas.training.presets import PRESETS
-from robust_nas.training.train import build
 from verify.errors import InputError
 
 RUNNERS = {
@@ -177,6 +177,7 @@ def test_certify_takes_every_method():
 
 def test_search_takes_every_choice_there_is():
     choices = {option.name: option.type.choices for option in cli.search.params if hasattr(option.type, "choices")}
+    assert set(choices["dataset"]) == set(LOADERS)
     assert set(choices["preset"]) == set(SEARCH_PRESETS)
     assert all(set(choices["metric"]) == {"none", *METRICS} == set(sizes) for sizes in SEARCH_PRESETS.values())
     assert set(choices["method"]) == set(STRATEGIES)

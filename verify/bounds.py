@@ -166,7 +166,7 @@ class BoundedNetwork:
         refine = method in ("crown", "alpha-crown")
         graph.begin(sweep=refine or method == "affine", refine=refine, reference=within)
         if method in FORWARD:
-            sweep = IntervalSweep(region, relaxed=method == "block", keep=keep_intervals)
+            sweep = IntervalSweep(region, method == "block", graph.widening, keep_intervals)
             swept = sweep.run(graph.nodes, rows)
             lower, upper, line = swept.centre - swept.radius, swept.centre + swept.radius, None
             graph.tightened = sweep.intervals

@@ -184,7 +184,7 @@ class BoundedGraph(BoundedModule):
             self._evaluate(node)
             node.interval = (node.forward_value, node.forward_value)
         else:
-            node.interval = node.interval_propagate(*(parent.interval for parent in node.inputs))
+            node.interval = self._widened(*node.interval_propagate(*(parent.interval for parent in node.inputs)))
         node.lower, node.upper = node.interval
 
     def check_prior_bounds(self, node: Bound) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from verify.graph import INPUT
 from verify.lirpa import Bound
 from verify.operators import LinearOperator
-from verify.operators.base import Radius, weighed
+from verify.operators.base import Radius, inner, weighed
 from verify.operators.convolution import Weighted
 from verify.regions import Ball, Region
 
@@ -40,6 +40,19 @@ class Spread(NamedTuple):
     centre: Float[Tensor, "b *shape"]
     radius: Float[Tensor, "b *shape"]
     exponent: Float[Tensor, " b"]
+
+
+class _Ellipsoid(NamedTuple):
+    """centre + axes d + e for all d of an l2 ball and all |e| <= error.
+
+    Attributes:
+        axes: in units of the region's size; in input units where intervals are widened.
+        error: what rounding may have done; 0 where intervals are not widened.
+    """
+
+    centre: Float[Tensor, "b *shape"]
+    axes: Float[Tensor, "b *shape"]
+    error: Float[Tensor, "b *shape"]
 
 
 class Result(NamedTuple):
@@ -65,20 +78,29 @@ class IntervalSweep:
     Args:
         region: the inputs.
         relaxed: nonlinear operators go by their two lines (see `Operator.centred`).
+        widening: by how much every node's interval grows, relative to 1 + the largest value in it, so that the result
+            holds in real arithmetic: rounding errors of a sum are relative to its terms, and the terms' own widening
+            passes through the sum, however much cancels. 0 leaves rounding out.
         keep: whether `intervals` are kept.
     """
 
-    def __init__(self, region: Region, relaxed: bool = False, keep: bool = False) -> None:
+    def __init__(
+        self, region: Region, relaxed: bool = False, widening: float = 0.0, keep: bool = False
+    ) -> None:
         centre, radius, size = region.box()
-        self.start = Spread(centre, radius, torch.zeros_like(size))
-        self.log_size, self.relaxed, self.keep = size.log2(), relaxed, keep
+        if widening:  # Then no interval is small, and the region's size, which may be 0, no unit for it.
+            radius, size = radius * _wide(size, radius), torch.ones_like(size)
+        self.log_size, self.relaxed, self.widening, self.keep = size.log2(), relaxed, widening, keep
+        self.start = self._widened(Spread(centre, radius, torch.zeros_like(size)))
         self.intervals: dict[str, tuple[Tensor, Tensor]] = {}
         """Lower and upper ends of what nonlinear operators read."""
         self.spreads: dict[str, Spread] = {}
-        self.balls: dict[str, tuple[Tensor, Tensor]] = {}
-        """Centre and radii along the axes, in units of the region's size, of what is still an l2 ball."""
-        if isinstance(region, Ball) and region.norm == "l2":
-            self.balls[INPUT] = region.centre, torch.ones_like(region.centre)
+        self.balls: dict[str, _Ellipsoid] = {}
+        """What is still an l2 ball, stretched along the axes."""
+        if isinstance(region, Ball) and region.norm != "linf":  # an l1 ball lies in the l2 ball
+            reach = _wide(region.epsilon if widening else torch.ones_like(size), region.centre)
+            exact = torch.zeros_like(region.centre)
+            self.balls[INPUT] = self._rounded(region.centre, reach.to(exact).expand_as(exact), exact)
         self.values: dict[str, Tensor] = {}
         """Of nodes that do not vary."""
 
@@ -109,25 +131,32 @@ class IntervalSweep:
         scale = self._scale(exponent, centres[node.varying[0]])
         self._keep_intervals(node, centres, radii, scale)
         centre, radius = node.centred(centres, radii, scale, self.relaxed)
-        spread = self._within_ball(node, Spread(centre, radius, exponent))
+        spread = self._widened(self._within_ball(node, Spread(centre, radius, exponent)))
         return _near_one(spread) if isinstance(node, Weighted) else spread
 
     def _within_ball(self, node: Bound, spread: Spread) -> Spread:
         """The spread of a node, or where it is narrower, that by way of the ball."""
         if not all(parent.name in self.balls for parent in node.inputs if parent.from_input):
             return spread
-        centres, radii = (
-            [self.balls[parent.name][part] if parent.from_input else self.values[parent.name] for parent in node.inputs]
-            for part in (0, 1)
+        if not (isinstance(node, Weighted) or isinstance(node, LinearOperator) and node.pixelwise):
+            return spread
+        (ball,) = (self.balls[parent.name] for parent in node.inputs if parent.from_input)
+        centres, axes, errors = (
+            [part if parent.from_input else self.values[parent.name] for parent in node.inputs]
+            for part in (ball.centre, ball.axes, ball.error)
         )
-        if isinstance(node, Weighted):
-            centre, radius = node.forward(*centres), node.row_norms(radii)
-            narrower = radius < spread.radius
-            centre = torch.where(narrower, centre, spread.centre)
-            return Spread(centre, torch.minimum(radius, spread.radius), spread.exponent)
-        if isinstance(node, LinearOperator) and node.pixelwise:
-            self.balls[node.name] = node.forward(*centres), node.magnitude(radii)
-        return spread
+        centre, error = node.forward(*centres), node.magnitude(errors).abs()
+        if not isinstance(node, Weighted):
+            self.balls[node.name] = self._rounded(centre, node.magnitude(axes).abs(), error)
+            return spread
+        radius = node.row_norms(axes) + error
+        narrower = radius < spread.radius
+        centre = torch.where(narrower, centre, spread.centre)
+        return Spread(centre, torch.minimum(radius, spread.radius), spread.exponent)
+
+    def _rounded(self, centre: Tensor, axes: Tensor, error: Tensor) -> _Ellipsoid:
+        """With this node's own rounding added to the error that it inherits."""
+        return _Ellipsoid(centre, axes, error + self.widening * (1 + centre.abs() + axes))
 
     def _keep_intervals(self, node: Bound, centres: list[Tensor], radii: list[Radius], scale: Tensor) -> None:
         if not self.keep:
@@ -154,6 +183,8 @@ class IntervalSweep:
         if isinstance(node, LinearOperator):
             centres, radii, exponent = self._inputs(node)
             centre, radius = node.specified(rows, centres, radii)
+            if self.widening:
+                radius = radius + self._merging_error(node, rows) / self._scale(exponent, radius)
         else:
             self._advance(node)
             centre, radius, exponent = self.spreads[node.name]
@@ -162,6 +193,22 @@ class IntervalSweep:
         log_radius = torch.where(nothing, 1.0, radius).log().masked_fill(nothing, -torch.inf)
         log_slope = log_radius + _wide(exponent * math.log(2), radius)
         return Result(centre, radius * self._scale(exponent, radius), log_slope)
+
+    def _widened(self, spread: Spread) -> Spread:
+        if not self.widening:
+            return spread
+        slack = (1 + spread.centre.abs()) / self._scale(spread.exponent, spread.centre) + spread.radius
+        return spread._replace(radius=spread.radius + self.widening * slack)
+
+    def _merging_error(self, node: LinearOperator, rows: Float[Tensor, "s b *out"]) -> Float[Tensor, "b s"]:
+        """What rounding may do, in logits, where rows are merged with a call and terms of theirs cancel."""
+        centres, radii, exponent = self._inputs(node)
+        largest = [
+            None if radius is None else centre.abs() + radius * self._scale(exponent, radius)
+            for centre, radius in zip(centres, radii, strict=True)
+        ]
+        image, terms = node.centred(centres, largest, centres[node.varying[0]].new_ones(()))
+        return self.widening * inner(rows.abs(), image.abs() + terms).T
 
     def _scale(self, exponent: Float[Tensor, " b"], like: Tensor) -> Tensor:
         """What radii are in units of, "b 1 ... 1"; 0 where it is too small for the type."""

@@ -23,7 +23,8 @@ from experiments.benchmarks.measure import CLOSED_FORM, CROWN, CROWN_IBP, DOMAIN
 from experiments.benchmarks.networks import PARTS, load_reference, train
 from experiments.benchmarks.stock import DOMAINS as STOCK_DOMAINS
 from experiments.benchmarks.stock import for_stock
-from robust_nas.data import Data, Examples, load
+from experiments.common import first_correct
+from robust_nas.data import Data, load
 from robust_nas.runs import Run, device_name, versions
 from verify import RADIUS_METHODS, InputError
 
@@ -69,7 +70,8 @@ class Benchmark:
     def run(self, part: str, data: Data, norms: tuple[str, ...], stock_images: int, batch_size: int) -> None:
         """One network: all norms and methods."""
         reference = load_reference(part, data)
-        indices, examples = first_correct(reference.model, data.test, self.results["images"])
+        images = self.results["images"]
+        indices, examples = first_correct(reference.model, data.test, images, 2 * images)
         self.results["networks"][part] = {**reference.notes, "indices": indices}
         methods: dict[str, Method] = {
             f"ours {method}": partial(ours, method=method, batch_size=batch_size) for method in self.results["methods"]
@@ -112,14 +114,6 @@ class Benchmark:
     def save(self) -> None:
         """Write what there is, whole or not at all."""
         Run(self.out.parent).write_json(self.out.name, self.results)
-
-
-def first_correct(model: torch.nn.Module, examples: Examples, count: int) -> tuple[list[int], Examples]:
-    """The first images that the model classifies correctly, and their places in the data set."""
-    with torch.no_grad():
-        correct = model(examples.images[: 2 * count]).argmax(1) == examples.labels[: 2 * count]
-    index = correct.nonzero().squeeze(1)[:count]
-    return index.tolist(), examples.take(index)
 
 
 @click.command(epilog="Example: certify.py --parts darts --norms linf --images 2 --out runs/benchmark.json")

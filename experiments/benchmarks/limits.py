@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from experiments.benchmarks.certify import first_correct
 from experiments.benchmarks.networks import load_reference
+from experiments.common import first_correct
 from robust_nas.data import load
 from verify import BoundedNetwork, attack_radius, margins
 
@@ -47,7 +47,7 @@ def main(data: Path | None, images: int) -> None:
     torch.set_num_threads(1)
     mnist = load("mnist", data)
     model = load_reference("darts", mnist).model
-    _, (x, labels) = first_correct(model, mnist.test, images)
+    _, (x, labels) = first_correct(model, mnist.test, images, 2 * images)
     network = BoundedNetwork(model.double(), x[:1].double())
     attack = attack_radius(network, x.double(), labels, domain="free").tolist()
     columns = [f"{fraction} of the attack" for fraction in FRACTIONS]

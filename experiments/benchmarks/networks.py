@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from robust_nas.data import Data, batches
+from experiments.common import plain_training
+from robust_nas.data import Data
 from robust_nas.genotype import Edge, Genotype
 from robust_nas.runs import Run, progress, seed_everything, versions
 from robust_nas.spaces.network import Network
-from robust_nas.training.recipes import standard
-from robust_nas.training.train import accuracy, train_epoch
+from robust_nas.training.engine import accuracy
 from verify import InputError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -43,7 +42,7 @@ def darts(pool: str) -> Callable[[Data], nn.Module]:
     genotype = Genotype(normal, (2, 3, 4), reduce, (2, 3, 4), nodes=3)
 
     def build(data: Data) -> nn.Module:
-        shape = {"channels": 4, "cells": 3, "pad": data.pad, "stem_stride": 2}
+        shape: dict[str, Any] = {"channels": 4, "cells": 3, "pad": data.pad, "stem_stride": 2}
         channels = data.test.images.shape[1]
         return Network(genotype, channels, data.classes, mean=data.mean, std=data.std, **shape)
 
@@ -82,20 +81,12 @@ class Reference:
 
 
 def train(part: str, data: Data) -> None:
-    """Train the network of a part and write its weights: Adam, cross-entropy, nothing that helps certificates.
-
-    On the CPU, in one thread, a seed gives one result.
-    """
+    """Train the network of a part and write its weights."""
     seed_everything(SEED)
     model = PARTS[part](data)
     examples = data.train.take(torch.arange(TRAINING_IMAGES))
-    generator = torch.Generator().manual_seed(SEED)
-    optimiser = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
     with progress(f"train {part}", EPOCHS) as step:
-        for _ in range(EPOCHS):
-            loss = train_epoch(model, batches(examples, BATCH_SIZE, generator), standard, optimiser, math.inf)
-            schedule.step()
+        for loss in plain_training(model, examples, EPOCHS, BATCH_SIZE, LEARNING_RATE, SEED):
             step(f"loss {loss:.3f}")
     folder = Run(WEIGHTS)
     folder.save_tensors(f"{part}.safetensors", model.state_dict())

@@ -179,7 +179,8 @@ def _problem(size: Size, preset: SearchPreset, operations: Operations | None = N
     torch.manual_seed(0)
     data = _data(size, size.batch or preset.batch_size)
     model = build(data, preset, Strategy(), operations)
-    return model, Examples(data.train.images.to(model.architecture_parameters()[0]), data.train.labels)
+    images, labels = data.train.take(torch.arange(len(data.train.labels)))
+    return model, Examples(images.to(model.architecture_parameters()[0]), labels)
 
 
 def _data(size: Size, images: int) -> Data:

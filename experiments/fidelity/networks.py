@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from robust_nas.data import Data, Examples, batches
+from experiments.common import first_correct, plain_training
+from robust_nas.data import Data, Examples
 from robust_nas.genotype import Edge, Genotype
 from robust_nas.runs import Run, seed_everything
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.operations import PRIMITIVES
-from robust_nas.training.recipes import standard
-from robust_nas.training.train import accuracy, train_epoch
+from robust_nas.training.engine import accuracy
 from verify import Ball, BoundedNetwork, attack_radius, certified_radius
 from verify.attack import pgd, worst_margin
 
@@ -30,8 +29,8 @@ BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
 
 METHOD, NORM, DOMAIN, TOLERANCE = "affine", "linf", "unit", 0.1
-CERTIFIED, ATTACKED = 8, 200
-"""Correct test images certified, and test images attacked, a network."""
+CERTIFIED, LOOKED_AT, ATTACKED = 8, 1000, 200
+"""Correct test images certified a network, of how many, and test images attacked."""
 EPSILON = 0.03
 """Of the PGD attack: where networks of this kind lose about half of their images."""
 PGD_STEPS = 20
@@ -68,12 +67,8 @@ def trained(index: int, data: Data, folder: Path) -> Network:
         network.load_state_dict(load_file(path))
         return network.eval()
     examples = data.train.take(torch.arange(TRAINING_IMAGES))
-    generator = torch.Generator().manual_seed(index)
-    optimiser = torch.optim.Adam(network.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
-    for _ in range(EPOCHS):
-        train_epoch(network, batches(examples, BATCH_SIZE, generator), standard, optimiser, math.inf)
-        schedule.step()
+    for _ in plain_training(network, examples, EPOCHS, BATCH_SIZE, LEARNING_RATE, index):
+        pass
     Run(folder).save_tensors(path.name, network.state_dict())
     return network.eval()
 
@@ -81,7 +76,7 @@ def trained(index: int, data: Data, folder: Path) -> Network:
 def robustness(index: int, data: Data, folder: Path) -> dict[str, int | float | str]:
     """A row: accuracy, tight certified radii of some images that the network gets right, accuracy under PGD."""
     network = trained(index, data, folder)
-    correct = first_correct(network, data.test, CERTIFIED)
+    _, correct = first_correct(network, data.test, CERTIFIED, LOOKED_AT)
     bounded = BoundedNetwork(network, correct.images[:1])
     ceiling = attack_radius(bounded, *correct, NORM, DOMAIN)
     certificates = certified_radius(
@@ -102,13 +97,6 @@ def robustness(index: int, data: Data, folder: Path) -> dict[str, int | float | 
         "pgd_accuracy": pgd_accuracy(bounded, data.test.take(torch.arange(ATTACKED))),
         "seconds": certificates.seconds.sum().item(),
     }
-
-
-def first_correct(network: Network, examples: Examples, count: int) -> Examples:
-    """The first examples that the network classifies correctly, `count` of the first thousand."""
-    with torch.no_grad():
-        right = network(examples.images[:1000]).argmax(1) == examples.labels[:1000]
-    return examples.take(right.nonzero().squeeze(1)[:count])
 
 
 def pgd_accuracy(network: BoundedNetwork, examples: Examples) -> float:

@@ -10,7 +10,7 @@ import torch
 
 from robust_nas.certification.certify import BATCH, Summary, exact_examples, exact_network
 from robust_nas.certification.records import Certificate, Claim, read_certificates, read_claim
-from robust_nas.data import Examples, load
+from robust_nas.data import Examples, Source, load
 from robust_nas.genotype import Genotype
 from robust_nas.runs import Run, choose_device, progress
 from verify import BoundedNetwork, InputError, audit
@@ -139,7 +139,7 @@ def _places(rows: list[Certificate]) -> torch.Tensor:
     return torch.tensor([row.index for row in rows])
 
 
-def _check_images(path: Path, rows: list[Certificate], test: Examples, dataset: str) -> None:
+def _check_images(path: Path, rows: list[Certificate], test: Source, dataset: str) -> None:
     """The rows must be about the test images that are there."""
     for row in rows:
         if row.index >= len(test.labels):
@@ -153,7 +153,7 @@ def _check_images(path: Path, rows: list[Certificate], test: Examples, dataset: 
 
 @torch.no_grad()
 def _check_answers(
-    path: Path, rows: list[Certificate], test: Examples, network: BoundedNetwork, device: torch.device
+    path: Path, rows: list[Certificate], test: Source, network: BoundedNetwork, device: torch.device
 ) -> None:
     """The network must answer as the one did that was certified."""
     for batch in _batches(rows):

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from robust_nas.certification.records import Certificate, Claim
-from robust_nas.data import Examples, load
+from robust_nas.data import Examples, Source, load
 from robust_nas.genotype import Genotype
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_network, run_training
@@ -131,7 +131,7 @@ def run_certify(
 
 
 def exact_network(
-    genotype: Genotype, weights: Path, dataset: str, test: Examples, device: torch.device, memory: float
+    genotype: Genotype, weights: Path, dataset: str, test: Source, device: torch.device, memory: float
 ) -> BoundedNetwork:
     """The trained network on the device, in float64 with relaxations widened outward.
 
@@ -146,7 +146,7 @@ def exact_network(
     return BoundedNetwork(network.to(device), test.images[:1].to(device), memory).double()
 
 
-def exact_examples(examples: Examples, index: Int[Tensor, " b"], device: torch.device) -> Examples:
+def exact_examples(examples: Source, index: Int[Tensor, " b"], device: torch.device) -> Examples:
     """The examples at these places, on the device, the images in float64."""
     images, labels = examples.take(index)
     return Examples(images.double().to(device), labels.to(device))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from robust_nas.data import Data, Examples, batches, search_split
 from robust_nas.distributed import ALONE, Processes
@@ -87,7 +88,8 @@ class Search:
         self._halves = search_split(data, plan.seed)
         self._orders = [torch.Generator().manual_seed(2 * plan.seed + half) for half in range(2)]
         self._losses: list[float] = []  # of the epoch's steps of alpha
-        self._genotypes: list[Genotype] = []
+        self._genotypes: list[Genotype] = []  # of the epochs that are done
+        self._parameters: list[dict[str, Tensor]] = []
         self._begin_epoch()
         if plan.metric is not None:
             plan.metric.share(processes)
@@ -125,6 +127,12 @@ class Search:
             return self._genotypes[self.stopped.epoch - 1]
         return self.plan.strategy.genotype(self.model)
 
+    def parameters(self) -> dict[str, Tensor]:
+        """The architecture parameters that the genotype comes from, before softmax, by name."""
+        if self.stopped is not None:
+            return self._parameters[self.stopped.epoch - 1]
+        return architecture_parameters(self.model)
+
     def steps(self) -> Iterator[Row]:
         """Go on to the end; yields a row for the log after every step, when the state is one to save.
 
@@ -149,6 +157,7 @@ class Search:
             "orders": self._at_start,
             "losses": self._losses,
             "genotypes": [genotype.to_dict() for genotype in self._genotypes],
+            "parameters": self._parameters,
             "stopped": None if self.stopped is None else asdict(self.stopped),
             "metric": None if plan.metric is None else plan.metric.state_dict(),
             "stopping": None if plan.stopping is None else plan.stopping.state_dict(),
@@ -170,6 +179,7 @@ class Search:
         self._begin_epoch()
         self._losses = list(state["losses"])
         self._genotypes = [Genotype.from_dict(data) for data in state["genotypes"]]
+        self._parameters = list(state["parameters"])
         self.stopped = None if state["stopped"] is None else Stop(**state["stopped"])
         if plan.metric is not None:
             plan.metric.load_state_dict(state["metric"])
@@ -249,6 +259,7 @@ class Search:
     def _end_epoch(self, eigenvalue: float | None) -> None:
         plan = self.plan
         self._genotypes.append(plan.strategy.genotype(self.model))
+        self._parameters.append(architecture_parameters(self.model))
         self._schedule.step()
         self.epoch, self.step = self.epoch + 1, 0
         if plan.stopping is not None and self.stage == len(self.stages) - 1:
@@ -287,6 +298,15 @@ def build(data: Data, preset: SearchPreset, strategy: Strategy, operations: Oper
         "stem_stride": preset.stem_stride,
     }
     return strategy.supernet(operations, settings).to(getattr(torch, preset.dtype)).train()
+
+
+def architecture_parameters(model: Supernet) -> dict[str, Tensor]:
+    """Copies on the CPU: alphas as "normal" and "reduce", PC-DARTS' betas as "betas.normal" and "betas.reduce"."""
+    return {
+        name.removeprefix("alphas."): parameter.detach().cpu().clone()
+        for name, parameter in model.named_parameters()
+        if name.startswith(("alphas.", "betas."))
+    }
 
 
 def ranking(model: Supernet) -> tuple[tuple[str, ...], ...]:

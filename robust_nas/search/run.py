@@ -23,6 +23,7 @@ from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset
 from robust_nas.search.stopping import STOPPING_RULES
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.search.watch import collapse
+from robust_nas.spaces.cells import KINDS
 from verify.errors import InputError
 
 NORMS = ("linf", "l2")
@@ -145,11 +146,9 @@ def run_search(
 def _finish(search: Search, run: Run, meta: Mapping[str, Any], seconds: float) -> SearchResult:
     """Write the results."""
     model, rows = search.model, read_rows(run.folder / "search.csv")
-    parameters = {
-        name: parameter for name, parameter in model.named_parameters() if name.startswith(("alphas.", "betas."))
-    }
-    run.save_tensors("alphas.safetensors", {name.replace("alphas.", ""): value for name, value in parameters.items()})
-    plot_alphas(dict(model.alphas), model.operations, model.nodes, run.folder / "alphas.png")
+    parameters = search.parameters()
+    run.save_tensors("alphas.safetensors", parameters)
+    plot_alphas({kind: parameters[kind] for kind in KINDS}, model.operations, model.nodes, run.folder / "alphas.png")
     plot_search(rows, run.folder / "search.png")
     stopped = None if search.stopped is None else search.stopped.reason
     genotype = replace(search.genotype(), meta={**meta, "epsilon": rows[-1].get("epsilon"), "stopped": stopped})

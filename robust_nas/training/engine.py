@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robust_nas.data import Data, Examples, batches, cutout, split
+from robust_nas.data import Data, Examples, Source, batches, cutout, in_order, split
 from robust_nas.distributed import ALONE, Processes
 from robust_nas.genotype import Genotype
 from robust_nas.spaces.network import Network
@@ -231,12 +231,12 @@ def optimiser(learner: Learner, preset: TrainingPreset) -> torch.optim.Optimizer
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, examples: Examples) -> float:
+def accuracy(network: nn.Module, examples: Source) -> float:
     """Fraction that the network gets right in evaluation mode; NaN of no examples. Its mode stays as it was."""
     training, device = network.training, next(network.parameters()).device
     network.eval()
     right = 0
-    for images, labels in zip(*(part.split(EVALUATION_BATCH) for part in examples), strict=True):
+    for images, labels in in_order(examples, EVALUATION_BATCH):
         right += int((network(images.to(device)).argmax(1).cpu() == labels).sum())
     network.train(training)
     return right / len(examples.labels) if len(examples.labels) else math.nan

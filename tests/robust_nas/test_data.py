@@ -1,13 +1,21 @@
 """Data sets: the real digits, MNIST and CIFAR-10 from tiny files in the official formats."""
 
+import copy
 import pickle
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from robust_nas.data import Examples, batches, crop_and_flip, load, search_split
+from robust_nas import data as data_sets
+from robust_nas import images as image_files
+from robust_nas.data import Examples, FileExamples, batches, crop_and_flip, in_order, load, search_split
+from robust_nas.search.engine import Plan, Search
+from robust_nas.training.engine import accuracy
+from tests.robust_nas.helpers import write_image
+from tests.robust_nas.search.helpers import TINY
 from verify.errors import InputError
 
 
@@ -87,8 +95,123 @@ def test_damaged_data(tmp_path):
         load("mnist", tmp_path)
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Eight training images a class and three for testing, of two classes, each of one grey of its own."""
+    for part, count in (("train", 8), ("val", 3)):
+        for label, name in enumerate(("cat", "dog")):
+            for i in range(count):
+                write_image(tmp_path / part / name / f"{i}.png", np.full((16, 20), 16 * i + 8 * label))
+    return tmp_path
+
+
+def test_image_folder(folder):
+    data = load("imagefolder", folder)
+    assert data.train.images.shape == (16, 3, 224, 224) and data.test.images.shape == (6, 3, 224, 224)
+    assert (data.classes, data.augment, data.pad) == (2, True, 0)
+    images, labels = data.test.take(torch.tensor([4, 0]))
+    assert labels.tolist() == [1, 0]
+    assert torch.equal(images[:, :, 5, 5], torch.tensor([[24 / 255] * 3, [0.0] * 3]))
+    small = load("imagefolder64", folder)
+    assert small.train.images[:1].shape == (1, 3, 64, 64)
+    assert (small.name, data.name) == ("imagefolder64", "imagefolder")
+
+
+def test_an_image_folder_may_call_its_test_images_test(folder):
+    before = load("imagefolder", folder).test.labels
+    (folder / "val").rename(folder / "test")
+    assert torch.equal(load("imagefolder", folder).test.labels, before)
+
+
+def test_image_folders_that_are_not_right(folder):
+    (folder / "val" / "dog").rename(folder / "val" / "wolf")
+    with pytest.raises(InputError, match="^imagefolder: .* has classes for training or for testing alone: dog, wolf$"):
+        load("imagefolder", folder)
+    for missing in (folder / "val", folder / "train"):
+        with pytest.raises(InputError, match=r"^imagefolder: no images in .* holds train/CLASS/\*.* with --data DIR$") as caught:
+            load("imagefolder", missing)
+        assert str(missing) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_image_files_are_read_when_they_are_asked_for(folder, monkeypatch):
+    """Every example once, in an order the generator knows; a batch reads its own images and no others."""
+    seen = []
+    read = image_files.read
+    monkeypatch.setattr(image_files, "read", lambda path, change: seen.append(path) or read(path, change))
+    halves = search_split(load("imagefolder64", folder), seed=0)
+    assert not seen
+    assert all(isinstance(half, FileExamples) for half in halves)
+    assert sorted(halves[0].images.paths + halves[1].images.paths) == sorted(str(p) for p in folder.glob("train/*/*"))
+    order = generator()
+    for augment in (False, True):
+        passes = batches(halves[0], 3, order, augment=augment)
+        first = next(passes)
+        assert len(seen) == 3
+        rest = list(passes)
+        assert sorted(seen) == sorted(halves[0].images.paths)
+        for images, labels in [first, *rest]:
+            shades = (images[:, 0, 9, 9] * 255).round().long()
+            assert torch.equal(shades % 16, 8 * labels)
+            assert images.shape[1:] == (3, 64, 64)
+        seen.clear()
+
+
+def test_the_augmentation_of_files_depends_on_the_generator_alone(folder):
+    data, order = load("imagefolder64", folder), generator(3)
+    state = order.get_state()
+    first = list(batches(data.train, 5, order, augment=True))
+    after = order.get_state()
+    order.set_state(state)
+    torch.rand(3)
+    again = list(batches(data.train, 5, order, augment=True))
+    assert all(torch.equal(one.images, other.images) for one, other in zip(first, again, strict=True))
+    assert torch.equal(order.get_state(), after)
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_in_order_is_everything_once(size):
+    examples = numbered(9)
+    parts = list(in_order(examples, size))
+    assert torch.equal(torch.cat([part.images for part in parts]), examples.images)
+    assert torch.cat([part.labels for part in parts]).tolist() == list(range(9))
+    assert [len(part.labels) for part in parts[:-1]] == [size] * (len(parts) - 1)
+    assert list(in_order(examples.part(torch.arange(0)), size)) == []
+
+
+@pytest.mark.parametrize("place", [1, 3])
+def test_a_search_on_files_is_resumed_bit_for_bit(tmp_path, place):
+    random = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for i in range(12):
+            write_image(tmp_path / part / "ab"[i % 2] / f"{i}.png", random.integers(256, size=(20, 16, 3)))
+    data = data_sets._image_folder(tmp_path, False, name="imagefolder", size=8)
+
+    def fresh():
+        torch.manual_seed(0)
+        return Search(Plan(replace(TINY, epochs=2, batch_size=3)), data)
+
+    whole, stopped, resumed = fresh(), fresh(), fresh()
+    rows = list(whole.steps())
+    assert len(rows) == 4
+    steps = stopped.steps()
+    for _ in range(place):
+        next(steps)
+    resumed.load_state_dict(copy.deepcopy(stopped.state_dict()))
+    assert list(resumed.steps()) == rows[place:]
+    assert all(torch.equal(value, whole.model.state_dict()[name]) for name, value in resumed.model.state_dict().items())
+
+
+def test_accuracy_of_files_is_that_of_their_pixels(folder):
+    data = load("imagefolder64", folder)
+    pixels = Examples(data.train.images[:], data.train.labels)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 2))
+    assert accuracy(network, data.train) == accuracy(network, pixels)
+    with torch.no_grad():
+        assert accuracy(network, pixels) == (network(pixels.images).argmax(1) == pixels.labels).float().mean().item()
+
+
 def test_unknown_data_set():
-    with pytest.raises(InputError, match="^unknown data set 'svhn'; known: digits, mnist, cifar10$"):
+    with pytest.raises(InputError, match="^unknown data set 'svhn'; known: digits, mnist, cifar10, imagefolder, imagefolder64$"):
         load("svhn")
 
 

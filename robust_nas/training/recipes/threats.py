@@ -11,6 +11,7 @@ EPSILONS: dict[str, dict[str, dict[str, float]]] = {
         "mnist": {"linf": 0.3, "l2": 1.5},
         "cifar10": {"linf": 8 / 255, "l2": 0.5},
         "imagefolder": {"linf": 2 / 255, "l2": 0.5},
+        "imagefolder64": {"linf": 2 / 255, "l2": 0.5},
     },
     # A few times the mean radii of the paper's Tables 5 and 6.
     "certified": {
@@ -18,6 +19,7 @@ EPSILONS: dict[str, dict[str, dict[str, float]]] = {
         "mnist": {"linf": 0.15, "l2": 0.6},
         "cifar10": {"linf": 2 / 255, "l2": 0.1},
         "imagefolder": {"linf": 1 / 255, "l2": 0.05},
+        "imagefolder64": {"linf": 1 / 255, "l2": 0.05},
     },
 }
 """By recipe, data set and norm, in pixels of [0, 1]."""

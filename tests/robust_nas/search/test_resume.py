@@ -8,12 +8,14 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from robust_nas import checkpoint
+from robust_nas.genotype import Genotype
 from robust_nas.search import run as search_run
 from robust_nas.search import run_search
 from robust_nas.search.presets import PRESETS
-from robust_nas.search.stopping import STOPPING_RULES
+from robust_nas.search.stopping import STOPPING_RULES, Stop, StoppingRule
 from robust_nas.search.strategies import STRATEGIES
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
 from verify.errors import InputError
@@ -118,6 +120,35 @@ def test_a_damaged_checkpoint_falls_back_and_says_so(options, monkeypatch, capsy
     assert "checkpoint.safetensors is damaged; going on from the one before" in shown
     assert "resumed after 2 of 4 steps" in shown
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["darts", "pc-darts"])
+def test_a_rule_that_goes_back_gives_the_alphas_of_its_epoch(options, monkeypatch, method):
+    """The files belong together: alphas of the epoch whose genotype is the result, in a run that was resumed too."""
+
+    class Back(StoppingRule):
+        def _judge(self, epoch, val_loss):
+            return Stop("enough", 2) if epoch.number == 3 else None
+
+    monkeypatch.setitem(STOPPING_RULES, "plateau", Back)
+    sizes = replace(TINY, channels=4, epochs=4, alpha_learning_rate=0.5)
+    monkeypatch.setitem(PRESETS, "quick", dict.fromkeys(PRESETS["quick"], sizes))
+    run_search(**{**options, "method": method}, stop="plateau")
+    newest, previous = (options["out"] / name for name in (checkpoint.NEWEST, checkpoint.PREVIOUS))
+    before = (options["out"] / "alphas.safetensors").read_bytes()
+    previous.replace(newest)  # of the end of epoch 2
+    path = run_search(**{**options, "method": method}, stop="plateau", resume=True).genotype_path
+    assert (options["out"] / "alphas.safetensors").read_bytes() == before
+
+    saved = load_file(options["out"] / "alphas.safetensors")
+    search = tiny_search(sizes, strategy=STRATEGIES[method])
+    for name, value in search.model.named_parameters():
+        if name.startswith(("alphas.", "betas.")):
+            value.data = saved[name.removeprefix("alphas.")]
+    assert search.model.genotype() == replace(Genotype.load(path), meta={})
+    chosen, last = (checkpoint.load(options["out"]).state[key] for key in ("parameters", "model"))
+    assert all(torch.equal(saved[name], chosen[1][name]) for name in saved)
+    assert not torch.equal(saved["normal"], last["alphas.normal"])
 
 
 def test_resume_needs_the_same_run(options):

@@ -1,0 +1,44 @@
+"""What several experiments do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from robust_nas.data import Examples, Source, batches
+
+
+def plain_training(
+    model: nn.Module, examples: Source, epochs: int, batch_size: int, learning_rate: float, seed: int
+) -> Iterator[float]:
+    """Train in place: Adam, cosine schedule, cross-entropy, nothing that helps certificates; the loss of every epoch.
+
+    On the CPU, in one thread, a seed gives one result.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    for _ in range(epochs):
+        model.train()
+        summed = 0.0
+        for images, labels in batches(examples, batch_size, generator):
+            optimiser.zero_grad()
+            loss = F.cross_entropy(model(images), labels)
+            loss.backward()
+            optimiser.step()
+            summed += loss.item() * len(labels)
+        yield summed / len(examples.labels)
+        schedule.step()
+
+
+def first_correct(model: nn.Module, examples: Source, count: int, among: int) -> tuple[list[int], Examples]:
+    """The first images that the model classifies correctly, `count` of the first `among`, and before them their places
+    in the data set."""
+    looked_at = examples.take(torch.arange(min(among, len(examples.labels))))
+    with torch.no_grad():
+        correct = model(looked_at.images).argmax(1) == looked_at.labels
+    index = correct.nonzero().squeeze(1)[:count]
+    return index.tolist(), examples.take(index)
