@@ -104,9 +104,13 @@ class Processes:
     def _normalise(self, norm: nn.BatchNorm2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         mean, variance = self.moments(x)
         if norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None:
+            images = self.total([float(len(x))])[0]
+            number = images * x[0, 0].numel()
             with torch.no_grad():
                 norm.running_mean.lerp_(mean, norm.momentum)
-                norm.running_var.lerp_(variance, norm.momentum)
+                norm.running_var.lerp_(variance * number / (number - 1), norm.momentum)
+                if norm.num_batches_tracked is not None:
+                    norm.num_batches_tracked += 1
         return normalise(norm, x, mean, variance)
 
     @property

@@ -29,6 +29,7 @@ from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training import save_weights
 from robust_nas.training.engine import build
 from robust_nas.training.presets import PRESETS
+from robust_nas.training.recipes import BOUNDS, RECIPES
 from verify.errors import InputError
 
 RUNNERS = {
@@ -62,7 +63,7 @@ def genotype(tmp_path):
 @pytest.fixture
 def network(genotype):
     """A network of that genotype for digits, with random weights."""
-    return build(Genotype.load(genotype), load("digits"), PRESETS["quick"])
+    return build(Genotype.load(genotype), load("digits"), PRESETS["quick"]["standard"])
 
 
 @pytest.fixture
@@ -185,6 +186,14 @@ def test_search_takes_every_choice_there_is():
     assert set(choices["bound"]) == set(BOUND_METHODS) == set(BOUND_IMAGES)
     assert set(choices["jacobian"]) == set(ESTIMATES)
     assert set(choices["order"]) == set(ORDERS)
+
+
+def test_train_takes_every_choice_there_is():
+    choices = {option.name: option.type.choices for option in cli.train.params if hasattr(option.type, "choices")}
+    assert set(choices["dataset"]) == set(LOADERS)
+    assert set(choices["preset"]) == set(PRESETS)
+    assert set(choices["recipe"]) == set(RECIPES)
+    assert set(choices["bound"]) == set(BOUNDS)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from robust_nas.training.presets import PRESETS
 from tests.robust_nas.helpers import GENOTYPE
 from verify.errors import InputError
 
-TINY = replace(PRESETS["quick"], epochs=3, cells=2, channels=3)
+TINY = replace(PRESETS["quick"]["standard"], epochs=3, cells=2, channels=3)
 IMAGES = 6
 EPSILONS = (0.0, 1e-5, 3e-3, 0.9)
 COLUMNS = "index,label,predicted,correct,norm,radius,attack_radius,method,evaluations,seconds,status"
@@ -32,7 +32,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     GENOTYPE.save(folder / "genotype.json")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "quick", TINY)
+        patch.setitem(PRESETS, "quick", {"standard": TINY})
         weights = run_training(**common(folder), preset="quick", recipe="standard", out=folder / "run").weights_path
     return folder / "genotype.json", weights
 
@@ -267,7 +267,7 @@ def test_certificates_of_another_network_are_refused(trained, copied):
 
 
 def test_without_weights_the_network_is_trained_first(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(PRESETS, "quick", replace(TINY, epochs=1))
+    monkeypatch.setitem(PRESETS, "quick", {"standard": replace(TINY, epochs=1)})
     result = run_certify(**certify_options(trained, tmp_path, weights=None, images=1, method="ibp"))
     weights = tmp_path / "train" / "model.safetensors"
     assert weights.is_file()

@@ -21,7 +21,9 @@ from robust_nas.search import run as search_run
 from robust_nas.search import run_search
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.strategies import STRATEGIES
+from robust_nas.training.recipes import RECIPES, RecipeSettings
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
+from tests.robust_nas.training.helpers import training
 from verify.errors import InputError
 
 STEPS = 3
@@ -56,6 +58,29 @@ def test_two_processes_do_what_one_does(tmp_path, method, order, metric):
         assert torch.equal(both[0][name], both[1][name]), name
         tolerance = 1e-6 if value.dtype == torch.float32 else 1e-9
         assert torch.allclose(both[0][name], value, rtol=tolerance, atol=tolerance), name
+
+
+def train(recipe, processes):
+    """Weights and figures after some steps; batches of 5 images."""
+    found = training(recipe, RecipeSettings("l2", 0.2, attack_steps=2), processes, **UNLIKE[recipe])
+    steps = found.steps()
+    rows = [next(steps) for _ in range(STEPS)]
+    figures = {name: torch.tensor([float(row[name] or 0) for row in rows]) for name in rows[0]}
+    return {**figures, **{name: value.detach() for name, value in found.learner.state_dict().items()}}
+
+
+# Drop-path is drawn by each process for its own images.
+UNLIKE = {recipe: {} if recipe == "certified" else {"drop_path": 0.0} for recipe in RECIPES}
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_two_processes_train_as_one_does(tmp_path, recipe):
+    expected = train(recipe, ALONE)
+    torchrun("train", tmp_path, recipe)
+    both = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
+    for name, value in expected.items():
+        assert torch.equal(both[0][name], both[1][name]), name
+        assert torch.allclose(both[0][name].double(), value.double(), rtol=1e-3, atol=1e-4), name
 
 
 def test_a_run_of_two_processes_is_written_once_and_resumes(tmp_path):
@@ -113,7 +138,8 @@ def main():
         return
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
-    save_file(search(*choices, Processes(rank, 2)), Path(folder) / f"{rank}.safetensors")
+    work = {"search": search, "train": train}[what]
+    save_file(work(*choices, Processes(rank, 2)), Path(folder) / f"{rank}.safetensors")
     torch.distributed.destroy_process_group()
 
 

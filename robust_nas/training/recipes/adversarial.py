@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_nas.training.learner import Learner
 from robust_nas.training.recipes.base import Loss, Recipe
@@ -34,7 +34,7 @@ class Adversarial(Recipe):
         learner.train()
         return Loss(self.mean(learner.losses(attacked, labels)), {})
 
-    def attack(self, learner: Learner, ball: Ball, labels: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+    def attack(self, learner: nn.Module, ball: Ball, labels: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
         """The images at the end of PGD."""
         x = ball.project(ball.centre + self._noise(ball.centre))
         for _ in range(self.settings.attack_steps):

@@ -104,7 +104,8 @@ class Certified(Recipe):
 
 
 def keep_widths(network: nn.Module) -> None:
-    """Fresh weights of variance 2 pi / n^2 for n inputs, which keep intervals as wide as they are in expectation.
+    """Fresh weights of variance 2 pi / n^2 for n inputs: a layer doubles the width of intervals in expectation, and the
+    ReLU after it halves it.
 
     Biases become 0. (Shi et al., section 3.1.)
     """
