@@ -102,6 +102,8 @@ class Processes:
                 del norm.forward
 
     def _normalise(self, norm: nn.BatchNorm2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        if not norm.training:
+            return type(norm).forward(norm, x)
         mean, variance = self.moments(x)
         if norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None:
             images = self.total([float(len(x))])[0]

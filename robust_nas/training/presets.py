@@ -121,13 +121,13 @@ PRESETS: dict[str, dict[str, TrainingPreset]] = {
         "standard": _QUICK,
         "jacobian": _QUICK,
         "adversarial": _QUICK,
-        "certified": replace(_certified(_QUICK), epochs=40, learning_rate=5e-3),
+        "certified": replace(_certified(_QUICK), epochs=40, learning_rate=0.03),
     },
     "small": {
         "standard": _SMALL,
         "jacobian": _SMALL,
         "adversarial": _SMALL,
-        "certified": replace(_certified(_SMALL), epochs=8, learning_rate=2e-3),
+        "certified": replace(_certified(_SMALL), epochs=8, learning_rate=0.03),
     },
     "paper": {
         "standard": _PAPER,
