@@ -30,7 +30,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "standard": {"recipe": "standard"},
     "jacobian": {"recipe": "jacobian"},
     "adversarial": {"recipe": "adversarial"},
-    "certified linf": {"recipe": "certified", "norm": "linf"},
+    "certified linf": {"recipe": "certified", "norm": "linf", "epsilon": 0.07},
     "certified l2": {"recipe": "certified", "norm": "l2"},
 }
 ATTACKS = ("fgsm", "pgd-100", "cw", "autoattack")
