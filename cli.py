@@ -302,8 +302,7 @@ def train(**options: Any) -> None:
     "attacks",
     type=Names(),
     metavar="A,A,...",
-    default="fgsm,pgd-10,pgd-20,pgd-100,cw,autoattack",
-    help="Of fgsm, pgd-10, pgd-20, pgd-100, cw and autoattack; pgd is pgd-100.",
+    help="Of fgsm, pgd-10, pgd-20, pgd-100, cw and autoattack; pgd is pgd-100. [all that know --norm]",
 )
 @option(
     "--norm",

@@ -71,7 +71,7 @@ def check_network(network: nn.Module, images: Float[Tensor, "b *shape"]) -> None
     """What attacks need of a network in evaluation mode.
 
     Raises:
-        InputError: its outputs are probabilities, change from one pass to the next, or have no gradient in the images.
+        InputError: its outputs are not finite, are probabilities, change from one pass to the next, or have no gradient in the images.
     """
     x = images.detach().clone().requires_grad_()
     with torch.enable_grad():
@@ -80,6 +80,8 @@ def check_network(network: nn.Module, images: Float[Tensor, "b *shape"]) -> None
         second = network(images)
     if not first.requires_grad:
         raise InputError("the network's outputs have no gradient in its inputs; these attacks need one")
+    if not first.isfinite().all():
+        raise InputError("the network's outputs hold NaN or infinity; there is nothing to attack")
     if not (first - second).abs().max() <= SAME * first.abs().max():
         raise InputError(
             "two passes of the same images give different outputs; attacks need a network without randomness "

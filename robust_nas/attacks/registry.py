@@ -27,18 +27,22 @@ ALIASES = {"pgd": "pgd-100"}
 """A plain `pgd` is the strongest one."""
 
 
-def choose(names: Sequence[str], norm: str | None, epsilon: float | None, dataset: str) -> list[tuple[Attack, Threat]]:
+def choose(
+    names: Sequence[str] | None, norm: str | None, epsilon: float | None, dataset: str
+) -> list[tuple[Attack, Threat]]:
     """The attacks to run, each with its threat model, in the order of their names.
 
     Args:
-        names: keys of `ATTACKS` or `ALIASES`.
+        names: keys of `ATTACKS` or `ALIASES`; None for all attacks that know the norm.
         norm: of all attacks; None runs each in the paper's, AutoAttack in l-infinity and in l2.
         epsilon: of all attacks, in [0,1] pixels; None takes the paper's for the data set, see `threats`.
 
     Raises:
         InputError: an attack is unknown or does not know the norm, or one epsilon is given for two norms.
     """
-    attacks = [_named(ALIASES.get(name, name)) for name in dict.fromkeys(names)]
+    if names is None:
+        names = [name for name, attack in ATTACKS.items() if norm is None or norm in attack.norms]
+    attacks = [_named(ALIASES.get(name, name)) for name in names]
     if not attacks:
         raise InputError(f"no attack is named; known: {', '.join([*ATTACKS, *ALIASES])}")
     chosen = {(attack, each): None for attack in attacks for each in _norms(attack, norm)}

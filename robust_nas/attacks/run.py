@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,9 +23,9 @@ from robust_nas.attacks.registry import choose
 from robust_nas.attacks.report import Report, Summary
 from robust_nas.attacks.sweep import Point, plot_sweeps, sweep
 from robust_nas.attacks.threats import Threat
-from robust_nas.data import Examples, load
+from robust_nas.data import Examples, Source, load
 from robust_nas.genotype import Genotype
-from robust_nas.runs import Run, choose_device
+from robust_nas.runs import Run, choose_device, seed_everything
 from robust_nas.training import load_trained
 from verify.errors import InputError
 
@@ -58,7 +59,7 @@ def run_attack(
     dataset: str,
     data: str | Path | None,
     download: bool,
-    attacks: Sequence[str],
+    attacks: Sequence[str] | None,
     norm: str | None,
     epsilon: float | None,
     images: int,
@@ -107,11 +108,13 @@ def run_attack(
     network = load_trained(genotype, Path(weights), dataset).to(place)
     certified = None if certificates is None else Certified.read(Path(certificates), norms)
     options = {
-        "arch": arch, "weights": weights, "dataset": dataset, "images": images, "attacks": list(attacks), "norm": norm,
-        "epsilon": epsilon, "batch_size": batch_size, "cw_search": cw_search, "radius": radius,
+        "arch": arch, "weights": weights, "dataset": dataset, "images": images, "attacks": attacks and list(attacks),
+        "norm": norm, "epsilon": epsilon, "batch_size": batch_size, "cw_search": cw_search, "radius": radius,
         "certificates": certificates, "guards": guards, "seed": seed,
+        "weights_sha256": sha256(Path(weights).read_bytes()).hexdigest(),
     }  # fmt: skip
 
+    seed_everything(seed)
     with under_attack(network) as was_training:
         check_images(examples.images)
         check_network(network, examples.images[:batch_size].to(place))
@@ -122,7 +125,7 @@ def run_attack(
         attacked = _attack(run, target, plan, seed)
         works = [partial(smallest_perturbations, target, each, seed) for each in (norms if radius else ())]
         radii = _resumable(run, "radii.csv", Radius, works, target)
-        sweeps = [sweep(target, _widest(plan, each), seed) for each in (norms if guards else ())]
+        sweeps = [sweep(target, _narrowest(plan, each), seed) for each in (norms if guards else ())]
         findings = look_for_signs(target, attacked, sweeps) if guards else []
     report = Report(dataset, was_training, attacked, radii, findings, certified)
     return AttackResult(_write(run, report, sweeps), report.lines(), len(report.violated))
@@ -135,7 +138,7 @@ def _with_search(plan: Plan, cw_search: int) -> Plan:
     ]
 
 
-def _first(test: Examples, images: int, dataset: str) -> Examples:
+def _first(test: Source, images: int, dataset: str) -> Examples:
     if not 1 <= images <= len(test.labels):
         raise InputError(f"{dataset} has {len(test.labels)} test images; {images} cannot be attacked")
     return test.take(torch.arange(images))
@@ -176,8 +179,8 @@ def _resumable(
     return done
 
 
-def _widest(plan: Plan, norm: str) -> Threat:
-    return max((threat for _, threat in plan if threat.norm == norm), key=lambda threat: threat.epsilon)
+def _narrowest(plan: Plan, norm: str) -> Threat:
+    return min((threat for _, threat in plan if threat.norm == norm), key=lambda threat: threat.epsilon)
 
 
 def _write(run: Run, report: Report, sweeps: Sequence[Sequence[Point]]) -> list[Path]:

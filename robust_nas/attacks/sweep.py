@@ -21,7 +21,7 @@ from verify.regions import largest_epsilon
 
 STEPS = 20
 RADII = 8
-_LEAST = 0.25  # of the attack's epsilon: where the sweep begins
+_LEAST = 0.5  # of the attacks' smallest epsilon: where the sweep begins
 _DPI = 130
 
 
@@ -65,7 +65,7 @@ class Sweep(Attack):
 
 
 def sweep(target: Target, threat: Threat, seed: int) -> list[Point]:
-    """The accuracy from a quarter of epsilon up to where the ball holds every image there is."""
+    """The accuracy from half of the threat's epsilon up to where the ball holds every image there is."""
     largest = largest_epsilon(threat.norm, target.examples.images.shape[1:])
     grid = np.geomspace(_LEAST * min(threat.epsilon, largest), largest, RADII).tolist()
     attack = Sweep(tuple(grid))

@@ -43,10 +43,11 @@ class Epsilons:
 
 
 PAPER_EPSILONS = {
-    # DSRNA (CVPR 2021), section 4.3.1: "PGD with epsilon=8/255 on CIFAR-10, 2/255 on ImageNet and .3 on MNIST", FGSM
-    # with 2/255 (on all three), AutoAttack l-infinity as PGD, AutoAttack l2 with 1 (on all three).
+    # DSRNA (CVPR 2021), section 4.3.1: PGD with 8/255 on CIFAR-10, 2/255 on ImageNet and .3 on MNIST, FGSM with 2/255
+    # on all three, AutoAttack l-infinity as PGD, AutoAttack l2 with 1 on all three; for C&W it names none.
     "cifar10": Epsilons(fgsm=2 / 255, linf=8 / 255, l2=1.0),
     "imagefolder": Epsilons(fgsm=2 / 255, linf=2 / 255, l2=1.0),
+    "imagefolder64": Epsilons(fgsm=2 / 255, linf=2 / 255, l2=1.0),
     "mnist": Epsilons(fgsm=2 / 255, linf=0.3, l2=1.0),
     # The paper has no digits. Ours: one of their 16 steps of grey; in l2 MNIST's 1 times the ratio of the image sides.
     "digits": Epsilons(fgsm=1 / 16, linf=1 / 16, l2=8 / 28),
