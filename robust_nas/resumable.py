@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -14,6 +14,7 @@ from robust_nas.distributed import Processes
 from robust_nas.runs import Row, Run, notice, peak_memory, progress, read_rows, stop_signals
 
 
+@runtime_checkable
 class Work(Protocol):
     """Work in progress.
 

@@ -71,7 +71,8 @@ def check_network(network: nn.Module, images: Float[Tensor, "b *shape"]) -> None
     """What attacks need of a network in evaluation mode.
 
     Raises:
-        InputError: its outputs are not finite, are probabilities, change from one pass to the next, or have no gradient in the images.
+        InputError: its outputs are not finite, are probabilities, change from one pass to the next, or have no gradient
+            in the images.
     """
     x = images.detach().clone().requires_grad_()
     with torch.enable_grad():

@@ -18,7 +18,7 @@ from robust_nas.attacks.threats import Threat
 from robust_nas.runs import progress
 from verify import attack_radius
 
-DDN_STEPS = 100
+DDN_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def smallest_perturbations(target: Target, norm: str, seed: int) -> list[Radius]
     """Attack every image for the smallest perturbation in [0,1] that changes the answer.
 
     l2 has a second attack, DDN (Rony et al., CVPR 2019). foolbox's FMN would be another; its projection onto the l2
-    ball does nothing (3.3.4), and on a linear network what it finds is twice as large.
+    ball does nothing (3.3.4), and on a linear network what it finds is many times as large.
     """
     everything = torch.ones(len(target.predicted), dtype=torch.bool)
     found: list[Radius] = []
