@@ -113,6 +113,8 @@ def run_attack(
         "certificates": certificates, "guards": guards, "seed": seed,
         "weights_sha256": sha256(Path(weights).read_bytes()).hexdigest(),
     }  # fmt: skip
+    if certified:  # as `read_claim` wants it, where they lie in the folder of this run
+        options["domain"] = certified.claim.domain
 
     seed_everything(seed)
     with under_attack(network) as was_training:

@@ -11,7 +11,6 @@ from robust_nas.attacks.threats import Threat
 from robust_nas.data import Examples
 
 CPU = torch.device("cpu")
-SHAPE = (1, 4, 4)
 
 
 class Linear(nn.Module):
@@ -44,9 +43,9 @@ class Staircase(nn.Module):
         return torch.round(self.network(x))
 
 
-def interior_images(count=12, seed=0):
+def interior_images(count=12, seed=0, side=4):
     """Grey images, far enough from black and white that clipping never binds in these tests."""
-    return 0.5 + 0.1 * (torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed)) - 0.5)
+    return 0.5 + 0.1 * (torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(seed)) - 0.5)
 
 
 def target_of(network, images, labels=None, batch_size=128):

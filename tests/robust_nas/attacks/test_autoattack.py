@@ -14,15 +14,16 @@ from tests.robust_nas.attacks.helpers import interior_images, target_of
 from verify.errors import InputError
 
 CLASSES = 4
+SIDE = 6  # in l2 Square needs five pixels
 QUERIES = 30
-IMAGES = 10
-EPSILONS = {"linf": 0.02, "l2": 0.06}
+IMAGES = 8
+EPSILONS = {"linf": 0.016, "l2": 0.086}
 
 
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, CLASSES))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(SIDE**2, 12), nn.ReLU(), nn.Linear(12, CLASSES))
     return network.eval().requires_grad_(False)
 
 
@@ -36,7 +37,7 @@ def library(network, norm, seed):
 
 @pytest.mark.parametrize("norm", EPSILONS)
 def test_each_part_gives_the_images_of_the_library(network, norm):
-    images = interior_images(IMAGES)
+    images = interior_images(IMAGES, side=SIDE)
     labels = network(images).argmax(1)
     stages = AutoAttack(QUERIES).stages(network, Threat(norm, EPSILONS[norm]), CLASSES, seed=3)
     theirs = library(network, norm, seed=3).run_standard_evaluation_individual(images, labels)
@@ -51,7 +52,7 @@ def test_each_part_gives_the_images_of_the_library(network, norm):
 
 @pytest.mark.parametrize("norm", EPSILONS)
 def test_all_parts_together_break_what_the_library_breaks(network, norm):
-    images = interior_images(IMAGES)
+    images = interior_images(IMAGES, side=SIDE)
     labels = network(images).argmax(1)
     target = target_of(network, images, batch_size=4)
     outcomes = evaluate(target, AutoAttack(QUERIES), Threat(norm, EPSILONS[norm]), seed=3)
@@ -66,7 +67,7 @@ def test_all_parts_together_break_what_the_library_breaks(network, norm):
 
 
 def test_the_library_speaks_to_its_file_only(network, tmp_path, caplog, capfd):
-    images = interior_images(2)
+    images = interior_images(2, side=SIDE)
     logger = logging.getLogger("auto-attack")
     before = logger.level, logger.propagate, list(logger.handlers)
     path = tmp_path / "autoattack.log"
