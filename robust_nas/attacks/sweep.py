@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import nn
 
 from robust_nas.attacks.base import Attack, Perturb
@@ -97,5 +98,8 @@ def _draw(axes: Axes, points: Sequence[Point], attacked: Sequence[Attacked]) -> 
         axes.plot(*point, marker="x", linestyle="", color=f"C{number}", label=each.attack.name)
     axes.set(title=NORM_NAMES[points[0].norm], xlabel="epsilon (pixel range)", ylabel="accuracy", xscale="log")
     axes.set(ylim=(-0.03, 1.03))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())  # whose labels would overlap
     axes.grid(linewidth=0.4, alpha=0.6)
     axes.legend(fontsize="small", framealpha=0.7)
