@@ -330,8 +330,9 @@ def attack(**options: Any) -> int:
     config.json; radii.csv and crosscheck.csv where asked. Exit code 1 when an attack lies within a certified radius.
 
     Epsilons: fgsm 2/255; pgd and autoattack 8/255 on cifar10, 2/255 on ImageNet, 0.3 on mnist; l2 attacks 1; on
-    digits, which the paper does not have, 1/16 and in l2 2/7. PGD takes steps of 2/255, in l2 of 2.5 epsilon / steps. cw takes
-    60 iterations of Adam with step size 0.01 at c = 1, and succeeds where the distortion is at most the l2 epsilon.
+    digits, which the paper does not have, 1/16 and in l2 2/7. PGD takes steps of 2/255, in l2 of 2.5 epsilon / steps.
+    cw takes 60 iterations of Adam with step size 0.01 at c = 1, and succeeds where the distortion that it finds is at
+    most the l2 epsilon.
 
     \b
     Examples:
