@@ -70,10 +70,20 @@ class NonNegatives(click.ParamType):
         return tuple(NonNegative().convert(part, param, ctx) for part in value.split(","))
 
 
+class Names(click.ParamType):
+    """A list of names, such as `fgsm,pgd`; what they mean is checked where they are used."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split the list."""
+        return value if isinstance(value, tuple) else tuple(part.strip() for part in value.split(","))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0: done; 1: an audit broke a certificate; 2: bad input, one line on stderr; 130: stopped with Ctrl-C.
+    0: done; 1: an audit or an attack broke a certificate; 2: bad input, one line on stderr; 130: stopped with Ctrl-C.
     A bug keeps its traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -100,7 +110,7 @@ def _one_line(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
         return (
             "out of memory; take a smaller --preset; in search also a smaller --batch-size or a cheaper --bound, "
-            "in certify fewer --images or a cheaper --method"
+            "in certify fewer --images or a cheaper --method, in attack a smaller --batch-size"
         )
 
     from verify.errors import InputError
@@ -281,6 +291,61 @@ def train(**options: Any) -> None:
     result = run_training(**options)
     _print_summary(result.summary)
     click.echo(result.weights_path)
+
+
+@dsrna.command()
+@arch_option
+@option("--weights", type=FILE, required=True, help="Trained weights.")
+@data_options
+@option(
+    "--attack",
+    "attacks",
+    type=Names(),
+    metavar="A,A,...",
+    help="Of fgsm, pgd-10, pgd-20, pgd-100, cw and autoattack; pgd is pgd-100. [all that know --norm]",
+)
+@option(
+    "--norm",
+    type=click.Choice(["linf", "l2"]),
+    help="Norm of the perturbation; cw is an l2 attack. [as in the paper: linf, cw l2, autoattack both]",
+)
+@option("--epsilon", type=Positive(), help="Largest perturbation, in [0,1] pixels. [the paper's for the data set]")
+@option("--images", type=click.IntRange(min=1), default=100, help="How many test images.")
+@option("--batch-size", type=click.IntRange(min=1), default=128, help="Images attacked at once.")
+@option(
+    "--cw-search",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Values of c that cw tries, each with 60 iterations; 1 keeps to c = 1.",
+)
+@option("--radius", is_flag=True, help="Also find the smallest perturbation of each image, into radii.csv.")
+@option("--certificates", type=FILE, help="A certify.csv to hold against the attacks.")
+@option("--guards/--no-guards", default=True, help="Look for signs of masked gradients.")
+@option("--resume", is_flag=True, help="Go on with the run in --out; attacks that are done are not run again.")
+@_run_options("runs/attack")
+def attack(**options: Any) -> int:
+    """Attack a network: its accuracy under FGSM, PGD, C&W and AutoAttack, with guards against masked gradients.
+
+    Writes attacks.csv, summary.csv (a row of the paper's Tables 1, 3 and 4), summary.json, sweep.csv, sweep.png and
+    config.json; radii.csv and crosscheck.csv where asked. Exit code 1 when an attack lies within a certified radius.
+
+    Epsilons: fgsm 2/255; pgd and autoattack 8/255 on cifar10, 2/255 on ImageNet, 0.3 on mnist; l2 attacks 1; on
+    digits, which the paper does not have, 1/16 and in l2 2/7. PGD takes steps of 2/255, in l2 of 2.5 epsilon / steps.
+    cw takes 60 iterations of Adam with step size 0.01 at c = 1, and succeeds where the distortion that it finds is at
+    most the l2 epsilon.
+
+    \b
+    Examples:
+      dsrna attack --arch runs/search/genotype.json --weights runs/train/model.safetensors
+      dsrna attack --arch runs/search/genotype.json --weights runs/train/model.safetensors \\
+          --attack pgd,autoattack --norm l2 --epsilon 0.2 --radius --certificates runs/certify/certify.csv
+    """
+    from robust_nas.attacks import run_attack
+
+    result = run_attack(**options)
+    _print_summary(result.summary)
+    _print_paths(result.paths)
+    return 1 if result.violated else 0
 
 
 @dsrna.command()

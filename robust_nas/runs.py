@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,14 @@ class Run:
             raise InputError(f"{path}: has lost rows of the run; start it again without --resume")
         self.write_text(name, "\n".join(lines[: keep + 1]) + "\n")
         return CsvLog(path, tuple(lines[0].split(",")))
+
+    def write_csv(self, name: str, rows: Sequence[Mapping[str, object]]) -> Path:
+        """Write a CSV file of one row or more; the first row's keys are the header."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return self.write_text(name, text.getvalue())
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file."""

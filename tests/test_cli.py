@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import cli
+import robust_nas.attacks
 import robust_nas.certification
 import robust_nas.search
 import robust_nas.spaces.draw
@@ -35,6 +36,7 @@ from verify.errors import InputError
 RUNNERS = {
     "search": (robust_nas.search, "run_search"),
     "train": (robust_nas.training, "run_training"),
+    "attack": (robust_nas.attacks, "run_attack"),
     "certify": (robust_nas.certification, "run_certify"),
     "audit": (robust_nas.certification, "run_audit"),
 }
@@ -169,6 +171,16 @@ def test_certify_takes_a_list_of_radii_and_no_weights(monkeypatch, genotype):
 def test_a_broken_certificate_is_exit_code_1(monkeypatch, audit_line, broken, code):
     replace(monkeypatch, "audit", lambda **options: SimpleNamespace(summary=[], paths=[], broken=broken))
     assert run(audit_line) == code
+
+
+@pytest.mark.parametrize(("violated", "code"), [(0, 0), (2, 1)])
+def test_a_certificate_that_an_attack_violates_is_exit_code_1(monkeypatch, genotype, violated, code):
+    def runner(**options):
+        assert options["attacks"] == ("fgsm", "pgd")
+        return SimpleNamespace(summary=[], paths=[], violated=violated)
+
+    replace(monkeypatch, "attack", runner)
+    assert run(["attack", "--arch", genotype, "--weights", genotype, "--attack", "fgsm, pgd"]) == code
 
 
 def test_certify_takes_every_method():

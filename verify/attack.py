@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from verify.bounds import BoundedNetwork
 from verify.regions import Ball, Region, largest_epsilon
 
 Outputs = Callable[[Tensor], Tensor]
@@ -72,7 +71,7 @@ def _wide(values: Float[Tensor, " b"] | Tensor, like: Tensor) -> Tensor:
 
 
 def attack_radius(
-    network: BoundedNetwork,
+    network: Outputs,
     images: Float[Tensor, "b *shape"],
     labels: Int[Tensor, " b"],
     norm: str = "linf",
@@ -86,6 +85,9 @@ def attack_radius(
 
     Bisection on the radius, PGD at each, from the image and from a random point; a success counts with the
     norm it really has. 0 for images that are misclassified, infinity where nothing succeeded.
+
+    Args:
+        network: a `BoundedNetwork`, or anything else that gives logits and has a gradient in the images.
     """
     generator = torch.Generator().manual_seed(seed)
     margin = worst_margin(network(images).detach(), labels)
@@ -98,7 +100,7 @@ def attack_radius(
         start = torch.cat([images, ball.sample(generator)])
         x = pgd(network, ball.repeat(2), twice, steps=steps, start=start)
         success = worst_margin(network(x).detach(), twice) <= 0
-        size = _length(x - images.repeat(2, *[1] * (images.dim() - 1)), norm)
+        size = length(x - images.repeat(2, *[1] * (images.dim() - 1)), norm)
         size = torch.where(success, size, torch.full_like(size, torch.inf)).view(2, -1).amin(0)
         found = torch.minimum(found, size)
         # Not where trial < found: rounding can make a success a little larger than its trial.
@@ -112,6 +114,7 @@ def _between(low: Tensor, high: Tensor) -> Tensor:
     return torch.where(low > 0, (low * high).sqrt(), high / 4)
 
 
-def _length(delta: Float[Tensor, "b *shape"], norm: str) -> Float[Tensor, " b"]:
+def length(delta: Float[Tensor, "b *shape"], norm: str) -> Float[Tensor, " b"]:
+    """The norm of each image's perturbation."""
     order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
     return torch.linalg.vector_norm(delta.flatten(1), order, dim=1)

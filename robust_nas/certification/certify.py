@@ -19,7 +19,7 @@ from robust_nas.certification.records import Certificate, Claim
 from robust_nas.data import Examples, Source, load
 from robust_nas.genotype import Genotype
 from robust_nas.runs import Run, choose_device, progress
-from robust_nas.training import TrainingResult, load_network, run_training
+from robust_nas.training import TrainingResult, load_trained, run_training
 from verify import BoundedNetwork, InputError, attack_radius, certified_radius, verified
 
 BATCH = 8
@@ -136,13 +136,10 @@ def exact_network(
     """The trained network on the device, in float64 with relaxations widened outward.
 
     Raises:
-        InputError: see `load_network`; or the weights were trained on another data set.
+        InputError: see `load_trained`.
         UnsupportedOperator: the network holds an operator with no sound rule.
     """
-    network, sidecar = load_network(genotype, weights)
-    trained_on = sidecar.get("dataset")
-    if trained_on != dataset:
-        raise InputError(f"{weights}: these weights were trained on {trained_on}; add --dataset {trained_on}")
+    network = load_trained(genotype, weights, dataset)
     return BoundedNetwork(network.to(device), test.images[:1].to(device), memory).double()
 
 

@@ -68,6 +68,19 @@ def load_network(arch: Genotype, weights: Path) -> tuple[Network, dict[str, Any]
     return network.eval(), sidecar
 
 
+def load_trained(arch: Genotype, weights: Path, dataset: str) -> Network:
+    """As `load_network`, for use on the data set that the weights were trained on.
+
+    Raises:
+        InputError: see `load_network`; or the weights were trained on another data set.
+    """
+    network, sidecar = load_network(arch, weights)
+    trained_on = sidecar.get("dataset")
+    if trained_on != dataset:
+        raise InputError(f"{weights}: these weights were trained on {trained_on}; add --dataset {trained_on}")
+    return network
+
+
 def _read_sidecar(path: Path) -> dict[str, Any]:
     try:
         sidecar = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,201 @@
+"""The attack of a trained network on test images, from weights on disk to CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from robust_nas.attacks.autoattack import library_log
+from robust_nas.attacks.base import Attack, under_attack
+from robust_nas.attacks.carlini_wagner import CarliniWagner
+from robust_nas.attacks.crosscheck import Certified
+from robust_nas.attacks.evaluate import Target, evaluate
+from robust_nas.attacks.guards import check_images, check_network, look_for_signs
+from robust_nas.attacks.outcomes import Attacked, Outcome, read_rows
+from robust_nas.attacks.radii import Radius, smallest_perturbations
+from robust_nas.attacks.registry import choose
+from robust_nas.attacks.report import Report, Summary
+from robust_nas.attacks.sweep import Point, plot_sweeps, sweep
+from robust_nas.attacks.threats import Threat
+from robust_nas.data import Examples, Source, load
+from robust_nas.genotype import Genotype
+from robust_nas.runs import Run, choose_device, seed_everything
+from robust_nas.training import load_trained
+from verify.errors import InputError
+
+RESULTS = (
+    "attacks.csv", "radii.csv", "sweep.csv", "sweep.png", "crosscheck.csv", "summary.csv", "summary.json",
+    "autoattack.log",
+)
+Plan = Sequence[tuple[Attack, Threat]]
+Row = TypeVar("Row", Outcome, Radius)
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What attacks gave.
+
+    Attributes:
+        paths: the files with results.
+        summary: (name, value) pairs for people.
+        violated: how many certificates an attack proved false.
+    """
+
+    paths: list[Path]
+    summary: Summary
+    violated: int
+
+
+def run_attack(
+    *,
+    arch: str | Path,
+    weights: str | Path,
+    dataset: str,
+    data: str | Path | None,
+    download: bool,
+    attacks: Sequence[str] | None,
+    norm: str | None,
+    epsilon: float | None,
+    images: int,
+    batch_size: int,
+    cw_search: int,
+    radius: bool,
+    certificates: str | Path | None,
+    guards: bool,
+    resume: bool,
+    seed: int,
+    device: str,
+    out: str | Path,
+) -> AttackResult:
+    """Attack a network on the first test images of a data set.
+
+    Writes attacks.csv (an attack's rows when it is done), summary.csv (a row of Tables 1, 3 and 4 of DSRNA, CVPR 2021),
+    summary.json (with the parts of AutoAttack and the guards' findings), config.json, and where asked for sweep.csv,
+    sweep.png, radii.csv and crosscheck.csv.
+
+    Args:
+        arch: genotype file.
+        weights: what `run_training` wrote.
+        dataset, data, download: as `robust_nas.data.load` takes them.
+        attacks, norm, epsilon: see `registry.choose`.
+        images: how many.
+        batch_size: images attacked at once.
+        cw_search: values of c that C&W tries, see `CarliniWagner`.
+        radius: also find the smallest perturbation of each image, see `smallest_perturbations`.
+        certificates: a certify.csv to hold against the attacks, with the config.json of its run beside it.
+        guards: look for signs of masked gradients. What `check_network` and `check_images` refuse is refused anyway.
+        resume: go on with the run in `out`; attacks that are done are not run again.
+        seed: of the attacks, each of which starts with it.
+        device: auto, cpu or cuda.
+        out: the run's folder.
+
+    Raises:
+        InputError: an argument is wrong, a file is not what it should be, the weights are of another architecture or
+            data set, or the network is none that these attacks can judge.
+    """
+    genotype, place = Genotype.load(arch), choose_device(device)
+    plan = _with_search(choose(attacks, norm, epsilon, dataset), cw_search)
+    norms = list(dict.fromkeys(threat.norm for _, threat in plan))
+    found = load(dataset, data, download)
+    examples = _first(found.test, images, dataset)
+    _check_classes(plan, found.classes, dataset)
+    network = load_trained(genotype, Path(weights), dataset).to(place)
+    certified = None if certificates is None else Certified.read(Path(certificates), norms)
+    options = {
+        "arch": arch, "weights": weights, "dataset": dataset, "images": images, "attacks": attacks and list(attacks),
+        "norm": norm, "epsilon": epsilon, "batch_size": batch_size, "cw_search": cw_search, "radius": radius,
+        "certificates": certificates, "guards": guards, "seed": seed,
+        "weights_sha256": sha256(Path(weights).read_bytes()).hexdigest(),
+    }  # fmt: skip
+    if certified:  # as `read_claim` wants it, where they lie in the folder of this run
+        options["domain"] = certified.claim.domain
+
+    seed_everything(seed)
+    with under_attack(network) as was_training:
+        check_images(examples.images)
+        check_network(network, examples.images[:batch_size].to(place))
+        target = Target.of(network, examples, place, batch_size)
+        if certified:
+            certified.check(examples.labels.tolist(), target.predicted.tolist())
+        run = Run.resume(out, options) if resume else _started(out, options, place)
+        attacked = _attack(run, target, plan, seed)
+        works = [partial(smallest_perturbations, target, each, seed) for each in (norms if radius else ())]
+        radii = _resumable(run, "radii.csv", Radius, works, target)
+        sweeps = [sweep(target, _narrowest(plan, each), seed) for each in (norms if guards else ())]
+        findings = look_for_signs(target, attacked, sweeps) if guards else []
+    report = Report(dataset, was_training, attacked, radii, findings, certified)
+    return AttackResult(_write(run, report, sweeps), report.lines(), len(report.violated))
+
+
+def _with_search(plan: Plan, cw_search: int) -> Plan:
+    return [
+        (replace(attack, searches=cw_search) if isinstance(attack, CarliniWagner) else attack, threat)
+        for attack, threat in plan
+    ]
+
+
+def _first(test: Source, images: int, dataset: str) -> Examples:
+    if not 1 <= images <= len(test.labels):
+        raise InputError(f"{dataset} has {len(test.labels)} test images; {images} cannot be attacked")
+    return test.take(torch.arange(images))
+
+
+def _check_classes(plan: Plan, classes: int, dataset: str) -> None:
+    for attack, _ in plan:
+        if classes < attack.fewest_classes:
+            raise InputError(f"{attack.name} needs {attack.fewest_classes} classes; {dataset} has {classes}")
+
+
+def _started(out: str | Path, options: Mapping[str, object], device: torch.device) -> Run:
+    run = Run.start(out, "attack", options, device)
+    for name in RESULTS:  # of an earlier run; they must not stand beside this one's configuration
+        (run.folder / name).unlink(missing_ok=True)
+    return run
+
+
+def _attack(run: Run, target: Target, plan: Plan, seed: int) -> list[Attacked]:
+    works = [partial(evaluate, target, attack, threat, seed) for attack, threat in plan]
+    with library_log(run.folder / "autoattack.log"):
+        outcomes = _resumable(run, "attacks.csv", Outcome, works, target)
+    return [Attacked(attack, threat, rows) for (attack, threat), rows in zip(plan, outcomes, strict=True)]
+
+
+def _resumable(
+    run: Run, name: str, kind: type[Row], works: Sequence[Callable[[], list[Row]]], target: Target
+) -> list[list[Row]]:
+    """The rows of each work, one an image; works that the file holds are not done again."""
+    answers = list(zip(target.examples.labels.tolist(), target.predicted.tolist(), strict=True))
+    found = read_rows(run.folder / name, kind)
+    done = [found[begin : begin + len(answers)] for begin in range(0, len(found), len(answers))]
+    if any([(row.label, row.predicted) for row in rows] != answers for rows in done):
+        raise InputError(f"{run.folder / name}: of another network or other images; start again without --resume")
+    for work in works[len(done) :]:
+        done.append(work())
+        run.write_csv(name, [asdict(row) for rows in done for row in rows])
+    return done
+
+
+def _narrowest(plan: Plan, norm: str) -> Threat:
+    return min((threat for _, threat in plan if threat.norm == norm), key=lambda threat: threat.epsilon)
+
+
+def _write(run: Run, report: Report, sweeps: Sequence[Sequence[Point]]) -> list[Path]:
+    """Write what is not written yet; returns the paths of all results."""
+    tables = {
+        "summary.csv": [report.row()],
+        "sweep.csv": [asdict(point) for points in sweeps for point in points],
+        "crosscheck.csv": [asdict(comparison) for comparison in report.comparisons],
+    }
+    for name, rows in tables.items():
+        if rows:
+            run.write_csv(name, rows)
+    run.write_json("summary.json", report.json())
+    if sweeps:
+        plot_sweeps(sweeps, report.attacked, run.folder / "sweep.png")
+    return [path for path in (run.folder / name for name in RESULTS) if path.exists()]
