@@ -26,7 +26,8 @@ class ReLU(Activation):
         """
         (centre,), (radius,) = centres, radii
         assert radius is not None
-        t = over(centre, scale).clamp(-radius, radius)  # only unstable neurons pass a gradient to the quotient
+        unstable = centre.abs() < radius * scale  # only these pass a gradient through the quotient
+        t = torch.where(unstable, over(centre, scale), radius * centre.sign())
         half = (t + radius) / 2
         middle = torch.maximum(centre, half * scale)
         if not relaxed:
