@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from robust_nas.genotype import Genotype
 from robust_nas.search import plot
 from robust_nas.search.plot import plot_alphas, plot_search
-from robust_nas.search.watch import collapse, composition, entropy, family
+from robust_nas.search.watch import collapse, composition, entropy
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.supernet import Supernet
 
