@@ -382,10 +382,8 @@ def show(arch: str, out: Path) -> None:
                 click.echo(f"{name}  node {2 + position} <- {source}  {operation}")
     size = size_on_cifar10(architecture)
     notes = [(name, str(architecture.meta[name])) for name in ("paper", "source", "note") if name in architecture.meta]
-    network = f"for CIFAR-10, {architecture.depth or CELLS} cells, {CHANNELS} channels"
-    _print_summary(
-        [*notes, ("parameters", f"{size.parameters:,} {network}"), ("multiply-adds", f"{size.multiply_adds:,} an image")]
-    )
+    parameters = f"{size.parameters:,} for CIFAR-10, {architecture.depth or CELLS} cells, {CHANNELS} channels"
+    _print_summary([*notes, ("parameters", parameters), ("multiply-adds", f"{size.multiply_adds:,} an image")])
     _print_paths(draw(architecture, out))
 
 
@@ -393,7 +391,7 @@ def show(arch: str, out: Path) -> None:
 def zoo() -> None:
     """List the published architectures, whose names stand for genotype files everywhere.
 
-    Parameters and multiply-adds are those of a network for CIFAR-10 of 20 cells and 36 channels, without auxiliary head.
+    Parameters and multiply-adds are those of a network of 20 cells and 36 channels for CIFAR-10.
 
     \b
     Example:

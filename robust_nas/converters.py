@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_nas.genotype import FORMAT, VERSION, Architecture, Genotype, RobNetGenotype
-from robust_nas.zoo import find
+from robust_nas.zoo import find, is_file
 from verify.errors import InputError
 
 ENAS_OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
@@ -23,7 +23,7 @@ _LONGEST_RANGE = 100
 
 
 def parse(text: str, source: str = "genotype") -> Architecture:
-    """The architecture in a text; how it begins tells the notation. Each of the last three may follow a `name =`.
+    """The architecture in a text; how it begins tells the notation. The last two may follow a `name =`.
 
     | notation | example |
     |---|---|
@@ -60,7 +60,7 @@ def read(source: str) -> Architecture:
     """
     if source == "-":
         return parse(sys.stdin.read(), "standard input")
-    if not Path(source).is_file():
+    if not is_file(source):
         return find(source)
     try:
         return parse(Path(source).read_text(encoding="utf-8"), source)

@@ -123,11 +123,10 @@ class MaxPool2x2(nn.Module):
         self.stride = stride
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        # Copies of the border change no maximum. (A pool pads both sides or none; `ceil_mode` has no stride 1.)
-        right, below = (1 if self.stride == 1 else size % 2 for size in (x.shape[3], x.shape[2]))
-        if right or below:
-            x = F.pad(x, (0, right, 0, below), mode="replicate")
-        return F.max_pool2d(x, 2, self.stride)
+        if self.stride == 2 and x.shape[2] % 2 == x.shape[3] % 2 == 0:
+            return F.max_pool2d(x, 2)
+        # A pool pads both sides or none: of the windows one apart, leave out those that begin outside of the image.
+        return F.max_pool2d(x, 2, 1, padding=1)[:, :, 1 :: self.stride, 1 :: self.stride]
 
 
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:

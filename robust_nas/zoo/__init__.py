@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -18,6 +19,11 @@ def names() -> list[str]:
     return sorted((name.removesuffix(SUFFIX) for name in entries if name.endswith(SUFFIX)), key=str.casefold)
 
 
+def is_file(arch: str | Path) -> bool:
+    """Whether `find` reads this as a file, or as what can be read like one, such as a pipe."""
+    return os.path.exists(arch) and not os.path.isdir(arch)
+
+
 def find(arch: str | Path) -> Architecture:
     """The architecture of a genotype file or of a name in the zoo; where both exist, the file's.
 
@@ -27,7 +33,7 @@ def find(arch: str | Path) -> Architecture:
     Raises:
         InputError: it is neither, or the file is not a genotype; the line lists names that are close.
     """
-    if Path(arch).exists() and not Path(arch).is_dir():
+    if is_file(arch):
         return Architecture.load(arch)
     known = {_folded(name): name for name in names()}
     if _folded(str(arch)) not in known:

@@ -11,8 +11,8 @@ from robust_nas.zoo import find, names
 
 
 def listing() -> Iterator[dict[str, str]]:
-    """A row for every published architecture: name, space, nodes, operations of all its cells, source, and parameters and
-    multiply-adds as `size_on_cifar10` gives them, in millions.
+    """A row for every published architecture: name, space, nodes, operations of all its cells, source, and in millions
+    parameters and multiply-adds as `size_on_cifar10` gives them.
     """
     for name in names():
         architecture = find(name)

@@ -28,13 +28,6 @@ def prefer(model, kind, *operations, weight=20.0):
             model.alphas[kind][edge, model.operations[kind][edge].index(operation)] = weight
 
 
-def test_families():
-    families = {name: family(name) for name in PRIMITIVES}
-    assert [name for name in PRIMITIVES if families[name] == "pool"] == ["max_pool_3x3", "avg_pool_3x3"]
-    assert sum(name == "convolution" for name in families.values()) == 4
-    assert (families["none"], families["skip_connect"]) == ("none", "skip")
-
-
 def test_composition_counts_both_cells():
     model = supernet()
     prefer(model, "normal", "skip_connect", "sep_conv_3x3")
