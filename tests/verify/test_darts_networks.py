@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from robust_nas.genotype import CODES, Genotype, RobNetGenotype
 from robust_nas.spaces.network import Network
-from robust_nas.spaces.operations import OPERATIONS
+from robust_nas.spaces.operations import OPERATIONS, PRIMITIVES
 from robust_nas.spaces.supernet import Supernet
 from tests.verify.helpers import (
+    around,
     assert_between,
     assert_exact_when_tiny,
     assert_neurons,
@@ -88,7 +89,16 @@ def test_all_that_holds_for_any_network_holds_for_each_operation(operation):
         assert_sound(model, (1, 8, 8), train=train, balls=[ball], scale=0.2, methods=["crown"], ties=ties)
 
 
-@settings(max_examples=4)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - set(PRIMITIVES)))
+def test_operations_of_published_cells_are_sound_by_themselves(operation, stride):
+    """All norms and methods, on odd and even sides; those of the DARTS space have their tests in operators/."""
+    for size, train in ((5, False), (6, True)):
+        model = around(OPERATIONS[operation](2, stride, True), (2, size, size + 1))
+        assert_sound(model, (1, size, size + 1), train=train)
+
+
+@settings(max_examples=3)
 @given(st.data(), st.sampled_from(["linf", "l2"]), st.booleans(), st.booleans(), st.integers(0, 99))
 def test_random_networks_of_robnets_space_are_sound(data, norm, train, shared, seed):
     """Every node reads all states; all cells share one list of codes, or each has its own."""
