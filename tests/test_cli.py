@@ -15,9 +15,12 @@ import torch
 import cli
 import robust_nas.attacks
 import robust_nas.certification
+import robust_nas.converters
 import robust_nas.search
 import robust_nas.spaces.draw
+import robust_nas.spaces.size
 import robust_nas.training
+import robust_nas.zoo.listing
 import verify
 from robust_nas.data import LOADERS, load
 from robust_nas.genotype import Genotype
@@ -231,7 +234,50 @@ def test_show_prints_operations_and_pictures(monkeypatch, genotype, tmp_path, ca
     assert run(["show", genotype, "--out", tmp_path]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "normal  node 2 <- 1  sep_conv_3x3"
+    parameters = robust_nas.spaces.size.size_on_cifar10(Genotype.load(genotype)).parameters
+    assert lines[-3] == f"parameters     {parameters:,} for CIFAR-10, 20 cells, 36 channels"
     assert lines[-1] == str(tmp_path / "normal.png")
+
+
+def test_show_takes_the_name_of_a_published_architecture(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(robust_nas.spaces.draw, "draw", lambda genotype, out: [])
+    assert run(["show", "robnet-free", "--out", tmp_path]) == 0
+    out = capsys.readouterr().out
+    assert "cell_20  node 5 <- 4  res_sep_conv_3x3\n" in out
+    assert "When NAS Meets Robustness" in out and "20 cells" in out
+
+
+def test_zoo_lists_the_published_architectures(monkeypatch, capsys):
+    row = {"space": "darts", "nodes": "4", "operations": "", "parameters": "3 M", "multiply-adds": "5 M", "source": "s"}
+    monkeypatch.setattr(robust_nas.zoo.listing, "listing", lambda: iter([{"name": "A", **row}, {"name": "B", **row}]))
+    assert run(["zoo"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["name", "space", "nodes", "operations", "parameters", "multiply-adds", "source"]
+    assert lines[2] == ["B", "darts", "4", "3", "M", "5", "M", "s"]
+
+
+def test_convert_prints_or_writes(genotype, tmp_path, capsys):
+    assert run(["convert", genotype, "--to", "darts"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Genotype(normal=[('skip_connect', 0), ('sep_conv_3x3', 1)], normal_concat=[2], reduce=[")
+    (tmp_path / "genotypes.txt").write_text(text)
+    assert run(["convert", tmp_path / "genotypes.txt", "--out", tmp_path / "new" / "genotype.json"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'new' / 'genotype.json'}\n"
+    assert Genotype.load(tmp_path / "new" / "genotype.json") == Genotype.load(genotype)
+
+
+def test_convert_takes_every_notation():
+    (to,) = (option for option in cli.convert.params if option.name == "to")
+    assert set(to.type.choices) == set(robust_nas.converters.NOTATIONS)
+
+
+def test_what_cannot_be_converted_is_one_line(genotype, tmp_path, capsys):
+    assert run(["convert", "RobNet-free", "--to", "darts"]) == 2
+    assert_one_line(capsys, "'robnet'")
+    genotype.write_text("__import__('os')")
+    assert run(["convert", genotype, "--out", tmp_path / "out"]) == 2
+    assert_one_line(capsys, str(genotype), "nothing else")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -246,6 +292,10 @@ def test_show_prints_operations_and_pictures(monkeypatch, genotype, tmp_path, ca
         (["search", "--out", __file__], "--out"),
         (["show"], "FILE"),
         (["show", "nowhere.json"], "nowhere.json"),
+        (["show", "PCDARTS"], "did you mean PC-DARTS"),
+        (["train", "--arch", "PCDARTS"], "did you mean PC-DARTS"),
+        (["convert", "nowhere.json"], "nowhere.json"),
+        (["convert", "RACL", "--to", "yaml"], "yaml"),
         (["train"], "--arch"),
         (["certify", "--arch", "nowhere.json"], "nowhere.json"),
         (["certify", "--arch", __file__, "--epsilon", "0.1,-2"], "-2"),

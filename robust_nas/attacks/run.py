@@ -24,9 +24,9 @@ from robust_nas.attacks.report import Report, Summary
 from robust_nas.attacks.sweep import Point, plot_sweeps, sweep
 from robust_nas.attacks.threats import Threat
 from robust_nas.data import Examples, Source, load
-from robust_nas.genotype import Genotype
 from robust_nas.runs import Run, choose_device, seed_everything
 from robust_nas.training import load_trained
+from robust_nas.zoo import find
 from verify.errors import InputError
 
 RESULTS = (
@@ -80,7 +80,7 @@ def run_attack(
     sweep.png, radii.csv and crosscheck.csv.
 
     Args:
-        arch: genotype file.
+        arch: genotype file, or the name of a published architecture.
         weights: what `run_training` wrote.
         dataset, data, download: as `robust_nas.data.load` takes them.
         attacks, norm, epsilon: see `registry.choose`.
@@ -99,7 +99,7 @@ def run_attack(
         InputError: an argument is wrong, a file is not what it should be, the weights are of another architecture or
             data set, or the network is none that these attacks can judge.
     """
-    genotype, place = Genotype.load(arch), choose_device(device)
+    genotype, place = find(arch), choose_device(device)
     plan = _with_search(choose(attacks, norm, epsilon, dataset), cw_search)
     norms = list(dict.fromkeys(threat.norm for _, threat in plan))
     found = load(dataset, data, download)

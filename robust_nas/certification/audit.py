@@ -11,8 +11,8 @@ import torch
 from robust_nas.certification.certify import BATCH, Summary, exact_examples, exact_network
 from robust_nas.certification.records import Certificate, Claim, read_certificates, read_claim
 from robust_nas.data import Examples, Source, load
-from robust_nas.genotype import Genotype
 from robust_nas.runs import Run, choose_device, progress
+from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError, audit
 
 SAMPLES = 100
@@ -85,7 +85,7 @@ def run_audit(
         InputError: an argument is wrong, a file is not what it should be, or the certificates are of another
             network or data set.
     """
-    genotype, place, path = Genotype.load(arch), choose_device(device), Path(certificates)
+    genotype, place, path = find(arch), choose_device(device), Path(certificates)
     rows = read_certificates(path)
     claim = read_claim(path, rows)
     test = load(dataset, data, download).test

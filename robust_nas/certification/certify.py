@@ -17,9 +17,10 @@ from torch import Tensor
 
 from robust_nas.certification.records import Certificate, Claim
 from robust_nas.data import Examples, Source, load
-from robust_nas.genotype import Genotype
+from robust_nas.genotype import Architecture
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_trained, run_training
+from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError, attack_radius, certified_radius, verified
 
 BATCH = 8
@@ -75,7 +76,7 @@ def run_certify(
     no certified radius may pass the size of an attack that succeeded.
 
     Args:
-        arch: genotype file.
+        arch: genotype file, or the name of a published architecture.
         weights: what `run_training` wrote; None trains first, into `out`/train.
         dataset, data, download: as `robust_nas.data.load` takes them.
         preset: size and schedule of that training; not used where weights are given.
@@ -93,7 +94,7 @@ def run_certify(
         UnsupportedOperator: the network holds an operator with no sound rule.
         RuntimeError: a certified radius passes the attack's: a bug.
     """
-    genotype, place, claim = Genotype.load(arch), choose_device(device), Claim(norm, domain, method)
+    genotype, place, claim = find(arch), choose_device(device), Claim(norm, domain, method)
     test = load(dataset, data, download).test
     if not 1 <= images <= len(test.labels):
         raise InputError(f"{dataset} has {len(test.labels)} test images; {images} cannot be certified")
@@ -131,7 +132,7 @@ def run_certify(
 
 
 def exact_network(
-    genotype: Genotype, weights: Path, dataset: str, test: Source, device: torch.device, memory: float
+    genotype: Architecture, weights: Path, dataset: str, test: Source, device: torch.device, memory: float
 ) -> BoundedNetwork:
     """The trained network on the device, in float64 with relaxations widened outward.
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, ClassVar
 
 from robust_nas.genotype import Genotype
-from robust_nas.search.watch import family
+from robust_nas.spaces.operations import family
 
 
 @dataclass(frozen=True)

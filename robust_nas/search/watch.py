@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
 from robust_nas.genotype import Genotype
+from robust_nas.spaces.operations import count, family
 from robust_nas.spaces.supernet import Supernet
 
 COLLAPSED_SHARE = 0.75
-
-
-def family(operation: str) -> str:
-    """What kind of operation it is: "none", "skip", "pool" or, if it has weights to learn, "convolution"."""
-    if operation == "none":
-        return "none"
-    if operation == "skip_connect":
-        return "skip"
-    return "pool" if "pool" in operation else "convolution"
-
-
-def count(operations: Iterable[str]) -> Counter[str]:
-    """How many operations there are of every family."""
-    return Counter(family(operation) for operation in operations)
 
 
 def composition(model: Supernet) -> dict[str, int | float]:

@@ -91,7 +91,7 @@ class Backbone(nn.Module):
         for index in range(cells):
             reduction = index in (cells // 3, 2 * cells // 3)
             channels = 2 * channels if reduction else channels
-            cell = make_cell(CellShape(before, last, channels, reduction, after_reduction))
+            cell = make_cell(CellShape(before, last, channels, reduction, after_reduction, index))
             self.cells.append(cell)
             before, last, after_reduction = last, cell.out_channels, reduction
         self.classifier = nn.Linear(last, classes)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robust_nas.genotype import Genotype
+from robust_nas.genotype import Architecture
 from robust_nas.spaces.operations import OPERATIONS, FactorizedReduce, ReLUConvBN, Zero
 
 KINDS = ("normal", "reduce")
@@ -29,6 +29,7 @@ class CellShape:
         channels: channels of every node.
         reduction: whether this cell halves the resolution.
         after_reduction: whether the last cell did, so that input 0 is twice as large as input 1.
+        index: how many cells come before it.
     """
 
     before: int
@@ -36,6 +37,7 @@ class CellShape:
     channels: int
     reduction: bool
     after_reduction: bool
+    index: int = 0
 
     @property
     def kind(self) -> str:
@@ -146,36 +148,38 @@ class SearchCell(nn.Module):
 
 
 class Cell(nn.Module):
-    """A cell of a final network: the operations a genotype chose, with drop-path on all but identities.
+    """A cell of a final network: the operations of an architecture, with drop-path on all but identities.
 
     Attributes:
         drop_path: probability that an operation is dropped for an image, in training mode only; training
             raises it.
     """
 
-    def __init__(self, genotype: Genotype, shape: CellShape) -> None:
+    def __init__(self, architecture: Architecture, shape: CellShape) -> None:
         super().__init__()
-        edges = genotype.reduce if shape.reduction else genotype.normal
-        self.concat = genotype.reduce_concat if shape.reduction else genotype.normal_concat
+        plan = architecture.plan(shape.index, shape.reduction)
+        self.concat = plan.concat
         self.out_channels = len(self.concat) * shape.channels
         self.drop_path = 0.0
-        self.inputs = CellInputs(shape, affine=True)
-        self.sources = [source for _, source in edges]
+        self.inputs = CellInputs(shape, affine=plan.affine)
+        self.sources = [[source for _, source in node] for node in plan.nodes]
         self.operations = nn.ModuleList(
-            OPERATIONS[name](shape.channels, shape.stride(source), True) for name, source in edges
+            OPERATIONS[name](shape.channels, shape.stride(source), plan.affine) for name, source in plan.edges
         )
 
     def forward(
         self, before: Float[Tensor, "b c0 h0 w0"], last: Float[Tensor, "b c1 h1 w1"]
     ) -> Float[Tensor, "b c h w"]:
         states = self.inputs(before, last)
-        for first in range(0, len(self.sources), 2):
-            states.append(self._edge(first, states) + self._edge(first + 1, states))
+        first = 0
+        for sources in self.sources:
+            states.append(total([self._term(first + i, states[source]) for i, source in enumerate(sources)]))
+            first += len(sources)
         return torch.cat([states[node] for node in self.concat], dim=1)
 
-    def _edge(self, edge: int, states: Sequence[Tensor]) -> Tensor:
+    def _term(self, edge: int, x: Tensor) -> Tensor:
         operation = self.operations[edge]
-        out: Tensor = operation(states[self.sources[edge]])
+        out: Tensor = operation(x)
         if self.training and self.drop_path > 0 and not isinstance(operation, nn.Identity):
             out = drop_path(out, self.drop_path)
         return out

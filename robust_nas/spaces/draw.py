@@ -1,4 +1,4 @@
-"""Pictures of a genotype's cells.
+"""Pictures of an architecture's cells.
 
 Inputs, nodes and output stand on one line, from left to right. Every operation runs along a lane above or
 below the line and carries its name in the gap before its target, so that names never overlap; a bus under all
@@ -17,11 +17,12 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 
 from robust_nas.files import atomic_path
-from robust_nas.genotype import Edge, Genotype
+from robust_nas.genotype import Architecture, CellPlan
 
 Point = tuple[float, float]
 
 FAMILIES = {"conv": "#1f5fa8", "pool": "#b3541e", "skip": "#3f7d3a"}
+TITLES = {"normal": "Normal cell", "reduce": "Reduction cell (inputs 0 and 1 at stride 2)"}
 GREY = "#8a8a8a"
 INK = "#222222"
 
@@ -51,15 +52,11 @@ class Lane:
         return self.side * (FIRST_LANE + LANE * (self.level - 1))
 
 
-def draw(genotype: Genotype, out: Path) -> list[Path]:
-    """Draw both cells as normal.png, normal.svg, reduce.png and reduce.svg in the folder `out`; the paths."""
+def draw(architecture: Architecture, out: Path) -> list[Path]:
+    """Draw every different cell, by its name, as a PNG and an SVG file in the folder `out`; the paths."""
     paths = []
-    cells = (
-        ("normal", "Normal cell", genotype.normal, genotype.normal_concat),
-        ("reduce", "Reduction cell (inputs 0 and 1 at stride 2)", genotype.reduce, genotype.reduce_concat),
-    )
-    for name, title, edges, concat in cells:
-        figure = draw_cell(edges, concat, title)
+    for name, plan in architecture.plans().items():
+        figure = draw_cell(plan, TITLES.get(name, name.replace("_", " ").capitalize()))
         for suffix in ("png", "svg"):
             path = out / f"{name}.{suffix}"
             with atomic_path(path) as temporary:
@@ -68,10 +65,10 @@ def draw(genotype: Genotype, out: Path) -> list[Path]:
     return paths
 
 
-def draw_cell(edges: Sequence[Edge], concat: Sequence[int], title: str) -> Figure:
-    """One cell: `edges` are two (operation, input) pairs a node, `concat` the nodes that make the output."""
-    output = 2 + len(edges) // 2
-    lanes = assign_lanes(edges)
+def draw_cell(plan: CellPlan, title: str) -> Figure:
+    """The picture of one cell."""
+    output = 2 + len(plan.nodes)
+    lanes = assign_lanes(plan)
     top = max(lane.height for lane in lanes)
     bus = min(lane.height for lane in lanes) - LANE
     left, right = -MARGIN, COLUMN * output + MARGIN
@@ -81,7 +78,7 @@ def draw_cell(edges: Sequence[Edge], concat: Sequence[int], title: str) -> Figur
     axes.set(xlim=(left, right), ylim=(bottom, ceiling))
     axes.set_axis_off()
     axes.text(left + 0.3, ceiling - 0.3, title, fontsize=12, fontweight="bold", color=INK, va="center")
-    _draw_bus(axes, concat, output, bus)
+    _draw_bus(axes, plan.concat, output, bus)
     for lane in sorted(lanes, key=lambda lane: -lane.level):
         _draw_lane(axes, lane, lanes)
     for state in range(output + 1):
@@ -89,13 +86,13 @@ def draw_cell(edges: Sequence[Edge], concat: Sequence[int], title: str) -> Figur
     return figure
 
 
-def assign_lanes(edges: Sequence[Edge]) -> list[Lane]:
+def assign_lanes(plan: CellPlan) -> list[Lane]:
     """A lane for every edge, short edges nearest to the line; edges that share a lane do not overlap."""
-    spans = [(source, 2 + i // 2, operation) for i, (operation, source) in enumerate(edges)]
+    spans = [(source, 2 + i, operation) for i, node in enumerate(plan.nodes) for operation, source in node]
     lanes: list[Lane] = []
     for source, target, operation in sorted(spans, key=lambda span: span[1] - span[0]):
         taken = {(lane.side, lane.level) for lane in lanes if lane.source < target and source < lane.target}
-        free = ((side, level) for level in range(1, len(edges) + 1) for side in (1, -1))
+        free = ((side, level) for level in range(1, len(spans) + 1) for side in (1, -1))
         side, level = next(place for place in free if place not in taken)
         lanes.append(Lane(operation, source, target, side, level))
     return lanes

@@ -1,4 +1,4 @@
-"""The final network: a stack of the cells that a genotype describes."""
+"""The final network: a stack of the cells that an architecture describes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robust_nas.genotype import Genotype
+from robust_nas.genotype import Architecture
 from robust_nas.spaces.backbone import Backbone
 from robust_nas.spaces.cells import Cell
+from verify.errors import InputError
 
 
 class Network(Backbone):
-    """A discrete network of the DARTS space; an auxiliary head is the training's business.
+    """A discrete network; an auxiliary head is the training's business.
 
     Args:
         genotype: the cells.
@@ -32,11 +33,14 @@ class Network(Backbone):
         genotype: the cells.
         settings: the other arguments, as JSON can hold them: `Network(genotype, **settings)` builds the same
             network with fresh weights. Drop-path, which belongs to training, is not among them.
+
+    Raises:
+        InputError: the architecture is one of another number of cells.
     """
 
     def __init__(
         self,
-        genotype: Genotype,
+        genotype: Architecture,
         in_channels: int,
         classes: int,
         *,
@@ -49,6 +53,8 @@ class Network(Backbone):
         stem: str = "cifar",
         drop_path: float = 0.0,
     ) -> None:
+        if genotype.depth not in (None, cells):
+            raise InputError(f"cells: this architecture is one of {genotype.depth} cells, not {cells}")
         super().__init__(
             lambda shape: Cell(genotype, shape),
             in_channels,

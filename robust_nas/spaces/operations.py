@@ -1,13 +1,18 @@
 """The operations an edge of a cell can hold, by name.
 
-The set and every detail (kernel, order of ReLU, convolution and batch norm, the pools' padding) are those
-of DARTS (Liu, Simonyan and Yang, ICLR 2019). Every operation maps `b c h w` to `b c h' w'`, where h' =
-ceil(h / stride). ReLUs are not in place: several operations of a cell read the same state.
+`PRIMITIVES` and every detail of them (kernel, order of ReLU, convolution and batch norm, the pools' padding) are
+those of DARTS (Liu, Simonyan and Yang, ICLR 2019). So are sep_conv_7x7 and conv_7x1_1x7, which published cells need.
+nor_conv_1x1, nor_conv_3x3 and max_pool_2x2 are AmoebaNet-B's (Real et al., AAAI 2019); details as in NAO's code (Luo et
+al., NeurIPS 2018). res_sep_conv_3x3 is RobNet's code 11 (Guo et al., CVPR 2020).
+
+Every operation maps `b c h w` to `b c h' w'`, where h' = ceil(h / stride). ReLUs are not in place: several operations
+of a cell read the same state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -18,13 +23,27 @@ Factory = Callable[[int, int, bool], nn.Module]
 
 
 class ReLUConvBN(nn.Sequential):
-    """ReLU, 1x1 convolution, batch norm: brings a cell's input to the cell's channels."""
+    """ReLU, convolution, batch norm; with a 1x1 kernel it brings a cell's input to the cell's channels."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, *, affine: bool
+    ) -> None:
         super().__init__(
             nn.ReLU(),
-            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(out_channels, affine=affine),
+        )
+
+
+class FactorizedConv(nn.Sequential):
+    """ReLU, a 1x7 and a 7x1 convolution with nothing between them, batch norm; each strides along its kernel."""
+
+    def __init__(self, channels: int, stride: int, *, affine: bool) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, (1, 7), (1, stride), padding=(0, 3), bias=False),
+            nn.Conv2d(channels, channels, (7, 1), (stride, 1), padding=(3, 0), bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
         )
 
 
@@ -83,6 +102,33 @@ class Zero(nn.Module):
         return 0.0 * x[:, :, :: self.stride, :: self.stride]
 
 
+class ResidualSepConv(nn.Module):
+    """A 3x3 separable convolution plus a skip connection."""
+
+    def __init__(self, channels: int, stride: int, *, affine: bool) -> None:
+        super().__init__()
+        self.convolution = SepConv(channels, 3, stride, affine=affine)
+        self.skip = _skip(channels, stride, affine)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        out: Tensor = self.convolution(x) + self.skip(x)
+        return out
+
+
+class MaxPool2x2(nn.Module):
+    """The maximum of every window of 2 x 2; where the last window is short, of what there is of it."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        if self.stride == 2 and x.shape[2] % 2 == x.shape[3] % 2 == 0:
+            return F.max_pool2d(x, 2)
+        # A pool pads both sides or none: of the windows one apart, leave out those that begin outside of the image.
+        return F.max_pool2d(x, 2, 1, padding=1)[:, :, 1 :: self.stride, 1 :: self.stride]
+
+
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
 
@@ -96,6 +142,12 @@ OPERATIONS: dict[str, Factory] = {
     "sep_conv_5x5": lambda c, stride, affine: SepConv(c, 5, stride, affine=affine),
     "dil_conv_3x3": lambda c, stride, affine: DilConv(c, 3, stride, dilation=2, affine=affine),
     "dil_conv_5x5": lambda c, stride, affine: DilConv(c, 5, stride, dilation=2, affine=affine),
+    "sep_conv_7x7": lambda c, stride, affine: SepConv(c, 7, stride, affine=affine),
+    "conv_7x1_1x7": lambda c, stride, affine: FactorizedConv(c, stride, affine=affine),
+    "nor_conv_1x1": lambda c, stride, affine: ReLUConvBN(c, c, 1, stride, affine=affine),
+    "nor_conv_3x3": lambda c, stride, affine: ReLUConvBN(c, c, 3, stride, affine=affine),
+    "max_pool_2x2": lambda c, stride, affine: MaxPool2x2(stride),
+    "res_sep_conv_3x3": lambda c, stride, affine: ResidualSepConv(c, stride, affine=affine),
 }
 
 PRIMITIVES = (
@@ -109,3 +161,17 @@ PRIMITIVES = (
     "dil_conv_5x5",
 )
 """What a mixed operation of the DARTS space chooses from; the order is that of the columns of alpha."""
+
+
+def family(operation: str) -> str:
+    """What kind of operation it is: "none", "skip", "pool" or, if it has weights to learn, "convolution"."""
+    if operation == "none":
+        return "none"
+    if operation == "skip_connect":
+        return "skip"
+    return "pool" if "pool" in operation else "convolution"
+
+
+def count(operations: Iterable[str]) -> Counter[str]:
+    """How many operations there are of every family."""
+    return Counter(family(operation) for operation in operations)

@@ -12,7 +12,7 @@ from torch import nn
 
 from robust_nas.data import Data, Examples, Source, batches, cutout, in_order, split
 from robust_nas.distributed import ALONE, Processes
-from robust_nas.genotype import Genotype
+from robust_nas.genotype import Architecture
 from robust_nas.spaces.network import Network
 from robust_nas.training.diagnosis import largest_layer
 from robust_nas.training.learner import Learner
@@ -37,7 +37,7 @@ class Plan:
         seed: of weights, order of the images, augmentation and drop-path.
     """
 
-    genotype: Genotype
+    genotype: Architecture
     preset: TrainingPreset
     recipe: str = "standard"
     settings: RecipeSettings = RecipeSettings()
@@ -200,8 +200,8 @@ class Training:
         )
 
 
-def build(genotype: Genotype, data: Data, preset: TrainingPreset) -> Network:
-    """The network of a genotype at the preset's size, for the images of a data set."""
+def build(genotype: Architecture, data: Data, preset: TrainingPreset) -> Network:
+    """The network of an architecture at the preset's size, for the images of a data set."""
     _, channels, _, width = data.train.images.shape
     return Network(
         genotype,
@@ -209,8 +209,8 @@ def build(genotype: Genotype, data: Data, preset: TrainingPreset) -> Network:
         classes=data.classes,
         channels=preset.channels,
         cells=preset.cells,
-        mean=data.mean,
-        std=data.std,
+        mean=data.mean if genotype.normalised else [0.0] * channels,
+        std=data.std if genotype.normalised else [1.0] * channels,
         pad=data.pad,
         stem_stride=preset.stem_stride,
         stem="imagenet" if width > LARGE else "cifar",

@@ -139,7 +139,7 @@ PRESETS: dict[str, dict[str, TrainingPreset]] = {
 """By the preset's name, then by the recipe's."""
 
 
-def find(preset: str, recipe: str, width: int) -> TrainingPreset:
+def preset_for(preset: str, recipe: str, width: int) -> TrainingPreset:
     """The preset for a recipe and images of a width in pixels; both names are known."""
     found = PRESETS[preset][recipe]
     if preset != "paper" or width <= LARGE:

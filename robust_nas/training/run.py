@@ -1,4 +1,4 @@
-"""The training of a final network, from a genotype file to weights on disk."""
+"""The training of a final network, from an architecture to weights on disk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from robust_nas import resumable
 from robust_nas.data import load
 from robust_nas.distributed import processes
-from robust_nas.genotype import Genotype
 from robust_nas.registry import named
 from robust_nas.runs import Row, choose_device, seed_everything, versions
 from robust_nas.spaces.network import Network
 from robust_nas.training.engine import Plan, Training, accuracy
-from robust_nas.training.presets import PRESETS, find
+from robust_nas.training.presets import PRESETS, preset_for
 from robust_nas.training.recipes import RECIPES, RecipeSettings, default_epsilon
 from robust_nas.training.weights import save_weights
+from robust_nas.zoo import find
 from verify.errors import InputError
 
 RESULTS = ("model.safetensors", "model.json")
@@ -58,7 +58,7 @@ def run_training(
     device: str = "auto",
     out: str | Path = "runs/train",
 ) -> TrainingResult:
-    """Train the network of a genotype file.
+    """Train the network of an architecture.
 
     Writes model.safetensors, model.json, train.csv (a row a step), timing.csv, config.json, and after every epoch a
     checkpoint. The weights are those of the last epoch: none are picked by an accuracy. On the CPU one seed gives one
@@ -67,9 +67,9 @@ def run_training(
     Under torchrun the processes share every batch, and the first one writes.
 
     Args:
-        arch: genotype file.
+        arch: genotype file, or the name of a published architecture.
         dataset, data, download: as `robust_nas.data.load` takes them.
-        preset: size and schedule, a key of `PRESETS`.
+        preset: size and schedule, a key of `PRESETS`; an architecture that has a number of cells keeps it.
         recipe: the loss, a key of `RECIPES`.
         norm, epsilon: of the perturbations that recipes "adversarial" and "certified" train against, in pixels of
             [0, 1]; None for the recipe's own (`training.recipes.threats`).
@@ -84,7 +84,7 @@ def run_training(
         InputError: an argument is wrong, the data are not there, there is nothing to resume, or the loss is no longer
             finite.
     """
-    genotype = Genotype.load(arch)
+    genotype = find(arch)
     named("preset", preset, PRESETS)
     kind = named("recipe", recipe, RECIPES)
     if norm not in kind.norms:
@@ -92,7 +92,8 @@ def run_training(
     place = choose_device(device)
     images = load(dataset, data, download)
     changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
-    sizes = find(preset, recipe, images.train.images.shape[-1])
+    sizes = preset_for(preset, recipe, images.train.images.shape[-1])
+    changes["cells"] = genotype.depth
     sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
     size = default_epsilon(recipe, dataset, norm) if epsilon is None else epsilon
     if not 0 <= size < math.inf:

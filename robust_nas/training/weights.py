@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from robust_nas.genotype import Genotype
+from robust_nas.genotype import Architecture
 from robust_nas.runs import Run
 from robust_nas.spaces.network import Network
 from verify.errors import InputError
@@ -40,7 +40,7 @@ def save_weights(network: Network, path: Path, notes: Mapping[str, Any]) -> None
     run.write_json(sidecar.name, description)
 
 
-def load_network(arch: Genotype, weights: Path) -> tuple[Network, dict[str, Any]]:
+def load_network(arch: Architecture, weights: Path) -> tuple[Network, dict[str, Any]]:
     """Read weights that `save_weights` wrote.
 
     Returns:
@@ -54,7 +54,7 @@ def load_network(arch: Genotype, weights: Path) -> tuple[Network, dict[str, Any]
         raise InputError(f"{weights}: no such file; `dsrna train` writes weights")
     sidecar_path = weights.with_suffix(".json")
     sidecar = _read_sidecar(sidecar_path)
-    _check_same(Genotype.from_dict(sidecar.get("genotype"), f"{sidecar_path}: genotype"), arch, weights)
+    _check_same(Architecture.from_dict(sidecar.get("genotype"), f"{sidecar_path}: genotype"), arch, weights)
     try:
         network = Network(arch, **sidecar["network"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -68,7 +68,7 @@ def load_network(arch: Genotype, weights: Path) -> tuple[Network, dict[str, Any]
     return network.eval(), sidecar
 
 
-def load_trained(arch: Genotype, weights: Path, dataset: str) -> Network:
+def load_trained(arch: Architecture, weights: Path, dataset: str) -> Network:
     """As `load_network`, for use on the data set that the weights were trained on.
 
     Raises:
@@ -95,10 +95,10 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     return sidecar
 
 
-def _check_same(trained: Genotype, arch: Genotype, weights: Path) -> None:
+def _check_same(trained: Architecture, arch: Architecture, weights: Path) -> None:
     theirs, ours = trained.to_dict(), arch.to_dict()
-    for name in ("space", "nodes", "normal", "normal_concat", "reduce", "reduce_concat"):
-        if theirs[name] != ours[name]:
+    for name in theirs:  # of another space they differ in it, which comes before the cells
+        if name != "meta" and theirs[name] != ours[name]:
             raise InputError(
                 f"{weights}: weights of another architecture: {name} is {theirs[name]} there, "
                 f"{ours[name]} in the genotype given; train that first, or give the one that was trained"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from robust_nas.genotype import Genotype
+from robust_nas.genotype import Genotype, RobNetGenotype
 from robust_nas.spaces.cells import KINDS, Cell, CellShape, MixedOperation, SearchCell, drop_path
 from robust_nas.spaces.operations import PRIMITIVES
 
@@ -89,6 +89,22 @@ def test_a_cell_of_skips_adds_its_inputs():
     cell = Cell(SKIPS, CellShape(2, 2, 2, reduction=False, after_reduction=False)).eval()
     x = torch.rand(1, 2, 4, 4)
     assert torch.allclose(cell(x, x), cell.inputs.before(x) + cell.inputs.last(x))
+
+
+@pytest.mark.parametrize("reduction", [False, True])
+def test_a_robnet_cell_by_hand(reduction):
+    """Every node adds up one operation on each state before it; nodes, and not inputs, make the output."""
+    genotype = RobNetGenotype((("00",) * 5, ("11", "10", "01", "00", "11")), nodes=2)
+    shape = CellShape(4, 4, 2, reduction, after_reduction=False, index=1)
+    cell = Cell(genotype, shape).double().eval()
+    x, y = torch.randn(2, 2, 4, 6, 6).double()
+    zero, one = cell.inputs(x, y)
+    two = cell.operations[0](zero) + cell.operations[1](one)
+    three = cell.operations[2](zero) + cell.operations[4](two)
+    assert torch.allclose(cell(x, y), torch.cat([two, three], dim=1))
+    assert two.shape[-1] == (3 if reduction else 6)
+    assert not any(m.affine for m in cell.modules() if isinstance(m, nn.BatchNorm2d))
+    assert Cell(genotype, CellShape(4, 4, 2, reduction, False, index=0)).eval()(x.float(), y.float()).count_nonzero() == 0
 
 
 def test_reduction_halves_the_inputs_but_not_the_nodes():

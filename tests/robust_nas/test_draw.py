@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from robust_nas.genotype import Genotype
+from robust_nas.genotype import CellPlan, Genotype, RobNetGenotype
 from robust_nas.spaces.draw import assign_lanes, draw, draw_cell
 
 BUSY = (
@@ -29,21 +29,40 @@ def test_writes_both_cells_as_png_and_svg(tmp_path):
         assert start.startswith(b"\x89PNG") if path.suffix == ".png" else b"<svg" in path.read_bytes(), start
 
 
-@pytest.mark.parametrize("edges", [BUSY, (("max_pool_3x3", 1),) * 8])
-def test_names_overlap_neither_each_other_nor_the_border(edges):
-    figure = draw_cell(edges, FULL, "A title that is rather long for a cell")
+def test_writes_every_cell_of_robnet(tmp_path):
+    two = RobNetGenotype((("11", "00"), ("01", "10")), nodes=1)
+    assert [path.name for path in draw(two, tmp_path)] == [
+        f"cell_{i}.{suffix}" for i in ("01", "02") for suffix in ("png", "svg")
+    ]
+
+
+def pairs(edges):
+    return CellPlan(tuple(edges[i : i + 2] for i in range(0, len(edges), 2)), FULL)
+
+
+PLANS = [
+    pairs(BUSY),
+    pairs((("max_pool_3x3", 1),) * 8),
+    RobNetGenotype((("11",) * 14,)).plan(0, reduction=False),
+]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_names_overlap_neither_each_other_nor_the_border(plan):
+    figure = draw_cell(plan, "A title that is rather long for a cell")
     renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [text.get_window_extent(renderer) for text in figure.axes[0].texts]
-    assert len(boxes) == len(edges) + 4 + 3 + 1  # names, nodes, inputs and output, title
+    assert len(boxes) == len(plan.edges) + 4 + 3 + 1  # names, nodes, inputs and output, title
     assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
     assert all(figure.bbox.containsx(x) for box in boxes for x in (box.x0, box.x1))
     assert all(figure.bbox.containsy(y) for box in boxes for y in (box.y0, box.y1))
 
 
-def test_edges_on_one_lane_do_not_overlap():
-    lanes = assign_lanes(BUSY)
+@pytest.mark.parametrize("plan", PLANS)
+def test_edges_on_one_lane_do_not_overlap(plan):
+    lanes = assign_lanes(plan)
     assert sorted((lane.operation, lane.source, lane.target) for lane in lanes) == sorted(
-        (operation, source, 2 + i // 2) for i, (operation, source) in enumerate(BUSY)
+        (operation, source, 2 + i) for i, node in enumerate(plan.nodes) for operation, source in node
     )
     for one, other in combinations(lanes, 2):
         if one.height == other.height:

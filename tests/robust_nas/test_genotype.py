@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_nas.genotype import Genotype
+from robust_nas.genotype import CODES, Architecture, CellPlan, Genotype, RobNetGenotype
 from robust_nas.spaces.operations import OPERATIONS
 from verify.errors import InputError
 
@@ -71,7 +71,9 @@ MISTAKES = [
     ({"format": "darts"}, "format: must be 'dsrna-genotype', not 'darts'"),
     ({"version": 2}, "version: this program reads version 1, not 2"),
     ({"version": True}, "version: must be a whole number, not True"),
-    ({"space": "robnet"}, "space: unknown search space 'robnet'; known: darts"),
+    ({"space": "macro"}, "space: unknown search space 'macro'; known: darts, robnet"),
+    ({"space": "robnet"}, "cells: missing"),
+    ({"cells": []}, "cells: unknown field; known: format, version, space, normal"),
     ({"space": ["darts"]}, r"space: must be text, not \['darts'\]"),
     ({"nodes": 0}, "nodes: must be at least 1, not 0"),
     ({"nodes": True}, "nodes: must be a whole number, not True"),
@@ -143,3 +145,70 @@ def test_file_that_cannot_be_read(tmp_path):
         Genotype.load(tmp_path / "missing.json")
     with pytest.raises(InputError, match="cannot read the genotype: Is a directory"):
         Genotype.load(tmp_path)
+
+
+CELL = ["11", "10", "01", "00", "11"]
+ROBNET = {"format": "dsrna-genotype", "version": 1, "space": "robnet", "nodes": 2, "cells": [CELL], "meta": {}}
+
+
+@st.composite
+def robnet_data(draw: st.DrawFn) -> dict:
+    nodes = draw(st.integers(1, 5))
+    codes = st.lists(st.sampled_from(sorted(CODES)), min_size=(edges := sum(range(2, 2 + nodes))), max_size=edges)
+    return {**ROBNET, "nodes": nodes, "cells": draw(st.lists(codes, min_size=1, max_size=3))}
+
+
+@given(robnet_data())
+def test_robnet_round_trip(tmp_path_factory, data):
+    architecture = RobNetGenotype.from_dict(data)
+    assert architecture.to_dict() == data
+    path = tmp_path_factory.mktemp("genotype") / "genotype.json"
+    architecture.save(path)
+    assert Architecture.load(path) == architecture
+    assert architecture.depth == (len(data["cells"]) if len(data["cells"]) > 1 else None)
+
+
+ROBNET_MISTAKES = [
+    ({"cells": []}, "cells: is empty"),
+    ({"cells": CELL}, r"cells\[0\]: must be a list, not '11'"),
+    ({"cells": [CELL, [11] * 5]}, r"cells\[1\]\[0\]: must be text, not 11"),
+    ({"cells": [CELL, CELL[1:]]}, r"cells\[1\]: 2 nodes have 5 edges, one code each, not 4"),
+    ({"cells": [[*CELL[1:], "12"]]}, r"cells\[0\]\[4\]: unknown code '12'; known: 00, 01, 10, 11"),
+    ({"nodes": 0}, "nodes: must be at least 1, not 0"),
+    ({"normal": []}, "normal: unknown field; known: format, version, space, cells"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), ROBNET_MISTAKES)
+def test_every_mistake_in_robnets_space_names_source_and_field(change, message):
+    with pytest.raises(InputError, match=f"^cell.json: {message}"):
+        Architecture.from_dict({**ROBNET, **change}, source="cell.json")
+
+
+def test_the_other_space_is_refused_where_one_is_asked_for():
+    with pytest.raises(InputError, match="^cell.json: space: must be 'darts' here, not 'robnet'$"):
+        Genotype.from_dict(ROBNET, source="cell.json")
+    with pytest.raises(InputError, match="^cell.json: space: must be 'robnet' here, not 'darts'$"):
+        RobNetGenotype.from_dict(valid(), source="cell.json")
+
+
+def test_the_cells_of_a_genotype():
+    genotype = Genotype.from_dict(valid())
+    normal = CellPlan(((("sep_conv_3x3", 0), ("skip_connect", 1)), (("max_pool_3x3", 2), ("none", 0))), (2, 3))
+    assert genotype.plans()["normal"] == genotype.plan(7, reduction=False) == normal
+    assert genotype.plans()["reduce"] == genotype.plan(0, reduction=True)
+    assert genotype.plan(0, reduction=True).concat == (3,)
+    assert list(normal.edges) == [tuple(edge) for edge in valid()["normal"]]
+
+
+def test_the_cells_of_robnet():
+    """A code an edge, by node and then by input; every node is in the output; batch norms are not affine."""
+    other = ["00"] * 5
+    architecture = RobNetGenotype.from_dict({**ROBNET, "cells": [CELL, other]})
+    first = (("res_sep_conv_3x3", 0), ("skip_connect", 1))
+    second = (("sep_conv_3x3", 0), ("none", 1), ("res_sep_conv_3x3", 2))
+    assert architecture.plan(0, reduction=True) == CellPlan((first, second), (2, 3), affine=False)
+    assert {operation for operation, _ in architecture.plan(1, reduction=False).edges} == {"none"}
+    assert list(architecture.plans()) == ["cell_01", "cell_02"]
+    shared = RobNetGenotype.from_dict(ROBNET)
+    assert shared.plan(9, reduction=False) == shared.plans()["cell"] == architecture.plan(0, reduction=False)

@@ -1,4 +1,4 @@
-"""Operations: shapes at any size, and the functions that DARTS defines."""
+"""Operations: shapes at any size, and the functions that their papers define."""
 
 import math
 
@@ -9,12 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from robust_nas.spaces.operations import OPERATIONS, PRIMITIVES, FactorizedReduce
+from robust_nas.spaces.operations import OPERATIONS, PRIMITIVES, FactorizedReduce, count, family
 
 
 def test_the_space_is_registered():
     assert set(PRIMITIVES) <= set(OPERATIONS)
     assert len(PRIMITIVES) == 8
+
+
+def test_families():
+    pools = {"max_pool_3x3", "avg_pool_3x3", "max_pool_2x2"}
+    assert {name for name in OPERATIONS if family(name) == "pool"} == pools
+    assert {name for name in OPERATIONS if family(name) == "convolution"} == (
+        set(OPERATIONS) - pools - {"none", "skip_connect"}
+    )
+    assert (family("none"), family("skip_connect")) == ("none", "skip")
+    assert count(["max_pool_2x2", "none", "avg_pool_3x3"]) == {"pool": 2, "none": 1}
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -74,3 +84,60 @@ def test_factorized_reduce_reads_even_and_odd_pixels(size):
         padded[0, 0, 1::2, 1::2] * reduce.odd.weight.item(),
     ]
     assert torch.allclose(out[0], torch.stack(expected), rtol=1e-4)
+
+
+def reference(operation, x, stride):
+    """What an operation of one channel and one convolution gives: its kernel in numbers, batch norms as they begin."""
+    kernels = [p for p in operation.parameters() if p.dim() == 4]
+    out = torch.relu(x)
+    for kernel in kernels:
+        rows, columns = kernel.shape[2:]
+        padded = F.pad(out, (columns // 2, columns // 2, rows // 2, rows // 2))
+        windows = padded.unfold(2, rows, stride if rows > 1 or columns == 1 else 1)
+        windows = windows.unfold(3, columns, stride if columns > 1 or rows == 1 else 1)
+        out = torch.einsum("bchwkl,ckl->bhw", windows, kernel[0]).unsqueeze(1)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("nor_conv_1x1", [(1, 1)]),
+        ("nor_conv_3x3", [(3, 3)]),
+        ("conv_7x1_1x7", [(1, 7), (7, 1)]),
+    ],
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_plain_convolutions(name, shapes, stride):
+    torch.manual_seed(0)
+    operation = OPERATIONS[name](1, stride, False).eval()
+    assert [tuple(p.shape[2:]) for p in operation.parameters()] == shapes
+    x = torch.randn(2, 1, 7, 8)
+    assert torch.allclose(operation(x), reference(operation, x, stride), atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [3, 5, 7])
+def test_separable_convolutions_differ_in_their_kernels_only(side):
+    kernels = [tuple(p.shape) for p in OPERATIONS[f"sep_conv_{side}x{side}"](4, 1, False).parameters()]
+    assert kernels == [(4, 1, side, side), (4, 4, 1, 1)] * 2
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(4, 4), (4, 5), (5, 4), (1, 1)])
+def test_max_pool_2x2_by_windows(stride, size):
+    torch.manual_seed(0)
+    x = torch.randn(1, 2, *size)
+    rows, columns = (range(0, side, stride) for side in size)
+    expected = torch.stack([x[..., i : i + 2, j : j + 2].amax((2, 3)) for i in rows for j in columns], dim=2)
+    assert torch.equal(OPERATIONS["max_pool_2x2"](2, stride, True)(x).flatten(2), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_robnets_code_11_adds_code_01_and_code_10(stride):
+    torch.manual_seed(0)
+    both = OPERATIONS["res_sep_conv_3x3"](4, stride, False).eval()
+    parts = {name: OPERATIONS[name](4, stride, False).eval() for name in ("sep_conv_3x3", "skip_connect")}
+    parts["sep_conv_3x3"].load_state_dict(both.convolution.state_dict())
+    parts["skip_connect"].load_state_dict(both.skip.state_dict())
+    x = torch.randn(2, 4, 6, 6)
+    assert torch.allclose(both(x), parts["sep_conv_3x3"](x) + parts["skip_connect"](x))

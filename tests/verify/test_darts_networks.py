@@ -1,15 +1,16 @@
-"""Random networks of the DARTS space: all operations, both kinds of cell, l-infinity and l2, train and eval."""
+"""Random networks of cells: all operations, both spaces and kinds of cell, l-infinity and l2, train and eval."""
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from robust_nas.genotype import Genotype
+from robust_nas.genotype import CODES, Genotype, RobNetGenotype
 from robust_nas.spaces.network import Network
-from robust_nas.spaces.operations import PRIMITIVES
+from robust_nas.spaces.operations import OPERATIONS, PRIMITIVES
 from robust_nas.spaces.supernet import Supernet
 from tests.verify.helpers import (
+    around,
     assert_between,
     assert_exact_when_tiny,
     assert_neurons,
@@ -34,7 +35,7 @@ def genotypes(draw: st.DrawFn) -> Genotype:
     cells = {}
     for kind in ("normal", "reduce"):
         cells[kind] = tuple(
-            (draw(st.sampled_from(PRIMITIVES)), draw(st.integers(0, 1 + node)))
+            (draw(st.sampled_from(sorted(OPERATIONS))), draw(st.integers(0, 1 + node)))
             for node in range(NODES)
             for _ in range(2)
         )
@@ -79,13 +80,34 @@ def test_random_networks_are_sound(genotype, norm, train, size, pad, seed):
     check(BoundedNetwork(model.train(train), images), images, norm)
 
 
-@pytest.mark.parametrize("operation", PRIMITIVES)
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_all_that_holds_for_any_network_holds_for_each_operation(operation):
     """Small balls as well: CROWN equals the output -+ radius times the dual norm of the gradient."""
     model = randomise(Network(only(operation), 1, 3, stem_stride=2, **SETTINGS | {"channels": 2}), 1)
     for train, ball in ((False, ("linf", "unit")), (True, ("l2", "free"))):
-        ties = operation == "max_pool_3x3"
+        ties = operation.startswith("max_pool")  # pools of pools
         assert_sound(model, (1, 8, 8), train=train, balls=[ball], scale=0.2, methods=["crown"], ties=ties)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - set(PRIMITIVES)))
+def test_operations_of_published_cells_are_sound_by_themselves(operation, stride):
+    """All norms and methods, on odd and even sides; those of the DARTS space have their tests in operators/."""
+    for size, train in ((5, False), (6, True)):
+        model = around(OPERATIONS[operation](2, stride, True), (2, size, size + 1))
+        assert_sound(model, (1, size, size + 1), train=train)
+
+
+@settings(max_examples=3)
+@given(st.data(), st.sampled_from(["linf", "l2"]), st.booleans(), st.booleans(), st.integers(0, 99))
+def test_random_networks_of_robnets_space_are_sound(data, norm, train, shared, seed):
+    """Every node reads all states; all cells share one list of codes, or each has its own."""
+    codes = st.lists(st.sampled_from(sorted(CODES)), min_size=5, max_size=5).map(tuple)
+    count = 1 if shared else SETTINGS["cells"]
+    genotype = RobNetGenotype(tuple(data.draw(st.lists(codes, min_size=count, max_size=count))), nodes=NODES)
+    images = random_images((1, 6, 6), 2, seed)
+    model = randomise(Network(genotype, 1, 3, **SETTINGS), seed).train(train)
+    check(BoundedNetwork(model, images), images, norm)
 
 
 @pytest.mark.parametrize(("train", "nodes"), [(False, 1), (True, 2)])

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from robust_nas.genotype import Genotype
 from robust_nas.search import plot
 from robust_nas.search.plot import plot_alphas, plot_search
-from robust_nas.search.watch import collapse, composition, entropy, family
+from robust_nas.search.watch import collapse, composition, entropy
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.supernet import Supernet
 
@@ -26,13 +26,6 @@ def prefer(model, kind, *operations, weight=20.0):
         model.alphas[kind].zero_()
         for edge, operation in enumerate(operations):
             model.alphas[kind][edge, model.operations[kind][edge].index(operation)] = weight
-
-
-def test_families():
-    families = {name: family(name) for name in PRIMITIVES}
-    assert [name for name in PRIMITIVES if families[name] == "pool"] == ["max_pool_3x3", "avg_pool_3x3"]
-    assert sum(name == "convolution" for name in families.values()) == 4
-    assert (families["none"], families["skip_connect"]) == ("none", "skip")
 
 
 def test_composition_counts_both_cells():

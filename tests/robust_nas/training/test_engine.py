@@ -9,7 +9,7 @@ import torch
 from robust_nas import checkpoint
 from robust_nas.data import Data, Examples
 from robust_nas.training.engine import Plan, Training, build, optimiser
-from robust_nas.training.presets import PRESETS, find
+from robust_nas.training.presets import PRESETS, preset_for
 from robust_nas.training.recipes import RECIPES
 from tests.robust_nas.helpers import GENOTYPE
 from tests.robust_nas.training.helpers import SETTINGS, TINY, small_data, training
@@ -111,16 +111,16 @@ def test_large_images_have_imagenets_stem():
     assert network.second_stem(before).shape == (2, TINY.channels, 12, 12)
     assert network.settings["stem"] == "imagenet"
     assert network(examples.images).shape == (2, 3)
-    paper = find("paper", "standard", 224)
+    paper = preset_for("paper", "standard", 224)
     assert (paper.cells, paper.channels, paper.epochs, paper.learning_rate) == (14, 48, 250, 0.5)
     assert (paper.weight_decay, paper.auxiliary) == (3e-5, 0.4)
 
 
 def test_the_paper_presets():
-    paper = find("paper", "jacobian", 32)
+    paper = preset_for("paper", "jacobian", 32)
     assert (paper.cells, paper.channels, paper.epochs, paper.batch_size) == (20, 36, 600, 128)
     assert (paper.learning_rate, paper.clip, paper.drop_path, paper.cutout, paper.auxiliary) == (0.025, 5, 0.3, 16, 0.4)
-    robnet = find("paper", "adversarial", 32)
+    robnet = preset_for("paper", "adversarial", 32)
     assert (robnet.batch_size, robnet.learning_rate, robnet.warm_up, robnet.epochs) == (1536, 1.2, 20, 170)
     assert not robnet.decay_norms
     for presets in PRESETS.values():

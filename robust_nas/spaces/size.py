@@ -1,0 +1,72 @@
+"""How large a network is: its parameters, and the multiply-adds of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robust_nas.genotype import Architecture
+from robust_nas.spaces.network import Network
+
+CELLS, CHANNELS = 20, 36
+"""The size at which papers compare cells on CIFAR-10 (DARTS, section 3.2)."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a network is.
+
+    Attributes:
+        parameters: number of trainable parameters.
+        multiply_adds: of convolutions and linear layers for one image; a multiplication and its addition are one.
+            Batch norms, activations, pools and sums are not counted, as is usual.
+    """
+
+    parameters: int
+    multiply_adds: int
+
+
+def size(network: nn.Module, shape: Sequence[int]) -> Size:
+    """The size of a network for images of this shape, "c h w". Its mode stays as it was."""
+    multiply_adds = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        # Every element of the output is a product with one filter: "in/groups kernel..." or "in".
+        nonlocal multiply_adds
+        assert isinstance(module, (nn.Conv2d, nn.Linear))
+        multiply_adds += output[0].numel() * module.weight[0].numel()
+
+    counted = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    hooks = [module.register_forward_hook(count) for module in counted]
+    parameter, training = next(network.parameters()), network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device))
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    return Size(parameters, multiply_adds)
+
+
+def size_on_cifar10(architecture: Architecture, cells: int = CELLS, channels: int = CHANNELS) -> Size:
+    """The size of an architecture's network for CIFAR-10.
+
+    Args:
+        cells: of the network; an architecture that has a number of cells keeps it.
+        channels: of a node in the first cells.
+    """
+    network = Network(
+        architecture,
+        in_channels=3,
+        classes=10,
+        channels=channels,
+        cells=architecture.depth or cells,
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+    )
+    return size(network, (3, 32, 32))
