@@ -64,8 +64,14 @@ def assert_gradient(function: Callable[[], Tensor], parameters: dict[str, nn.Par
         parameter.copy_(starts[name])
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "norm"),
+    [
+        pytest.param(method, norm, marks=[pytest.mark.slow] if (method, norm) == ("alpha-crown", "l2") else [])
+        for method in METHODS
+        for norm in ("linf", "l2")
+    ],
+)
 def test_gradients_of_a_supernet(supernet, norm, method):
     """In alpha, and in weights of all layers; d(statistics)/d(parameter) is part of it."""
     model = supernet.model

@@ -24,7 +24,7 @@ def windows(draw: st.DrawFn) -> tuple[dict[str, tuple[int, int]], tuple[int, int
     return pool, (2, *size)
 
 
-@settings(max_examples=30)
+@settings(max_examples=16)
 @given(windows(), st.booleans())
 def test_a_max_pool_is_sound_whatever_its_geometry(window, first):
     """Overlapping, padded, strided, dilated, with columns left over."""
@@ -33,7 +33,7 @@ def test_a_max_pool_is_sound_whatever_its_geometry(window, first):
     assert_sound(model, shape if first else (1, *shape[1:]), balls=BALLS[:2])
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(windows(), st.booleans(), st.booleans(), st.booleans())
 def test_an_average_pool_is_sound_whatever_its_geometry(window, first, count_include_pad, ceil_mode):
     pool, shape = window
