@@ -217,10 +217,12 @@ class BoundedGraph(BoundedModule):
             lower, upper = self.IBP_general(node)
             for low, high in (sweep.interval(node), self.reference.get(node.name, (lower, upper))):
                 lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
-            node.interval = lower, upper
             needed = self._rows_needed(node, lower, upper)
             if needed.any() and self.refine and not linear:
-                node.interval = self._tighten(node, lower, upper, needed)
+                lower, upper = self._tighten(node, lower, upper, needed)
+            # Where an interval is a point, rounding can leave the ends of two methods crossed: a negative width, which
+            # would grow from layer to layer, as widths do.
+            node.interval = torch.minimum(lower, upper), torch.maximum(lower, upper)
         lower, upper = self._widened(*node.interval)
         node.interval = node.lower, node.upper = lower, upper
         self.tightened[node.name] = node.interval

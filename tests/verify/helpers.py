@@ -160,9 +160,10 @@ def extremes(function: Callable[[Tensor], Tensor], points: Tensor, rows: Tensor)
 
 @torch.no_grad()
 def assert_neurons(network: BoundedNetwork, points: Tensor, bounds: Bounds, what: str = "") -> None:
-    """Every neuron that was relaxed stays within its interval at the points."""
+    """Every neuron that was relaxed stays within its interval at the points, and no interval has a negative width."""
     network.graph(points.flatten(0, 1))
     for name, (lower, upper) in bounds.intervals.items():
+        assert (lower <= upper).all(), f"{what}: {name} has crossed ends"
         value = network.graph[name].forward_value.unflatten(0, points.shape[:2])
         beyond = torch.maximum(lower - value, value - upper).max()
         assert beyond <= ROUNDING * (1 + value.abs().max()), f"{what}: {name} is {beyond} outside of its interval"
