@@ -194,7 +194,7 @@ class BoundedNetwork:
         It is not a bound: for bounds choose an epsilon.
 
         Args:
-            images, norm, specification, domain: as for `bounds`. l-infinity and l1 start from the same box.
+            images, norm, specification, domain: as for `bounds`; l2 and l1 differ only in `bounds` by other methods.
 
         Raises:
             InputError: wrong norm, domain or specification; or the model changed mode since it was wrapped.

@@ -72,8 +72,8 @@ class Result(NamedTuple):
 class IntervalSweep:
     """Intervals of the nodes of a graph over a region, one node after the other.
 
-    An l2 ball counts as a ball up to the first convolution or linear layer, whose intervals then have the norms of its
-    rows as radii; from there on, as l1 balls from the start, it counts as the box around it.
+    An l2 ball, or the l2 ball around an l1 ball, counts as a ball up to the first convolution or linear layer, whose
+    intervals then have the norms of its rows as radii, where those are smaller than from the box around the ball.
 
     Args:
         region: the inputs.
