@@ -6,8 +6,6 @@ steps are skipped, so a stopped run goes on where it was. Run it with `python ex
 
 from __future__ import annotations
 
-import csv
-import io
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -29,7 +27,7 @@ SEEDS = (0, 1, 2)
 RUNS = Path("runs/three-seeds")
 RESULTS = Path(__file__).parent / "results"
 DIGITS = 16
-COMMON: dict[str, Any] = {"dataset": "digits", "data": None, "download": False, "preset": "quick", "device": "cpu"}
+COMMON: dict[str, Any] = {"dataset": "digits", "preset": "quick", "device": "cpu"}
 
 
 def folder(metric: str, seed: int) -> Path:
@@ -42,26 +40,14 @@ def search_train_certify(metric: str, seed: int) -> None:
     out = folder(metric, seed)
     arch, weights = out / "search" / "genotype.json", out / "train" / "model.safetensors"
     if not arch.exists():
-        run_search(metric=metric, norm="linf", gamma=None, seed=seed, out=arch.parent, **COMMON)
+        run_search(metric=metric, seed=seed, out=arch.parent, **COMMON)
     if not weights.with_suffix(".json").exists():
-        run_training(arch=arch, recipe="standard", seed=0, out=weights.parent, **COMMON)
+        run_training(arch=arch, out=weights.parent, **COMMON)
     for norm in ("linf", "l2"):
         target = out / f"certify-{norm}"
         if not (target / "done").exists():
             run_certify(
-                arch=arch,
-                weights=weights,
-                norm=norm,
-                domain="unit",
-                images=DIGITS,
-                method="affine",
-                tolerance=0.05,
-                time_limit=None,
-                memory=4096.0,
-                epsilons=(),
-                seed=0,
-                out=target,
-                **COMMON,
+                arch=arch, weights=weights, norm=norm, images=DIGITS, method="affine", out=target, **COMMON
             )
             Run(target).write_text("done", "")
 
@@ -107,12 +93,8 @@ def main() -> None:
         for metric in METRICS:
             search_train_certify(metric, seed)
     rows = [row(metric, seed) for metric in METRICS for seed in SEEDS]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     results = Run(RESULTS)
-    results.write_text("three_seeds.csv", text.getvalue())
+    results.write_csv("three_seeds.csv", rows)
     lines = [
         f"| metric | seed | accuracy, {DIGITS} digits | mean linf radius | mean l2 radius |",
         "|---|---|---|---|---|",

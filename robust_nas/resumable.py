@@ -67,10 +67,7 @@ def begin(
 def _start(name: str, out: str | Path, options: Mapping[str, Any], work: Work, results: Sequence[str]) -> Run:
     if not work.processes.leads:
         return Run(Path(out))
-    run = Run.start(out, name, options, work.device)
-    for result in (*results, checkpoint.NEWEST, checkpoint.PREVIOUS):  # must not stand beside this configuration
-        (run.folder / result).unlink(missing_ok=True)
-    return run
+    return Run.start(out, name, options, work.device, (*results, checkpoint.NEWEST, checkpoint.PREVIOUS))
 
 
 def _resume(out: str | Path, options: Mapping[str, Any], work: Work) -> Run:

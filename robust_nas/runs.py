@@ -43,8 +43,19 @@ class Run:
     folder: Path
 
     @classmethod
-    def start(cls, out: str | Path, command: str, options: Mapping[str, object], device: torch.device) -> Run:
+    def start(
+        cls,
+        out: str | Path,
+        command: str,
+        options: Mapping[str, object],
+        device: torch.device,
+        results: Sequence[str] = (),
+    ) -> Run:
         """Make the folder and write `config.json`: the command, its options, the machine and the versions.
+
+        Args:
+            results: names of files that an earlier run may have left, and that must not stand beside this
+                configuration; they are deleted.
 
         Raises:
             InputError: `out`, or a folder above it, is a file.
@@ -61,6 +72,8 @@ class Run:
             "versions": versions(),
         }
         run.write_json("config.json", config)
+        for name in results:
+            (run.folder / name).unlink(missing_ok=True)
         return run
 
     @classmethod

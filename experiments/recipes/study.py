@@ -10,7 +10,6 @@ there is.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +34,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 ATTACKS = ("fgsm", "pgd-100", "cw", "autoattack")
 NORMS = ("linf", "l2")
-SEED = 0
 
 
 def run_network(name: str, out: Path, images: int, common: Mapping[str, Any]) -> None:
@@ -48,35 +46,17 @@ def run_network(name: str, out: Path, images: int, common: Mapping[str, Any]) ->
     for norm in NORMS:
         certified, audited = out / f"certify-{norm}", out / f"audit-{norm}"
         if not (certified / "done").exists():
-            run_certify(
-                **network,
-                preset="small",
-                norm=norm,
-                domain="free",
-                images=images,
-                method="affine",
-                tolerance=0.05,
-                time_limit=None,
-                memory=4096.0,
-                epsilons=(),
-                out=certified,
-            )
+            run_certify(**network, norm=norm, domain="free", images=images, method="affine", out=certified)
             Run(certified).write_text("done", "")
         if not (audited / "done").exists():
-            result = run_audit(**network, certificates=certified / "certify.csv", memory=4096.0, out=audited)
+            result = run_audit(**network, certificates=certified / "certify.csv", out=audited)
             Run(audited).write_text("done", str(result.broken))
     if not (out / "attack" / "summary.json").exists():
         run_attack(
             **network,
             attacks=ATTACKS,
-            norm=None,
-            epsilon=None,
             images=images,
-            batch_size=images,
-            cw_search=1,
-            radius=False,
             certificates=out / "certify-linf" / "certify.csv",
-            guards=True,
             resume=(out / "attack" / "config.json").exists(),
             out=out / "attack",
         )
@@ -106,11 +86,7 @@ def row(name: str, out: Path, dataset: str) -> dict[str, Any]:
 def write(rows: list[dict[str, Any]], dataset: str) -> None:
     """results/recipes_DATASET.csv and .md."""
     results = Run(RESULTS)
-    path = RESULTS / f"recipes_{dataset}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    results.write_csv(f"recipes_{dataset}.csv", rows)
     columns = list(rows[0])[1:]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     lines += [f"| {' | '.join(_cell(each[column]) for column in columns)} |" for each in rows]
@@ -129,7 +105,7 @@ def _cell(value: Any) -> str:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/recipes"), show_default=True)
 def main(dataset: str, data: Path, images: int, only: str | None, out: Path) -> None:
     """Run what is missing, then write results/recipes_DATASET.csv and .md."""
-    common = {"dataset": dataset, "data": data, "download": False, "seed": SEED, "device": "cpu"}
+    common = {"dataset": dataset, "data": data, "device": "cpu"}
     folders = {name: out / dataset / name.replace(" ", "-") for name in NETWORKS}
     for name in [only] if only else NETWORKS:
         run_network(name, folders[name], images, common)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -56,22 +56,22 @@ def run_attack(
     *,
     arch: str | Path,
     weights: str | Path,
-    dataset: str,
-    data: str | Path | None,
-    download: bool,
-    attacks: Sequence[str] | None,
-    norm: str | None,
-    epsilon: float | None,
-    images: int,
-    batch_size: int,
-    cw_search: int,
-    radius: bool,
-    certificates: str | Path | None,
-    guards: bool,
-    resume: bool,
-    seed: int,
-    device: str,
-    out: str | Path,
+    dataset: str = "digits",
+    data: str | Path | None = None,
+    download: bool = False,
+    attacks: Sequence[str] | None = None,
+    norm: str | None = None,
+    epsilon: float | None = None,
+    images: int = 100,
+    batch_size: int = 128,
+    cw_search: int = 1,
+    radius: bool = False,
+    certificates: str | Path | None = None,
+    guards: bool = True,
+    resume: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path = "runs/attack",
 ) -> AttackResult:
     """Attack a network on the first test images of a data set.
 
@@ -123,7 +123,7 @@ def run_attack(
         target = Target.of(network, examples, place, batch_size)
         if certified:
             certified.check(examples.labels.tolist(), target.predicted.tolist())
-        run = Run.resume(out, options) if resume else _started(out, options, place)
+        run = Run.resume(out, options) if resume else Run.start(out, "attack", options, place, RESULTS)
         attacked = _attack(run, target, plan, seed)
         works = [partial(smallest_perturbations, target, each, seed) for each in (norms if radius else ())]
         radii = _resumable(run, "radii.csv", Radius, works, target)
@@ -150,13 +150,6 @@ def _check_classes(plan: Plan, classes: int, dataset: str) -> None:
     for attack, _ in plan:
         if classes < attack.fewest_classes:
             raise InputError(f"{attack.name} needs {attack.fewest_classes} classes; {dataset} has {classes}")
-
-
-def _started(out: str | Path, options: Mapping[str, object], device: torch.device) -> Run:
-    run = Run.start(out, "attack", options, device)
-    for name in RESULTS:  # of an earlier run; they must not stand beside this one's configuration
-        (run.folder / name).unlink(missing_ok=True)
-    return run
 
 
 def _attack(run: Run, target: Target, plan: Plan, seed: int) -> list[Attacked]:

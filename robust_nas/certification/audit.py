@@ -14,6 +14,7 @@ from robust_nas.data import Examples, Source, load
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError, audit
+from verify.graph import MEMORY
 
 SAMPLES = 100
 STARTS = 10
@@ -60,13 +61,13 @@ def run_audit(
     arch: str | Path,
     weights: str | Path,
     certificates: str | Path,
-    dataset: str,
-    data: str | Path | None,
-    download: bool,
-    memory: float,
-    seed: int,
-    device: str,
-    out: str | Path,
+    dataset: str = "digits",
+    data: str | Path | None = None,
+    download: bool = False,
+    memory: float = MEMORY,
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path = "runs/audit",
 ) -> AuditResult:
     """Attack every certified ball of a certify.csv and repeat its proof, see `verify.audit`.
 

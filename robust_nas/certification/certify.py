@@ -22,6 +22,7 @@ from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_trained, run_training
 from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError, attack_radius, certified_radius, verified
+from verify.graph import MEMORY
 
 BATCH = 8
 """Images attacked and bounded at once; a row of certify.csv is written when its batch is done."""
@@ -53,22 +54,22 @@ class CertifyResult:
 def run_certify(
     *,
     arch: str | Path,
-    weights: str | Path | None,
-    dataset: str,
-    data: str | Path | None,
-    download: bool,
-    preset: str,
-    norm: str,
-    domain: str,
-    images: int,
-    method: str,
-    tolerance: float,
-    time_limit: float | None,
-    memory: float,
-    epsilons: Sequence[float],
-    seed: int,
-    device: str,
-    out: str | Path,
+    weights: str | Path | None = None,
+    dataset: str = "digits",
+    data: str | Path | None = None,
+    download: bool = False,
+    preset: str = "quick",
+    norm: str = "linf",
+    domain: str = "unit",
+    images: int = 32,
+    method: str = "auto",
+    tolerance: float = 0.05,
+    time_limit: float | None = None,
+    memory: float = MEMORY,
+    epsilons: Sequence[float] = (),
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path = "runs/certify",
 ) -> CertifyResult:
     """Certify a network on the first test images of a data set.
 
