@@ -5,79 +5,35 @@ Torch and all that needs it are imported inside the commands, so that `dsrna --h
 
 from __future__ import annotations
 
-import math
-import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-option = partial(click.option, show_default=True)
-
-DATASETS = click.Choice(["digits", "mnist", "cifar10", "imagefolder", "imagefolder64"])
-PRESETS = click.Choice(["quick", "small", "paper"])
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+from cli_options import (
+    FILE,
+    FOLDER,
+    Names,
+    NonNegative,
+    NonNegatives,
+    Positive,
+    arch_option,
+    batch_size_option,
+    data_options,
+    memory_option,
+    option,
+    preset_option,
+    resume_option,
+    run_options,
+)
 
 # What torch's allocators say; on a CPU it is a plain RuntimeError.
 OUT_OF_MEMORY = ("CUDA out of memory", "can't allocate memory")
 
 BAD_INPUT = 2
 STOPPED = 130
-
-
-class NonNegative(click.ParamType):
-    """A finite number that is not negative."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse one number; click reports a failure as a usage error."""
-        try:
-            number = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number", param, ctx)
-        if not 0 <= number < math.inf:
-            self.fail(f"{value} is not a finite number >= 0", param, ctx)
-        return number
-
-
-class Positive(NonNegative):
-    """A finite number above 0."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse one number; click reports a failure as a usage error."""
-        number = super().convert(value, param, ctx)
-        if not number:
-            self.fail(f"{value} is not above 0", param, ctx)
-        return number
-
-
-class NonNegatives(click.ParamType):
-    """A list of finite numbers that are not negative, such as `0.1,0.3`."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Parse the list; click reports a failure as a usage error."""
-        if isinstance(value, tuple):
-            return value
-        return tuple(NonNegative().convert(part, param, ctx) for part in value.split(","))
-
-
-class Names(click.ParamType):
-    """A list of names, such as `fgsm,pgd`; what they mean is checked where they are used."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split the list."""
-        return value if isinstance(value, tuple) else tuple(part.strip() for part in value.split(","))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,60 +78,6 @@ def _one_line(error: Exception) -> str | None:
 
 def _flat(text: str) -> str:
     return " ".join(text.split())
-
-
-def _options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, listed in the order given."""
-
-    def decorate(command: Command) -> Command:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
-
-
-def _one_thread_for_digits(context: click.Context, parameter: click.Parameter, dataset: str) -> str:
-    """Digits of 8 x 8 pixels make tensors so small that a second thread costs more than it brings, and ten times
-    more where it has to wait for a busy core. Torch reads this when it is imported; a number that is set stays.
-    """
-    if dataset == "digits":
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-    return dataset
-
-
-def _run_options(out: str) -> Callable[[Command], Command]:
-    return _options(
-        option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
-        option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute."),
-        option("--out", type=FOLDER, default=Path(out), help="Folder for the results."),
-    )
-
-
-memory_option = option(
-    "--memory", type=Positive(), default=4096.0, help="MiB for affine forms; less is looser, never unsound."
-)
-data_options = _options(
-    option(
-        "--dataset",
-        type=DATASETS,
-        default="digits",
-        callback=_one_thread_for_digits,
-        help="Images; digits ships with scikit-learn. imagefolder, such as ImageNet, has 224 x 224 pixels, "
-        "imagefolder64 has 64 x 64.",
-    ),
-    option(
-        "--data",
-        type=FOLDER,
-        default=Path("data"),
-        help="Folder that holds the data sets; for imagefolder the one with train/CLASS/* and val/CLASS/* (or test).",
-    ),
-    option("--download", is_flag=True, help="Fetch the data set into --data if it is not there."),
-)
-preset_option = option("--preset", type=PRESETS, default="quick", help="Size of networks and schedules.")
-arch_option = option(
-    "--arch", metavar="FILE|NAME", required=True, help="Genotype file, or a published architecture (`dsrna zoo`)."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -224,7 +126,7 @@ def dsrna() -> None:
     help="Estimate of the Jacobian norm; projection for l2 only. [sampled]",
 )
 @option("--nodes", type=click.IntRange(min=1), help="Intermediate nodes of a cell. [3]")
-@option("--batch-size", type=click.IntRange(min=2), help="Images a step, of all processes. [the preset's]")
+@batch_size_option
 @option(
     "--stop",
     type=click.Choice(["plateau", "skips", "ranking", "eigenvalue"]),
@@ -232,8 +134,8 @@ def dsrna() -> None:
 )
 @option("--hessian", is_flag=True, help="Follow the top eigenvalue of the Hessian of the validation loss in alpha.")
 @option("--amp", is_flag=True, help="bfloat16 in the weights' step where that is safe.")
-@option("--resume", is_flag=True, help="Go on with the run in --out, bit for bit.")
-@_run_options("runs/search")
+@resume_option
+@run_options("runs/search")
 def search(**options: Any) -> None:
     """Search an architecture that is accurate and certifiably robust.
 
@@ -273,9 +175,9 @@ def search(**options: Any) -> None:
 @option("--epsilon", type=Positive(), help="Their size, in [0,1] pixels. [by data set and norm]")
 @option("--bound", type=click.Choice(["ibp", "crown-ibp"]), default="ibp", help="Bound that certified begins with.")
 @option("--epochs", type=click.IntRange(min=1), help="Length of the training. [the preset's]")
-@option("--batch-size", type=click.IntRange(min=2), help="Images a step, of all processes. [the preset's]")
-@option("--resume", is_flag=True, help="Go on with the run in --out, bit for bit.")
-@_run_options("runs/train")
+@batch_size_option
+@resume_option
+@run_options("runs/train")
 def train(**options: Any) -> None:
     """Train the network of an architecture.
 
@@ -324,7 +226,7 @@ def train(**options: Any) -> None:
 @option("--certificates", type=FILE, help="A certify.csv to hold against the attacks.")
 @option("--guards/--no-guards", default=True, help="Look for signs of masked gradients.")
 @option("--resume", is_flag=True, help="Go on with the run in --out; attacks that are done are not run again.")
-@_run_options("runs/attack")
+@run_options("runs/attack")
 def attack(**options: Any) -> int:
     """Attack a network: its accuracy under FGSM, PGD, C&W and AutoAttack, with guards against masked gradients.
 
@@ -380,7 +282,7 @@ def attack(**options: Any) -> int:
     default=(),
     help="Also give the verified accuracy at these radii, in [0,1] pixels.",
 )
-@_run_options("runs/certify")
+@run_options("runs/certify")
 def certify(**options: Any) -> None:
     """Certify a network: the largest radius at which no perturbation changes its answer, image by image.
 
@@ -405,7 +307,7 @@ def certify(**options: Any) -> None:
 @option("--certificates", type=FILE, required=True, help="The certify.csv to try to break.")
 @data_options
 @memory_option
-@_run_options("runs/audit")
+@run_options("runs/audit")
 def audit(**options: Any) -> int:
     """Try to break certificates: samples, gradient attacks and a float64 re-check inside each certified ball.
 

@@ -72,7 +72,7 @@ def run_training(
         preset: size and schedule, a key of `PRESETS`; an architecture that has a number of cells keeps it.
         recipe: the loss, a key of `RECIPES`.
         norm, epsilon: of the perturbations that recipes "adversarial" and "certified" train against, in pixels of
-            [0, 1]; None for the recipe's own (`training.recipes.threats`).
+            [0, 1]; None for the recipe's own (`training.recipes.epsilons`).
         bound: of recipe "certified".
         epochs, batch_size: in place of the preset's.
         resume: go on with the run in `out`.

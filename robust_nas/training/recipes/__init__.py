@@ -3,9 +3,9 @@
 from robust_nas.training.recipes.adversarial import Adversarial
 from robust_nas.training.recipes.base import Loss, Recipe, RecipeSettings
 from robust_nas.training.recipes.certified import BOUNDS, Certified
+from robust_nas.training.recipes.epsilons import default_epsilon
 from robust_nas.training.recipes.jacobian import Jacobian
 from robust_nas.training.recipes.standard import Standard
-from robust_nas.training.recipes.threats import default_epsilon
 
 RECIPES: dict[str, type[Recipe]] = {
     "standard": Standard,

@@ -1,9 +1,5 @@
 """A search that is killed at any step and resumed ends as one that was left alone, to the byte."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import pytest
@@ -17,44 +13,25 @@ from robust_nas.search import run_search
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.stopping import STOPPING_RULES, Stop, StoppingRule
 from robust_nas.search.strategies import STRATEGIES
+from tests.robust_nas import killing
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
 from verify.errors import InputError
 
 PRESET = replace(TINY, channels=4, epochs=4)
 OPTIONS = {"metric": "combined", "method": "darts", "dataset": "digits", "preset": "quick", "gamma": 5.0, "device": "cpu"}
 
-# A process of its own, which dies by SIGKILL in place of writing row number sys.argv[2]; 0 for never.
-PROGRAM = """
-import json, os, signal, sys
-from robust_nas import runs
+SETUP = f"""
 from robust_nas.search import run as search_run, run_search
 from robust_nas.search.presets import PRESETS, SearchPreset
 from tests.robust_nas.search.helpers import small_data
 
-options, deadly, preset = json.loads(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
-preset["alpha_betas"] = tuple(preset["alpha_betas"])
-PRESETS["quick"] = dict.fromkeys(PRESETS["quick"], SearchPreset(**preset))
+PRESETS["quick"] = dict.fromkeys(PRESETS["quick"], SearchPreset(**{asdict(PRESET)!r}))
 search_run.load = lambda *_: small_data()
-append, rows = runs.CsvLog.append, 0
-
-def append_or_die(log, row):
-    global rows
-    rows += log.path.name == "search.csv"
-    if rows == deadly:
-        os.kill(os.getpid(), signal.SIGKILL)
-    append(log, row)
-
-runs.CsvLog.append = append_or_die
-run_search(**options)
 """
 
 
 def go(options, deadly=0):
-    arguments = [json.dumps(options), str(deadly), json.dumps(asdict(PRESET))]
-    process = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], env={**os.environ, "PYTHONPATH": "."}, capture_output=True
-    )
-    assert process.returncode == (-9 if deadly else 0), process.stderr.decode()
+    killing.run(SETUP, "run_search(**options)", "search.csv", options, deadly)
 
 
 @pytest.mark.parametrize(

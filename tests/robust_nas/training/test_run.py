@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +12,7 @@ from robust_nas.training import run as training_run
 from robust_nas.training.engine import accuracy, build
 from robust_nas.training.presets import PRESETS
 from robust_nas.training.recipes import RECIPES
+from tests.robust_nas import killing
 from tests.robust_nas.helpers import GENOTYPE
 from tests.robust_nas.training.helpers import TINY, preset, small_data
 from verify.errors import InputError
@@ -63,38 +61,18 @@ def test_writes_what_was_done(options, tmp_path, recipe):
     assert torch.equal(network(x), result.network(x))
 
 
-# A process of its own, which dies by SIGKILL in place of writing row number sys.argv[2]; 0 for never.
-PROGRAM = """
-import json, os, signal, sys
-from robust_nas import runs
+SETUP = """
 from robust_nas.training import run as training_run, run_training
-from robust_nas.training.presets import PRESETS, TrainingPreset
+from robust_nas.training.presets import PRESETS
 from tests.robust_nas.training.helpers import preset, small_data
 
-options, deadly = json.loads(sys.argv[1]), int(sys.argv[2])
-PRESETS["quick"] = {options["recipe"]: preset(options["recipe"])}
+PRESETS["quick"] = {"jacobian": preset("jacobian")}
 training_run.load = lambda *_: small_data()
-append, rows = runs.CsvLog.append, 0
-
-def append_or_die(log, row):
-    global rows
-    rows += log.path.name == "train.csv"
-    if rows == deadly:
-        os.kill(os.getpid(), signal.SIGKILL)
-    append(log, row)
-
-runs.CsvLog.append = append_or_die
-run_training(**options)
 """
 
 
 def go(options, deadly=0):
-    process = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(options), str(deadly)],
-        env={**os.environ, "PYTHONPATH": "."},
-        capture_output=True,
-    )
-    assert process.returncode == (-9 if deadly else 0), process.stderr.decode()
+    killing.run(SETUP, "run_training(**options)", "train.csv", options, deadly)
 
 
 def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path):

@@ -1,0 +1,129 @@
+"""Options of the `dsrna` command: the types of their values, and those that several commands share."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+option = partial(click.option, show_default=True)
+
+DATASETS = click.Choice(["digits", "mnist", "cifar10", "imagefolder", "imagefolder64"])
+PRESETS = click.Choice(["quick", "small", "paper"])
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class NonNegative(click.ParamType):
+    """A finite number that is not negative."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse one number; click reports a failure as a usage error."""
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not 0 <= number < math.inf:
+            self.fail(f"{value} is not a finite number >= 0", param, ctx)
+        return number
+
+
+class Positive(NonNegative):
+    """A finite number above 0."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse one number; click reports a failure as a usage error."""
+        number = super().convert(value, param, ctx)
+        if not number:
+            self.fail(f"{value} is not above 0", param, ctx)
+        return number
+
+
+class NonNegatives(click.ParamType):
+    """A list of finite numbers that are not negative, such as `0.1,0.3`."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Parse the list; click reports a failure as a usage error."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(NonNegative().convert(part, param, ctx) for part in value.split(","))
+
+
+class Names(click.ParamType):
+    """A list of names, such as `fgsm,pgd`; what they mean is checked where they are used."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split the list."""
+        return value if isinstance(value, tuple) else tuple(part.strip() for part in value.split(","))
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, listed in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def _one_thread_for_digits(context: click.Context, parameter: click.Parameter, dataset: str) -> str:
+    """Digits of 8 x 8 pixels make tensors so small that a second thread costs more than it brings, and ten times
+    more where it has to wait for a busy core. Torch reads this when it is imported; a number that is set stays.
+    """
+    if dataset == "digits":
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return dataset
+
+
+def run_options(out: str) -> Callable[[Command], Command]:
+    """What every command that computes takes; `out` is where its results go if nothing else is said."""
+    return options(
+        option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
+        option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute."),
+        option("--out", type=FOLDER, default=Path(out), help="Folder for the results."),
+    )
+
+
+memory_option = option(
+    "--memory", type=Positive(), default=4096.0, help="MiB for affine forms; less is looser, never unsound."
+)
+data_options = options(
+    option(
+        "--dataset",
+        type=DATASETS,
+        default="digits",
+        callback=_one_thread_for_digits,
+        help="Images; digits ships with scikit-learn. imagefolder, such as ImageNet, has 224 x 224 pixels, "
+        "imagefolder64 has 64 x 64.",
+    ),
+    option(
+        "--data",
+        type=FOLDER,
+        default=Path("data"),
+        help="Folder that holds the data sets; for imagefolder the one with train/CLASS/* and val/CLASS/* (or test).",
+    ),
+    option("--download", is_flag=True, help="Fetch the data set into --data if it is not there."),
+)
+preset_option = option("--preset", type=PRESETS, default="quick", help="Size of networks and schedules.")
+arch_option = option(
+    "--arch", metavar="FILE|NAME", required=True, help="Genotype file, or a published architecture (`dsrna zoo`)."
+)
+batch_size_option = option(
+    "--batch-size", type=click.IntRange(min=2), help="Images a step, of all processes. [the preset's]"
+)
+resume_option = option("--resume", is_flag=True, help="Go on with the run in --out, bit for bit.")

@@ -1,0 +1,64 @@
+"""The study of the recipes: a row of its table from what the runs of a network leave."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from experiments.recipes import study
+from robust_nas.genotype import Genotype
+from robust_nas.training.recipes import RECIPES
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A network of which two images were certified and attacked, one of them misclassified."""
+    files = {
+        "train/model.json": json.dumps({"settings": {"epsilon": 0.1}, "test_accuracy": 0.75}),
+        "train/timing.csv": "epoch,step,seconds,peak_memory_mb\n1,1,1.5,9\n1,2,0.5,9\n",
+        "attack/summary.json": json.dumps(
+            {
+                "images": 2,
+                "clean": 0.5,
+                "attacks": [{"attack": "fgsm", "norm": "linf", "epsilon": 2 / 255, "accuracy": 0.25}],
+                "violated": [1],
+            }
+        ),
+        "certify-linf/certify.csv": "radius,seconds\n0.04,1\n0,3\n",
+        "certify-l2/certify.csv": "radius,seconds\n0.5,1\n0,1\n",
+        "audit-linf/done": "0",
+        "audit-l2/done": "2",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_a_row_of_the_table(folder):
+    assert study.row("certified l2", folder, "mnist") == {
+        "dataset": "mnist",
+        "training": "certified l2",
+        "epsilon": 0.1,
+        "test_accuracy": 0.75,
+        "images": 2,
+        "clean": 0.5,
+        "fgsm linf 0.00784": 0.25,
+        "mean_linf_radius": 0.02,
+        "mean_l2_radius": 0.25,
+        "broken": 3,
+        "training_seconds": 2.0,
+        "certify_seconds_an_image": 2.0,
+    }
+
+
+def test_the_table_is_written_as_csv_and_markdown(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    study.write([study.row("standard", folder, "mnist")], "mnist")
+    assert pd.read_csv(tmp_path / "recipes_mnist.csv")["mean_linf_radius"].tolist() == [0.02]
+    assert "| standard | 0.1 | 0.75 | 2 | 0.5 | 0.25 |" in (tmp_path / "recipes_mnist.md").read_text()
+
+
+def test_the_networks_are_of_known_recipes_and_one_architecture():
+    assert {options["recipe"] for options in study.NETWORKS.values()} == set(RECIPES)
+    assert Genotype.load(study.ARCH).nodes == 3
