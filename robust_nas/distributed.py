@@ -92,7 +92,7 @@ class Processes:
     @contextmanager
     def synchronised(self, model: nn.Module) -> Iterator[None]:
         """Batch norms in training mode use the moments of all processes' images within the block."""
-        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)] if self.size > 1 else []
+        norms = batch_norms(model) if self.size > 1 else []
         for norm in norms:
             norm.forward = partial(self._normalise, norm)  # type: ignore[method-assign]
         try:
@@ -119,6 +119,11 @@ class Processes:
     def _device(self) -> torch.device:
         """Where a backend wants its tensors."""
         return torch.device("cuda", self.local) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    """The batch norms of a network."""
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def normalise(

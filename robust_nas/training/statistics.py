@@ -8,16 +8,11 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from robust_nas.distributed import normalise
+from robust_nas.distributed import batch_norms, normalise
 from verify.operators.normalisation import Moments
 
 Statistics = dict[nn.BatchNorm2d, tuple[Tensor, Tensor]]
 """Mean and biased variance a channel of each normalisation's input."""
-
-
-def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
-    """The batch norms of a network."""
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 @contextmanager
@@ -30,7 +25,7 @@ def recorded(model: nn.Module, moments: Moments) -> Iterator[Statistics]:
         found[norm] = moments(inputs[0])
 
     with ExitStack() as hooks:
-        for norm in norms(model):
+        for norm in batch_norms(model):
             hooks.callback(norm.register_forward_pre_hook(keep).remove)
         yield found
 
@@ -38,7 +33,7 @@ def recorded(model: nn.Module, moments: Moments) -> Iterator[Statistics]:
 @contextmanager
 def fixed(model: nn.Module, statistics: Statistics) -> Iterator[None]:
     """Batch norms use these statistics within the block, as constants of the pass, and update no running ones."""
-    before = {norm: norm.__dict__.get("forward") for norm in norms(model)}
+    before = {norm: norm.__dict__.get("forward") for norm in batch_norms(model)}
     for norm in before:
         norm.forward = partial(_normalise, norm, *statistics[norm])  # type: ignore[method-assign]
     try:
