@@ -48,7 +48,11 @@ def search(method, order, metric, processes):
 
 
 @pytest.mark.parametrize(
-    ("method", "order", "metric"), [("darts", "second", "combined"), ("pc-darts", "first", "ibp-slope")]
+    ("method", "order", "metric"),
+    [
+        ("darts", "second", "combined"),
+        pytest.param("pc-darts", "first", "ibp-slope", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_do_what_one_does(tmp_path, method, order, metric):
     expected = search(method, order, metric, ALONE)

@@ -64,7 +64,7 @@ def memory_of(graph, rows: int, batch: int) -> float:
     return rows * batch * row_size([node for node in graph.nodes if node.from_input], 8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 40), st.sampled_from(list(NETWORKS)))
 def test_order_reduction_only_loosens(seed, rows, name):
     """Errors without a row of their own widen boxes: looser, and as sound."""
