@@ -29,8 +29,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "standard": {"recipe": "standard"},
     "jacobian": {"recipe": "jacobian"},
     "adversarial": {"recipe": "adversarial"},
-    "certified linf": {"recipe": "certified", "norm": "linf", "epsilon": 0.07},
-    "certified l2": {"recipe": "certified", "norm": "l2"},
+    "certified linf": {"recipe": "certified", "norm": "linf", "epsilon": 0.04},
+    "certified l2": {"recipe": "certified", "norm": "l2", "epsilon": 0.2},
 }
 ATTACKS = ("fgsm", "pgd-100", "cw", "autoattack")
 NORMS = ("linf", "l2")
