@@ -156,6 +156,12 @@ def batches(
         yield Examples(images.to(device), labels.to(device))
 
 
+def batch_count(images: int, size: int, fewest: int) -> int:
+    """How many batches `batches` makes of so many images."""
+    full, rest = divmod(images, size)
+    return full + (rest >= fewest)
+
+
 def crop_and_flip(images: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
     """Each image moved by up to 4 pixels either way, zeros coming in, and mirrored with probability 1/2."""
     count, channels, height, width = images.shape

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -142,6 +142,10 @@ class Architecture(ABC):
     def _cells(self) -> dict[str, Any]:
         """The fields of the file that describe the cells."""
 
+    @abstractmethod
+    def with_meta(self: AnyArchitecture, meta: Mapping[str, Any]) -> AnyArchitecture:
+        """The same network, said to come from elsewhere."""
+
     def to_json(self) -> str:
         """The text of the genotype file.
 
@@ -195,6 +199,9 @@ class Genotype(Architecture):
     def plan(self, index: int, reduction: bool) -> CellPlan:
         """The cell of that kind, wherever it stands."""
         return self.plans()["reduce" if reduction else "normal"]
+
+    def with_meta(self, meta: Mapping[str, Any]) -> Genotype:
+        return replace(self, meta=meta)
 
     def _cells(self) -> dict[str, Any]:
         return {
@@ -251,6 +258,9 @@ class RobNetGenotype(Architecture):
         targets = range(2, 2 + self.nodes)
         nodes = tuple(tuple((CODES[next(codes)], source) for source in range(node)) for node in targets)
         return CellPlan(nodes, tuple(targets), affine=False)
+
+    def with_meta(self, meta: Mapping[str, Any]) -> RobNetGenotype:
+        return replace(self, meta=meta)
 
     def _cells(self) -> dict[str, Any]:
         return {"cells": [list(codes) for codes in self.cells]}

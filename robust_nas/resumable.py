@@ -21,12 +21,14 @@ class Work(Protocol):
     Attributes:
         device: where it computes.
         processes: those that share it.
-        step: steps done in the epoch under way; 0 where an epoch has just ended.
     """
 
     device: torch.device
     processes: Processes
-    step: int
+
+    @property
+    def step(self) -> int:
+        """Steps done in the epoch under way; 0 where an epoch has just ended."""
 
     @property
     def done(self) -> int:

@@ -29,8 +29,9 @@ from robust_nas.data import Data, Examples
 from robust_nas.metrics import METRICS, MetricSettings
 from robust_nas.runs import Run, device_name, versions
 from robust_nas.search.bilevel import AlphaStep
-from robust_nas.search.engine import Plan, Search, build
+from robust_nas.search.engine import Search
 from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset
+from robust_nas.search.stage import Plan, build
 from robust_nas.search.strategies import Strategy
 from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.operations import PRIMITIVES

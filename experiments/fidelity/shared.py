@@ -14,8 +14,9 @@ from experiments.fidelity.scores import score
 from robust_nas.data import Data
 from robust_nas.genotype import Edge
 from robust_nas.runs import Run, progress, seed_everything
-from robust_nas.search.engine import Plan, Search
+from robust_nas.search.engine import Search
 from robust_nas.search.presets import PRESETS
+from robust_nas.search.stage import Plan
 from robust_nas.spaces.supernet import Supernet
 from verify import BoundedNetwork
 

@@ -1,69 +1,39 @@
-"""The search loop: weights on one half of the training images, alpha on the other."""
+"""The search loop: weights on one half of the training images, alpha on the other; then, for some methods, trials."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from statistics import mean
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from robust_nas.data import Data, Examples, batches, search_split
+from robust_nas.data import Data, Examples, batch_count, batches, search_split
 from robust_nas.distributed import ALONE, Processes
-from robust_nas.genotype import Genotype
-from robust_nas.metrics import RobustnessMetric
+from robust_nas.genotype import Architecture, Genotype
 from robust_nas.runs import Row
-from robust_nas.search.bilevel import AlphaStep, Unrolled, weight_step
 from robust_nas.search.hessian import top_eigenvalue
-from robust_nas.search.presets import SearchPreset
-from robust_nas.search.stopping import Epoch, Stop, StoppingRule
-from robust_nas.search.strategies import Strategy
-from robust_nas.search.watch import composition
+from robust_nas.search.stage import Plan, Stage
+from robust_nas.search.stopping import Epoch, Stop
+from robust_nas.search.strategies.base import Step
+from robust_nas.search.trials import COLUMNS, Trials
 from robust_nas.spaces.supernet import Operations, Supernet
-from verify.bounds import BoundedNetwork
 from verify.errors import InputError
 
 HESSIAN_EVERY = 2
 """Epochs from one eigenvalue to the next (Zela et al., ICLR 2020)."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What decides a search, beside the data.
-
-    Attributes:
-        preset: sizes and schedules.
-        strategy: how to go about it.
-        metric: R of eq. 16, None for a search without.
-        gamma: its weight.
-        seed: of everything random.
-        order: "first" or "second".
-        stopping: a rule that may end the last stage early.
-        hessian: whether to follow the top eigenvalue of the Hessian of the validation loss in alpha.
-        amp: whether the weights' forward pass computes in bfloat16 where that is safe.
-    """
-
-    preset: SearchPreset
-    strategy: Strategy = field(default_factory=Strategy)
-    metric: RobustnessMetric | None = None
-    gamma: float = 0.0
-    seed: int = 0
-    order: str = "first"
-    stopping: StoppingRule | None = None
-    hessian: bool = False
-    amp: bool = False
-
-
 class Search:
     """A search in progress. `steps` carries it on, `state_dict` is all that decides how it goes on.
 
     A state taken between two steps and loaded into a new Search of the same plan continues bit for bit. Only the
-    seed decides the split and the order of the images; fresh weights and skip-dropout draw from torch's global
-    generators, whose states are part of the search's.
+    seed decides the split and the order of the images, and what a strategy draws; fresh weights and dropout draw from
+    torch's global generators, whose states are part of the search's.
 
     Args:
         plan: what to do.
@@ -72,44 +42,73 @@ class Search:
         processes: those that share each batch.
 
     Attributes:
-        model: the supernet of the current stage.
-        epoch: epochs that are done, of all stages.
-        step: steps done in the epoch under way.
-        stopped: why and where a rule ended the search.
+        stage: the stage under way, or the last; None where a strategy has none.
+        number: its number, from 0.
+        trials: of the candidates, once the stages are done; None where a strategy has none.
+        epoch: epochs of all stages that are done.
+        stopped: why and where a rule ended the stages.
     """
 
     def __init__(
         self, plan: Plan, data: Data, device: torch.device | str = "cpu", processes: Processes = ALONE
     ) -> None:
         self.plan, self.data, self.device, self.processes = plan, data, torch.device(device), processes
-        self.stages = plan.strategy.stages(plan.preset)
-        self.epoch = self.step = 0
+        self.presets = plan.strategy.stages(plan.preset)
+        self.trial = plan.strategy.trial(plan.preset, data.name)
+        self.stage: Stage | None = None
+        self.trials: Trials | None = None
+        self.epoch = self._step = self.number = 0
         self.stopped: Stop | None = None
-        self._halves = search_split(data, plan.seed)
+        self._halves = (data.train, data.train) if plan.strategy.one_level else search_split(data, plan.seed)
         self._orders = [torch.Generator().manual_seed(2 * plan.seed + half) for half in range(2)]
+        self._generator = torch.Generator().manual_seed(plan.seed)
         self._losses: list[float] = []  # of the epoch's steps of alpha
-        self._genotypes: list[Genotype] = []  # of the epochs that are done
+        self._ends: list[Architecture] = []  # results of the stages that are done
+        self._genotypes: list[Architecture] = []  # of the epochs that are done
         self._parameters: list[dict[str, Tensor]] = []
         self._begin_epoch()
         if plan.metric is not None:
             plan.metric.share(processes)
-        self._begin_stage(0, None)
+        if self.presets:
+            self._begin_stage(0, None)
+        else:
+            self._begin_trials(self._candidates())
+
+    @property
+    def _current(self) -> Stage:
+        assert self.stage is not None
+        return self.stage
+
+    @property
+    def model(self) -> Supernet:
+        """The supernet of the stage."""
+        return self._current.model
 
     @property
     def length(self) -> int:
         """How many steps the search has, if no rule ends it."""
-        return sum(stage.epochs for stage in self.stages) * self.steps_an_epoch
+        trial, total = self.trial, self._epochs * self.steps_an_epoch
+        if trial is not None:
+            total += trial.count * trial.preset.epochs * self._batches(trial.preset.batch_size)
+        return total
 
     @property
     def done(self) -> int:
         """Steps that are done."""
-        return self.epoch * self.steps_an_epoch + self.step
+        return self.epoch * self.steps_an_epoch + self._step + (self.trials.done if self.trials else 0)
+
+    @property
+    def step(self) -> int:
+        """Steps done in the epoch under way, that of a trial included."""
+        return self.trials.step if self.trials else self._step
 
     @property
     def steps_an_epoch(self) -> int:
         """Batches of the smaller half; a last one of too few images is skipped."""
-        full, rest = divmod(min(len(half.labels) for half in self._halves), self.plan.preset.batch_size)
-        return full + (rest >= self._fewest)
+        return self._batches(self.plan.preset.batch_size)
+
+    def _batches(self, size: int) -> int:
+        return batch_count(min(len(half.labels) for half in self._halves), size, self._fewest)
 
     @property
     def _fewest(self) -> int:
@@ -117,18 +116,43 @@ class Search:
         return max(2, self.processes.size)
 
     @property
+    def _epochs(self) -> int:
+        return sum(preset.epochs for preset in self.presets)
+
+    @property
+    def _stages_done(self) -> bool:
+        return self.stopped is not None or self.epoch == self._epochs
+
+    @property
     def finished(self) -> bool:
         """Whether there is no step left."""
-        return self.stopped is not None or self.epoch == sum(stage.epochs for stage in self.stages)
+        return self.trials.finished if self.trials else self._stages_done and self.trial is None
 
-    def genotype(self) -> Genotype:
-        """The architecture found: that of the epoch which a stopping rule chose, else that of the supernet now."""
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The keys of every row, whatever step it is of."""
+        names: tuple[str, ...] = ("epoch", "step", "train_loss")
+        if self.stage is not None:
+            names = (*names, *self.stage.columns, *self.composition())
+        names = (*names, *(("eigenvalue",) if self.plan.hessian else ()), *(COLUMNS if self.trial else ()))
+        return tuple(dict.fromkeys(names))
+
+    def composition(self) -> Row:
+        """Figures of what the supernet prefers, for the log."""
+        return self.plan.strategy.composition(self.model)
+
+    def genotype(self) -> Architecture:
+        """The architecture found: that of the trials, of the epoch which a stopping rule chose, or of the supernet."""
+        if self.trials is not None and self.trials.finished:
+            return self.trials.best()
         if self.stopped is not None:
             return self._genotypes[self.stopped.epoch - 1]
-        return self.plan.strategy.genotype(self.model)
+        return self.plan.strategy.genotype(self.model, self._some_held_out)
 
     def parameters(self) -> dict[str, Tensor]:
-        """The architecture parameters that the genotype comes from, before softmax, by name."""
+        """The architecture parameters that the genotype comes from, before softmax, by name; empty where none do."""
+        if self.stage is None:
+            return {}
         if self.stopped is not None:
             return self._parameters[self.stopped.epoch - 1]
         return architecture_parameters(self.model)
@@ -139,23 +163,25 @@ class Search:
         Raises:
             InputError: the training loss is no longer finite.
         """
-        while not self.finished:
+        while not self._stages_done:
             yield from self._rest_of_epoch()
+        if self.trials is not None:
+            for row in self.trials.steps():
+                yield self._row(row)
 
     def state_dict(self) -> dict[str, Any]:
         """The state between two steps, for `load_state_dict` of a search of the same plan."""
         plan = self.plan
         return {
-            "stage": self.stage,
-            "operations": self._operations,
+            "number": self.number,
+            "stage": None if self.stage is None else self.stage.state_dict(),
+            "trials": None if self.trials is None else self.trials.state_dict(),
             "epoch": self.epoch,
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "weights": self._weights.state_dict(),
-            "alpha": self._alpha.state_dict(),
-            "schedule": self._schedule.state_dict(),
+            "step": self._step,
             "orders": self._at_start,
+            "generator": self._generator.get_state(),
             "losses": self._losses,
+            "ends": [genotype.to_dict() for genotype in self._ends],
             "genotypes": [genotype.to_dict() for genotype in self._genotypes],
             "parameters": self._parameters,
             "stopped": None if self.stopped is None else asdict(self.stopped),
@@ -168,50 +194,50 @@ class Search:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the state of another search of the same plan, which this one then continues."""
         plan = self.plan
-        self._begin_stage(state["stage"], state["operations"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.model.load_state_dict(state["model"])
-        self._weights.load_state_dict(state["weights"])
-        self._alpha.load_state_dict(state["alpha"])
-        self._schedule.load_state_dict(state["schedule"])
+        if state["stage"] is not None:
+            self._begin_stage(state["number"], state["stage"]["operations"]).load_state_dict(state["stage"])
+        self.epoch, self._step = state["epoch"], state["step"]
         for order, at_start in zip(self._orders, state["orders"], strict=True):
             order.set_state(at_start)
+        self._generator.set_state(state["generator"])
         self._begin_epoch()
         self._losses = list(state["losses"])
-        self._genotypes = [Genotype.from_dict(data) for data in state["genotypes"]]
+        self._ends, self._genotypes = (
+            [Architecture.from_dict(data) for data in state[name]] for name in ("ends", "genotypes")
+        )
         self._parameters = list(state["parameters"])
         self.stopped = None if state["stopped"] is None else Stop(**state["stopped"])
         if plan.metric is not None:
             plan.metric.load_state_dict(state["metric"])
         if plan.stopping is not None:
             plan.stopping.load_state_dict(state["stopping"])
+        if state["trials"] is not None:
+            candidates = [Architecture.from_dict(data) for data in state["trials"]["candidates"]]
+            self._begin_trials(candidates).load_state_dict(state["trials"])
         torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
 
-    def _begin_stage(self, stage: int, operations: Operations | None) -> None:
-        """A fresh supernet and fresh optimisers."""
-        plan, preset = self.plan, self.stages[stage]
-        self.stage, self._operations = stage, operations
-        self.model = build(self.data, preset, plan.strategy, operations).to(self.device)
-        self._weights = torch.optim.SGD(
-            self.model.weights(), lr=preset.learning_rate, momentum=preset.momentum, weight_decay=preset.weight_decay
+    def _begin_stage(self, number: int, operations: Operations | None) -> Stage:
+        self.number = number
+        preset = self.presets[number]
+        self.stage = Stage(self.plan, preset, operations, self.data, self.device, self.processes)
+        return self.stage
+
+    def _candidates(self) -> list[Architecture]:
+        assert self.trial is not None
+        return self.plan.strategy.candidates(self._ends, self.plan.preset, self.trial.count, self._generator)
+
+    def _begin_trials(self, candidates: Sequence[Architecture]) -> Trials:
+        assert self.trial is not None
+        supernet = None if self.stage is None else self.stage.model
+        prepare = partial(self.plan.strategy.prepare, supernet)
+        train, held_out = self._halves
+        self.trials = Trials(
+            self.trial, candidates, prepare, replace(self.data, train=train), held_out, self.plan.seed, self.device,
+            self.processes,
         )
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self._weights, preset.epochs, preset.last_learning_rate
-        )
-        self._alpha = torch.optim.Adam(
-            self.model.architecture_parameters(),
-            lr=preset.alpha_learning_rate,
-            betas=preset.alpha_betas,
-            weight_decay=preset.alpha_weight_decay,
-        )
-        self._like = self.model.architecture_parameters()[0]
-        self.network = BoundedNetwork(self.model, self.data.train.images[:1].to(self._like))
-        unrolled = None
-        if plan.order == "second":
-            unrolled = Unrolled(self.network, self._weights, processes=self.processes)
-        self._alpha_step = AlphaStep(self.network, self._alpha, plan.metric, plan.gamma, unrolled, self.processes)
+        return self.trials
 
     def _begin_epoch(self) -> None:
         """Remember where the order of the images starts: a search resumed in the epoch draws it again."""
@@ -220,84 +246,85 @@ class Search:
 
     @property
     def _epoch_of_stage(self) -> int:
-        return self.epoch - sum(stage.epochs for stage in self.stages[: self.stage])
+        return self.epoch - sum(preset.epochs for preset in self.presets[: self.number])
 
     def _rest_of_epoch(self) -> Iterator[Row]:
-        plan, preset, epoch = self.plan, self.stages[self.stage], self._epoch_of_stage
-        first, second = self._halves
-        passes = zip(
-            batches(first, preset.batch_size, self._orders[0], augment=self.data.augment, fewest=self._fewest),
-            batches(second, preset.batch_size, self._orders[1], fewest=self._fewest),
-            strict=False,  # the halves differ by an image where their sum is odd, and so may their batches
-        )
-        done, last = self.step, self.steps_an_epoch
-        for number, pair in enumerate(passes, 1):
-            if number <= done:
+        stage, last = self._current, self.steps_an_epoch
+        for number, (train, held_out) in enumerate(self._pairs(stage.preset.batch_size), 1):
+            if number <= self._step:
                 continue
-            train, held_out = (self._share(batch) for batch in pair)
-            figures: Row = dict.fromkeys(self._alpha_step.columns)
-            if epoch >= preset.warm_up:
-                figures = self._alpha_step(held_out, train)
-                self._losses.append(math.nan if figures["val_loss"] is None else figures["val_loss"])
-            with plan.strategy.around_weight_step(self.model, self.stage, epoch, preset):
-                loss = weight_step(self.model, train, self._weights, preset.clip, self.processes, plan.amp)
-            if not math.isfinite(loss):
+            figures = stage.step(train, held_out, self._at(number))
+            loss = figures["train_loss"]
+            if loss is None or not math.isfinite(loss):
                 raise InputError(
                     f"the search diverged in epoch {self.epoch + 1} (training loss {loss}); try another --seed"
                 )
-            row: Row = {"epoch": self.epoch + 1, "step": number, "train_loss": loss, **figures}
-            row |= composition(self.model)
-            self.step = number
-            eigenvalue = None
+            if stage.alpha_steps(self._epoch_of_stage):
+                self._losses.append(figures["val_loss"] or math.nan)
+            row = self._row({"epoch": self.epoch + 1, "step": number, **figures, **self.composition()})
+            self._step = number
             if number == last:
-                eigenvalue = self._eigenvalue(held_out)
-                self._end_epoch(eigenvalue)
-            if plan.hessian:
-                row["eigenvalue"] = eigenvalue
+                eigenvalue = self._eigenvalue(stage, held_out)
+                self._end_epoch(stage, eigenvalue)
+                if self.plan.hessian:
+                    row["eigenvalue"] = eigenvalue
             yield row
 
-    def _end_epoch(self, eigenvalue: float | None) -> None:
+    def _row(self, figures: Row) -> Row:
+        return dict.fromkeys(self.columns) | figures
+
+    def _pairs(self, size: int) -> Iterator[tuple[Examples, Examples]]:
+        """Batches for the weights and for alpha."""
+        first, second = self._halves
+        train = batches(first, size, self._orders[0], augment=self.data.augment, fewest=self._fewest)
+        if self.plan.strategy.one_level:
+            return ((batch, batch) for batch in train)
+        held_out = batches(second, size, self._orders[1], fewest=self._fewest)
+        # The halves differ by an image where their sum is odd, and so may their batches.
+        return zip(train, held_out, strict=False)
+
+    def _at(self, number: int) -> Step:
+        """Where the step of this number in the epoch, from 1, stands."""
+        preset, epoch = self._current.preset, self._epoch_of_stage
+        done = (epoch - preset.warm_up) * self.steps_an_epoch + number - 1
+        total = (preset.epochs - preset.warm_up) * self.steps_an_epoch
+        part = max(0.0, done / total) if total else 0.0
+        return Step(self.number, epoch, part, preset, self._generator, self.processes)
+
+    def _end_epoch(self, stage: Stage, eigenvalue: float | None) -> None:
         plan = self.plan
-        self._genotypes.append(plan.strategy.genotype(self.model))
-        self._parameters.append(architecture_parameters(self.model))
-        self._schedule.step()
-        self.epoch, self.step = self.epoch + 1, 0
-        if plan.stopping is not None and self.stage == len(self.stages) - 1:
-            loss = mean(self._losses) if self._losses else None
+        self._genotypes.append(plan.strategy.genotype(stage.model, self._some_held_out))
+        self._parameters.append(architecture_parameters(stage.model))
+        stage.end_epoch()
+        self.epoch, self._step = self.epoch + 1, 0
+        if plan.stopping is not None and self.number == len(self.presets) - 1:
+            loss, genotype = mean(self._losses) if self._losses else None, self._genotypes[-1]
+            assert isinstance(genotype, Genotype)
             self.stopped = plan.stopping(
-                Epoch(self.epoch, loss, self._genotypes[-1], ranking(self.model), eigenvalue)
+                Epoch(self.epoch, loss, genotype, ranking(stage.model), eigenvalue)
             )
         self._begin_epoch()
-        last = self._epoch_of_stage == self.stages[self.stage].epochs
-        if last and not self.finished:
-            self._begin_stage(self.stage + 1, plan.strategy.next_operations(self.model, self.stage))
+        if self._stages_done or self._epoch_of_stage == stage.preset.epochs:
+            self._end_stage(stage)
 
-    def _eigenvalue(self, held_out: Examples) -> float | None:
+    def _end_stage(self, stage: Stage) -> None:
+        self._ends.append(self.genotype())
+        if not self._stages_done:
+            operations = self.plan.strategy.next_operations(stage.model, self.number)
+            self._begin_stage(self.number + 1, operations)
+        elif self.trial is not None:
+            self._begin_trials(self._candidates())
+
+    def _eigenvalue(self, stage: Stage, held_out: Examples) -> float | None:
         if not self.plan.hessian or (self.epoch + 1) % HESSIAN_EVERY:
             return None
-        loss = F.cross_entropy(self.network.freeze(held_out.images, self.processes.moments), held_out.labels)
-        return top_eigenvalue(loss, self.model.architecture_parameters())
+        return top_eigenvalue(stage.val_loss(held_out), stage.model.architecture_parameters())
 
-    def _share(self, batch: Examples) -> Examples:
-        """This process' part of a batch on the device, its images in the supernet's precision."""
-        images, labels = self.processes.share(batch)
-        return Examples(images.to(self._like), labels.to(self.device))
-
-
-def build(data: Data, preset: SearchPreset, strategy: Strategy, operations: Operations | None = None) -> Supernet:
-    """A strategy's supernet at the size of the preset for the images of a data set, in training mode."""
-    settings: dict[str, Any] = {
-        "in_channels": data.train.images.shape[1],
-        "classes": data.classes,
-        "channels": preset.channels,
-        "cells": preset.cells,
-        "nodes": preset.nodes,
-        "mean": data.mean,
-        "std": data.std,
-        "pad": data.pad,
-        "stem_stride": preset.stem_stride,
-    }
-    return strategy.supernet(operations, settings).to(getattr(torch, preset.dtype)).train()
+    def _some_held_out(self) -> Examples:
+        """A batch of the second half, always the same."""
+        examples = self._halves[1]
+        size = min(self.plan.preset.batch_size, len(examples.labels))
+        return self._current.on_device(examples.take(torch.arange(size)))
 
 
 def architecture_parameters(model: Supernet) -> dict[str, Tensor]:

@@ -14,8 +14,10 @@ keep, by experiments/benchmarks/search_step.py."""
 
 
 def estimate(search: Search) -> float:
-    """MiB at the peak of a step."""
-    network, metric = search.network, search.plan.metric
+    """MiB at the peak of a step of the supernet; 0 where there is none."""
+    if search.stage is None:
+        return 0.0
+    network, metric = search.stage.network, search.plan.metric
     elements = sum(node.output_shape[1:].numel() for node in network.graph.nodes if node.from_input)
     images = -(-search.plan.preset.batch_size // search.processes.size)
     held = STEP * images + (metric.held(network, images) if metric else 0.0)

@@ -22,6 +22,7 @@ class SearchPreset:
         gamma: weight of the metric in eq. 16.
         bound_method: of the certified bound, a key of `BOUND_IMAGES`.
         jacobian, jacobian_images: estimate and number of images of the Jacobian metric.
+        candidates, trial_epochs: architectures that methods with trials draw, and epochs that each is trained.
     """
 
     cells: int
@@ -44,6 +45,8 @@ class SearchPreset:
     bound_method: str
     jacobian: str
     jacobian_images: int
+    candidates: int
+    trial_epochs: int
 
 
 BOUND_IMAGES = {"ibp": 16, "block": 16, "crown-ibp": 8, "affine": 2, "crown": 1}
@@ -73,6 +76,8 @@ _QUICK = SearchPreset(
     bound_method="ibp",
     jacobian="sampled",
     jacobian_images=32,
+    candidates=4,
+    trial_epochs=3,
 )
 
 # MNIST or CIFAR-10 in hours on two cores; hundreds of steps for alpha.
@@ -84,10 +89,13 @@ _SMALL = replace(
     warm_up=1,
     batch_size=128,
     alpha_learning_rate=6e-3,
+    candidates=8,
+    trial_epochs=1,
 )
 
 # DSRNA (CVPR 2021), section 4.2.2. What it leaves open we take from DARTS: the cosine to .001 and the gradient
 # clip of 5 in the search. It names no warm-up: there is none. It does not say how many images a step are measured.
+# Random search tries 24 architectures for 100 epochs each, as in DARTS.
 _PAPER_CB = SearchPreset(
     cells=8,
     channels=16,
@@ -109,6 +117,8 @@ _PAPER_CB = SearchPreset(
     bound_method="ibp",
     jacobian="sampled",
     jacobian_images=64,
+    candidates=24,
+    trial_epochs=100,
 )
 _PAPER_JACOBIAN = replace(
     _PAPER_CB,
@@ -126,3 +136,24 @@ PRESETS: dict[str, dict[str, SearchPreset]] = {
     "paper": {**dict.fromkeys(_METRICS, _PAPER_JACOBIAN), "cb": _PAPER_CB, "ibp-slope": _PAPER_CB},
 }
 """By the preset's name, then by the metric's."""
+
+_DARTS = replace(_PAPER_JACOBIAN, batch_size=64)
+_PC_DARTS = replace(_PAPER_CB, last_learning_rate=0.0, alpha_weight_decay=1e-3)
+OWN: dict[str, SearchPreset] = {
+    "pc-darts": _PC_DARTS,
+    "pc-darts-adv": _PC_DARTS,
+    "p-darts": replace(_DARTS, batch_size=96, last_learning_rate=0.0, alpha_learning_rate=6e-4),
+    "snas": replace(_DARTS, epochs=150),
+    "enas": replace(_DARTS, epochs=150, learning_rate=0.05),
+}
+"""By method, the settings of its own authors where they are not DARTS'."""
+
+
+def preset_for(preset: str, metric: str, method: str) -> SearchPreset:
+    """The preset for a metric and a method; all names are known.
+
+    At paper scale a baseline, without a metric, has the settings of its own authors; with one it has DSRNA's.
+    """
+    if preset == "paper" and metric == "none":
+        return OWN.get(method, _DARTS)
+    return PRESETS[preset][metric]

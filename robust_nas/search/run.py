@@ -12,22 +12,22 @@ from typing import Any
 from robust_nas import resumable
 from robust_nas.data import load
 from robust_nas.distributed import Processes, processes
-from robust_nas.genotype import Genotype
+from robust_nas.genotype import Architecture, Genotype
 from robust_nas.metrics import METRICS, MetricSettings, RobustnessMetric
 from robust_nas.registry import named
 from robust_nas.runs import Row, Run, choose_device, notice, read_rows, seed_everything, versions
-from robust_nas.search.engine import Plan, Search
+from robust_nas.search.engine import Search
 from robust_nas.search.memory import advice
 from robust_nas.search.plot import plot_alphas, plot_search
-from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset
+from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset, preset_for
+from robust_nas.search.stage import Plan
 from robust_nas.search.stopping import STOPPING_RULES
-from robust_nas.search.strategies import STRATEGIES
+from robust_nas.search.strategies import STRATEGIES, Strategy
 from robust_nas.search.watch import collapse
 from robust_nas.spaces.cells import KINDS
 from verify.errors import InputError
 
 NORMS = ("linf", "l2")
-ORDERS = ("first", "second")
 RESULTS = ("genotype.json", "alphas.safetensors", "alphas.png", "search.png")
 PAPER_SCALE = "dsrna search --metric cb --dataset cifar10 --preset paper"
 
@@ -46,13 +46,14 @@ class SearchResult:
 
 def run_search(
     *,
-    metric: str = "cb",
+    metric: str | None = None,
     dataset: str = "digits",
     data: str | Path | None = None,
     download: bool = False,
     preset: str = "quick",
     method: str = "darts",
-    order: str = "first",
+    space: str | None = None,
+    order: str | None = None,
     norm: str = "linf",
     gamma: float | None = None,
     bound: str | None = None,
@@ -77,17 +78,19 @@ def run_search(
     Under torchrun the processes share every batch, and the first one writes.
 
     Args:
-        metric: none, or a key of `METRICS`.
+        metric: none, or a key of `METRICS`; None for "cb" where the method takes one.
         dataset, data, download: as `robust_nas.data.load` takes them.
         preset: size and schedule, a key of `PRESETS`.
         method: a key of `STRATEGIES`.
-        order: "first", or "second": alpha's gradient through one step of the weights.
+        space: "darts", "robnet" (one cell for the whole network) or "robnet-free" (each cell has its own), of those
+            that the method can search.
+        order: "first", or "second": alpha's gradient through one step of the weights; of those that the method knows.
         norm: linf or l2, of the perturbation that the metric is about.
         gamma: weight of the metric in eq. 16 (DSRNA, CVPR 2021).
         bound: method of the certified bound, a key of `BOUND_IMAGES`.
         jacobian: estimate of the Jacobian metric.
         nodes, batch_size: intermediate nodes of a cell, images a step (of all processes).
-        stop: a key of `STOPPING_RULES`, None for the whole schedule.
+        stop: a key of `STOPPING_RULES`, None for the method's own.
         hessian: follow the top eigenvalue of the Hessian in alpha.
         amp: bfloat16 in the weights' step where that is safe.
         resume: go on with the run in `out`.
@@ -95,13 +98,17 @@ def run_search(
         device: auto, cpu or cuda.
         out: the run's folder.
 
-    Where an argument is None, the preset's value counts.
+    Where another argument is None, the preset's value counts, or the method's.
 
     Raises:
         InputError: an argument is wrong, the data are not there, there is nothing to resume, or the training loss is
             no longer finite.
     """
-    sizes = named("metric", metric, named("preset", preset, PRESETS))
+    strategy = named("method", method, STRATEGIES)(space)
+    metric = metric or ("cb" if strategy.metrics else "none")
+    order, stop = order or strategy.orders[0], stop or strategy.stopping
+    named("metric", metric, named("preset", preset, PRESETS))
+    sizes = preset_for(preset, metric, method)
     changes: dict[str, Any] = {
         "gamma": gamma, "bound_method": bound, "jacobian": jacobian, "nodes": nodes, "batch_size": batch_size
     }
@@ -109,12 +116,13 @@ def run_search(
     if sizes.bound_method == "crown-ibp":  # keeps lower and upper ends, which float32 cannot tell apart where it works
         sizes = replace(sizes, dtype="float64")
     hessian = hessian or stop == "eigenvalue"
-    _check(norm, order, sizes)
-    strategy = named("method", method, STRATEGIES)
+    _check(norm, sizes)
+    _check_method(method, strategy, metric, order, stop, hessian)
     rule = None if stop is None else named("stopping rule", stop, STOPPING_RULES)()
     place = choose_device(device)
     choices = {
         "method": method,
+        "space": strategy.space,
         "metric": metric,
         "order": order,
         "dataset": dataset,
@@ -135,7 +143,7 @@ def run_search(
         plan = Plan(sizes, strategy, measure, sizes.gamma, seed, order, rule, hessian, amp)
         search = Search(plan, images, place, team)
         run = resumable.begin("search", search, out, options, RESULTS, resume)
-        if team.leads:
+        if team.leads and search.stage is not None:
             notice(advice(search))
         seconds = resumable.follow("search", search, run, _note)
         meta = {**choices, "bound_method": sizes.bound_method, "versions": versions()}
@@ -145,13 +153,14 @@ def run_search(
 
 def _finish(search: Search, run: Run, meta: Mapping[str, Any], seconds: float) -> SearchResult:
     """Write the results."""
-    model, rows = search.model, read_rows(run.folder / "search.csv")
-    parameters = search.parameters()
-    run.save_tensors("alphas.safetensors", parameters)
-    plot_alphas({kind: parameters[kind] for kind in KINDS}, model.operations, model.nodes, run.folder / "alphas.png")
+    rows = read_rows(run.folder / "search.csv")
+    if parameters := search.parameters():
+        run.save_tensors("alphas.safetensors", parameters)
+        alphas = {kind: parameters[kind] for kind in KINDS}
+        plot_alphas(alphas, search.model.operations, search.model.nodes, run.folder / "alphas.png")
     plot_search(rows, run.folder / "search.png")
     stopped = None if search.stopped is None else search.stopped.reason
-    genotype = replace(search.genotype(), meta={**meta, "epsilon": rows[-1].get("epsilon"), "stopped": stopped})
+    genotype = search.genotype().with_meta({**meta, "epsilon": rows[-1].get("epsilon"), "stopped": stopped})
     path = run.folder / "genotype.json"
     genotype.save(path)
     return SearchResult(path, _summary(genotype, rows, search, seconds))
@@ -175,11 +184,11 @@ def _metric(name: str, sizes: SearchPreset, norm: str, seed: int) -> RobustnessM
     return METRICS[name](settings)
 
 
-def _summary(genotype: Genotype, rows: Sequence[Row], search: Search, seconds: float) -> list[tuple[str, str]]:
+def _summary(genotype: Architecture, rows: Sequence[Row], search: Search, seconds: float) -> list[tuple[str, str]]:
     meta = genotype.meta
     counts = {
-        name: Counter(operation for operation, _ in edges)
-        for name, edges in (("normal cell", genotype.normal), ("reduction cell", genotype.reduce))
+        name if "cell" in name else f"{name} cell": Counter(operation for operation, _ in plan.edges)
+        for name, plan in genotype.plans().items()
     }
     metric = meta["metric"] + (f" by {meta['bound_method']}" if meta["metric"] in ("cb", "combined") else "")
     summary = [
@@ -195,11 +204,19 @@ def _summary(genotype: Genotype, rows: Sequence[Row], search: Search, seconds: f
         ("epsilon", _course(rows, "epsilon")),
         ("time", f"{len(rows)} steps in {seconds:.0f} s"),
         ("stopped early", meta["stopped"] or ""),
-        ("warning", collapse(genotype) or ""),
+        ("candidates", _candidates(search)),
+        ("warning", (isinstance(genotype, Genotype) and collapse(genotype)) or ""),
     ]
     if meta["preset"] == "quick":
         summary.append(("paper scale", PAPER_SCALE))
     return [(name, value) for name, value in summary if value]
+
+
+def _candidates(search: Search) -> str:
+    if search.trials is None:
+        return ""
+    scores = search.trials.scores
+    return f"{len(scores)}, held-out accuracy {min(scores):.3f} to {max(scores):.3f}"
 
 
 def _course(rows: Sequence[Row], name: str) -> str:
@@ -208,11 +225,22 @@ def _course(rows: Sequence[Row], name: str) -> str:
     return f"{values[0]:.3g} -> {values[-1]:.3g}" if values else ""
 
 
-def _check(norm: str, order: str, sizes: SearchPreset) -> None:
+def _check_method(
+    method: str, strategy: Strategy, metric: str, order: str, stop: str | None, hessian: bool
+) -> None:
+    if order not in strategy.orders:
+        raise InputError(f"{method} knows the order {' and '.join(strategy.orders)}, not {order}")
+    if strategy.metrics:
+        return
+    if metric != "none":
+        raise InputError(f"{method} takes no gradient in architecture parameters, so no metric; leave out --metric")
+    if stop or hessian:
+        raise InputError(f"{method} has no validation loss in architecture parameters; leave out --stop and --hessian")
+
+
+def _check(norm: str, sizes: SearchPreset) -> None:
     if norm not in NORMS:
         raise InputError(f"unknown norm {norm!r} for a search; known: {', '.join(NORMS)}")
-    if order not in ORDERS:
-        raise InputError(f"unknown order {order!r}; known: {', '.join(ORDERS)}")
     named("bound", sizes.bound_method, BOUND_IMAGES)
     if not 0 <= sizes.gamma < math.inf:
         raise InputError(f"gamma must be a finite number >= 0, not {sizes.gamma}")

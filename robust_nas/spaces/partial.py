@@ -88,14 +88,19 @@ class PartialSupernet(Supernet):
         )
 
     def mixture(self, kind: str) -> tuple[Tensor, ...]:
-        """softmax(alpha), `edges x operations`, and beta softmaxed over the edges into each node, `edges`."""
-        nodes = self.betas[kind].split(list(range(2, 2 + self.nodes)))
-        return (*super().mixture(kind), torch.cat([torch.softmax(beta, dim=0) for beta in nodes]))
+        """Alpha relaxed, `edges x operations`, and beta softmaxed over the edges into each node, `edges`."""
+        return (*super().mixture(kind), self._strengths(kind))
 
     def probabilities(self) -> dict[str, Float[Tensor, "edges _"]]:
         """What the genotype is derived from: softmax(alpha) times the softmaxed beta of the edge."""
-        mixtures = {kind: self.mixture(kind) for kind in KINDS}
-        return {kind: operations * edges.unsqueeze(1) for kind, (operations, edges) in mixtures.items()}
+        return {
+            kind: operations * self._strengths(kind).unsqueeze(1)
+            for kind, operations in super().probabilities().items()
+        }
+
+    def _strengths(self, kind: str) -> Float[Tensor, " edges"]:
+        nodes = self.betas[kind].split(list(range(2, 2 + self.nodes)))
+        return torch.cat([torch.softmax(beta, dim=0) for beta in nodes])
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         """The two alphas, then the two betas."""

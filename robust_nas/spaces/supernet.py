@@ -14,6 +14,7 @@ from robust_nas.genotype import Edge, Genotype
 from robust_nas.spaces.backbone import Backbone
 from robust_nas.spaces.cells import KINDS, MixedFactory, MixedOperation, SearchCell
 from robust_nas.spaces.operations import PRIMITIVES
+from robust_nas.spaces.relaxation import Relaxation
 from verify.errors import InputError
 
 ALPHA_SCALE = 1e-3
@@ -45,6 +46,7 @@ class Supernet(Backbone):
         alphas: `normal` and `reduce`, each `edges x operations`; rows by node and then by input, columns in
             the order of the edge's operations. They start at 1e-3 N(0, 1).
         operations: `normal` and `reduce`, each the names of every edge's operations.
+        relaxations: `normal` and `reduce`, each how alpha weighs the operations.
 
     Raises:
         InputError: `operations` are not those of such cells.
@@ -83,6 +85,7 @@ class Supernet(Backbone):
         self.alphas = nn.ParameterDict(
             {kind: ALPHA_SCALE * torch.randn(edges, len(names[kind][0])) for kind in KINDS}
         )
+        self.relaxations = nn.ModuleDict({kind: Relaxation(edges, len(names[kind][0])) for kind in KINDS})
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         normal, reduction = (self.mixture(kind) for kind in KINDS)
@@ -91,12 +94,24 @@ class Supernet(Backbone):
         )
 
     def mixture(self, kind: str) -> tuple[Tensor, ...]:
-        """What a cell of this kind takes beside its inputs: softmax(alpha), `edges x operations`."""
-        return (torch.softmax(self.alphas[kind], dim=-1),)
+        """What a cell of this kind takes beside its inputs: alpha relaxed, `edges x operations`."""
+        return (self.relaxation(kind)(self.alphas[kind]),)
 
     def probabilities(self) -> dict[str, Float[Tensor, "edges _"]]:
-        """What the genotype is derived from, by kind of cell: softmax(alpha); differentiable in alpha."""
-        return {kind: self.mixture(kind)[0] for kind in KINDS}
+        """What the genotype is derived from, by kind of cell: softmax(alpha), without what is pruned.
+
+        Differentiable in alpha.
+        """
+        return {
+            kind: torch.softmax(alpha, dim=-1).masked_fill(~self.relaxation(kind).kept, 0.0)
+            for kind, alpha in self.alphas.items()
+        }
+
+    def relaxation(self, kind: str) -> Relaxation:
+        """How alpha of this kind of cell weighs the operations."""
+        relaxation = self.relaxations[kind]
+        assert isinstance(relaxation, Relaxation)
+        return relaxation
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         """The two alphas."""

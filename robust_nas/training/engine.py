@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robust_nas.data import Data, Examples, Source, batches, cutout, in_order, split
+from robust_nas.data import Data, Examples, Source, batch_count, batches, cutout, in_order, split
 from robust_nas.distributed import ALONE, Processes
 from robust_nas.genotype import Architecture
 from robust_nas.spaces.network import Network
@@ -83,8 +83,7 @@ class Training:
     @property
     def steps_an_epoch(self) -> int:
         """Batches of an epoch; a last one of too few images is skipped."""
-        full, rest = divmod(len(self._train.labels), self.plan.preset.batch_size)
-        return full + (rest >= self._fewest)
+        return batch_count(len(self._train.labels), self.plan.preset.batch_size, self._fewest)
 
     @property
     def length(self) -> int:

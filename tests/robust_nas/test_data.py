@@ -12,7 +12,8 @@ import torch
 from robust_nas import data as data_sets
 from robust_nas import images as image_files
 from robust_nas.data import Examples, FileExamples, batches, crop_and_flip, in_order, load, search_split
-from robust_nas.search.engine import Plan, Search
+from robust_nas.search.engine import Search
+from robust_nas.search.stage import Plan
 from robust_nas.training.engine import accuracy
 from tests.robust_nas.helpers import write_image
 from tests.robust_nas.search.helpers import TINY

@@ -4,8 +4,8 @@ from robust_nas.search.strategies.base import Strategy
 from robust_nas.search.strategies.p_darts import Progressive
 from robust_nas.search.strategies.pc_darts import PartialChannels
 
-STRATEGIES: dict[str, Strategy] = {
-    "darts": Strategy(),
-    "pc-darts": PartialChannels(),
-    "p-darts": Progressive(),
+STRATEGIES: dict[str, type[Strategy]] = {
+    "darts": Strategy,
+    "pc-darts": PartialChannels,
+    "p-darts": Progressive,
 }

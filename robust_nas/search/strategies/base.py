@@ -2,21 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from robust_nas.genotype import Genotype
+import torch
+from torch import Tensor
+
+from robust_nas.data import Examples
+from robust_nas.distributed import ALONE, Processes
+from robust_nas.genotype import Architecture
+from robust_nas.metrics import RobustnessMetric
+from robust_nas.runs import Row
+from robust_nas.search.bilevel import AlphaStep, Unrolled
 from robust_nas.search.presets import SearchPreset
+from robust_nas.search.trials import Trial
+from robust_nas.search.watch import composition
+from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Operations, Supernet
+from verify.bounds import BoundedNetwork
+from verify.errors import InputError
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a search, as a strategy sees it.
+
+    Attributes:
+        stage: the number of the stage, from 0.
+        epoch: that of the epoch in the stage, from 0.
+        done: the part of alpha's steps in this stage that is done; 0 in the warm-up.
+        preset: size and schedule of the stage.
+        generator: on the CPU, for what a strategy draws; in the same state in all processes.
+        processes: those that share each batch.
+    """
+
+    stage: int
+    epoch: int
+    done: float
+    preset: SearchPreset
+    generator: torch.Generator
+    processes: Processes = ALONE
 
 
 class Strategy:
     """How a search goes about it. This one is DARTS (Liu, Simonyan and Yang, ICLR 2019): one stage, nothing special.
 
     The engine does the bilevel steps, with any metric; a strategy says on which supernet, in which stages, what is
-    around a step of the weights, and how the result is read. It holds no state: a checkpoint has none of it.
+    around the steps, and how the result is read. It holds no state: a checkpoint has none of it.
+
+    Args:
+        space: the search space, one of `spaces`; the first unless given.
+
+    Attributes:
+        spaces: those that the method can search.
+        orders: of the bilevel step that make sense; the first is the default.
+        metrics: whether alpha takes gradient steps, so that a robustness metric can be part of the objective.
+        one_level: whether alpha steps on the training batch, and no image is held out.
+        stopping: the rule, a key of `STOPPING_RULES`, that belongs to the method.
+
+    Raises:
+        InputError: another space.
     """
+
+    spaces: tuple[str, ...] = ("darts",)
+    orders: tuple[str, ...] = ("first", "second")
+    metrics = True
+    one_level = False
+    stopping: str | None = None
+
+    def __init__(self, space: str | None = None) -> None:
+        self.space = self.spaces[0] if space is None else space
+        if self.space not in self.spaces:
+            raise InputError(f"this method searches the space {' or '.join(self.spaces)}, not {space}")
 
     def stages(self, preset: SearchPreset) -> Sequence[SearchPreset]:
         """The stages of the search, each with its size and schedule; every stage begins with a fresh supernet."""
@@ -30,11 +89,72 @@ class Strategy:
         """The operations of the next stage, from the supernet at the end of stage `stage` (from 0)."""
         return None
 
+    def alpha_step(
+        self,
+        network: BoundedNetwork,
+        optimiser: torch.optim.Optimizer,
+        metric: RobustnessMetric | None,
+        gamma: float,
+        unrolled: Unrolled | None,
+        processes: Processes,
+    ) -> AlphaStep:
+        """What moves the architecture parameters."""
+        return AlphaStep(network, optimiser, metric, gamma, unrolled, processes)
+
     @contextmanager
-    def around_weight_step(self, model: Supernet, stage: int, epoch: int, preset: SearchPreset) -> Iterator[None]:
-        """What holds while the weights take a step in an epoch (from 0) of a stage with the schedule `preset`."""
+    def around_step(self, model: Supernet, step: Step) -> Iterator[None]:
+        """What holds for a step of alpha and the step of the weights that follows it."""
         yield
 
-    def genotype(self, model: Supernet) -> Genotype:
-        """The architecture that the supernet stands for."""
+    @contextmanager
+    def around_alpha_step(self, model: Supernet, step: Step) -> Iterator[None]:
+        """What holds while alpha takes its step."""
+        yield
+
+    @contextmanager
+    def around_weight_step(self, model: Supernet, step: Step, loss: Callable[[], Tensor]) -> Iterator[None]:
+        """What holds while the weights take their step.
+
+        Args:
+            loss: the training loss on the step's batch, of the supernet as it stands at the call, in whatever mode;
+                this process' part of it.
+        """
+        yield
+
+    def training_examples(self, model: Supernet, step: Step, batch: Examples) -> Examples:
+        """What the weights are trained on in place of a batch."""
+        return batch
+
+    def composition(self, model: Supernet) -> Row:
+        """Figures of what alpha prefers, for the log."""
+        return {**composition(model)}
+
+    def trial(self, preset: SearchPreset, dataset: str) -> Trial | None:
+        """How the candidates are tried that the stages leave; None where they leave one result."""
+        return None
+
+    def candidates(
+        self, ends: Sequence[Architecture], preset: SearchPreset, count: int, generator: torch.Generator
+    ) -> list[Architecture]:
+        """The architectures to try, `count` of them.
+
+        Args:
+            ends: the result of every stage.
+            generator: to draw with.
+        """
+        raise NotImplementedError
+
+    def prepare(self, model: Supernet | None, architecture: Architecture, network: Network) -> None:
+        """Give a candidate's network, whose weights are fresh, others to start from.
+
+        Args:
+            model: the supernet of the last stage.
+        """
+
+    def genotype(self, model: Supernet, held_out: Callable[[], Examples]) -> Architecture:
+        """The architecture that the supernet stands for.
+
+        Args:
+            held_out: gives some images that the weights were not trained on, always the same.
+        """
         return model.genotype()

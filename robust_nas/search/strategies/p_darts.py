@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from robust_nas.genotype import Genotype
+from torch import Tensor
+
+from robust_nas.data import Examples
+from robust_nas.genotype import Architecture
 from robust_nas.search.presets import SearchPreset
-from robust_nas.search.strategies.base import Strategy
+from robust_nas.search.strategies.base import Step, Strategy
 from robust_nas.spaces.supernet import Operations, Supernet
 
 DEPTHS = (5 / 8, 11 / 8, 17 / 8)
@@ -38,11 +41,11 @@ class Progressive(Strategy):
         return model.strongest(KEPT[stage + 1])
 
     @contextmanager
-    def around_weight_step(self, model: Supernet, stage: int, epoch: int, preset: SearchPreset) -> Iterator[None]:
-        with model.skip_dropout(skip_dropout(SKIP_DROPOUT[stage], epoch, preset)):
+    def around_weight_step(self, model: Supernet, step: Step, loss: Callable[[], Tensor]) -> Iterator[None]:
+        with model.skip_dropout(skip_dropout(SKIP_DROPOUT[step.stage], step.epoch, step.preset)):
             yield
 
-    def genotype(self, model: Supernet) -> Genotype:
+    def genotype(self, model: Supernet, held_out: Callable[[], Examples]) -> Architecture:
         return model.genotype(skip_limit=SKIP_LIMIT)
 
 

@@ -6,8 +6,9 @@ import torch
 
 from robust_nas.data import Data, Examples
 from robust_nas.distributed import ALONE
-from robust_nas.search.engine import Plan, Search
+from robust_nas.search.engine import Search
 from robust_nas.search.presets import PRESETS
+from robust_nas.search.stage import Plan
 
 TINY = replace(
     PRESETS["quick"]["cb"], cells=2, channels=1, nodes=1, epochs=1, warm_up=0, batch_size=6, dtype="float64"

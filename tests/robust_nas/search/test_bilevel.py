@@ -13,7 +13,8 @@ from robust_nas.data import Examples
 from robust_nas.metrics import JacobianNorm, Measurement, RobustnessMetric
 from robust_nas.search import bilevel
 from robust_nas.search.bilevel import AlphaStep, Unrolled, weight_step
-from robust_nas.search.engine import Plan, Search
+from robust_nas.search.engine import Search
+from robust_nas.search.stage import Plan
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
 from verify.bounds import BoundedNetwork
 
@@ -96,12 +97,12 @@ def test_second_order_leaves_weights_buffers_and_momentum_alone():
     steps = search.steps()
     next(steps)
     state = {name: value.clone() for name, value in search.model.state_dict().items() if "alphas" not in name}
-    momenta = [search._weights.state[w]["momentum_buffer"].clone() for w in search.model.weights()]
+    momenta = [search.stage._weights.state[w]["momentum_buffer"].clone() for w in search.model.weights()]
     half = search._halves[1].take(torch.arange(6))
     batch = Examples(half.images.double(), half.labels)
-    search._alpha_step(batch, batch)
+    search.stage._alpha_step(batch, batch)
     assert all(torch.equal(search.model.state_dict()[name], value) for name, value in state.items())
-    now = [search._weights.state[w]["momentum_buffer"] for w in search.model.weights()]
+    now = [search.stage._weights.state[w]["momentum_buffer"] for w in search.model.weights()]
     assert all(torch.equal(old, new) for old, new in zip(momenta, now, strict=True))
     assert all(parameter.grad is None for parameter in search.model.parameters())
 
@@ -118,7 +119,7 @@ class Broken(RobustnessMetric):
 def alpha_step(metric, order="first"):
     search = tiny_search(TINY, metric=metric, gamma=1.0, order=order)
     data = small_data()
-    return search.model, search._alpha_step, Examples(data.train.images.double(), data.train.labels)
+    return search.model, search.stage._alpha_step, Examples(data.train.images.double(), data.train.labels)
 
 
 @pytest.mark.parametrize("order", ["first", "second"])

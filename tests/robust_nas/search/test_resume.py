@@ -56,7 +56,7 @@ def test_a_state_taken_between_any_two_steps_continues_bit_for_bit(tmp_path, met
     def fresh():
         metric = search_run._metric("combined", PRESET, "linf", 0)
         stopping = STOPPING_RULES["plateau"]()
-        return tiny_search(PRESET, strategy=STRATEGIES[method], metric=metric, gamma=5.0, stopping=stopping)
+        return tiny_search(PRESET, strategy=STRATEGIES[method](), metric=metric, gamma=5.0, stopping=stopping)
 
     whole = fresh()
     rows = list(whole.steps())
@@ -120,7 +120,7 @@ def test_a_rule_that_goes_back_gives_the_alphas_of_its_epoch(options, monkeypatc
     assert (options["out"] / "alphas.safetensors").read_bytes() == before
 
     saved = load_file(options["out"] / "alphas.safetensors")
-    search = tiny_search(sizes, strategy=STRATEGIES[method])
+    search = tiny_search(sizes, strategy=STRATEGIES[method]())
     for name, value in search.model.named_parameters():
         if name.startswith(("alphas.", "betas.")):
             value.data = saved[name.removeprefix("alphas.")]

@@ -10,6 +10,7 @@ from robust_nas.search import memory
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.stopping import Stop, StoppingRule
 from robust_nas.search.strategies import STRATEGIES
+from robust_nas.search.strategies.base import Step
 from robust_nas.search.strategies.p_darts import skip_dropout
 from robust_nas.spaces.partial import PartialSupernet
 from tests.robust_nas.search.helpers import TINY, tiny_search
@@ -18,27 +19,27 @@ PAPER = PRESETS["paper"]["jacobian"]
 
 
 def test_p_darts_has_the_stages_of_its_paper_at_paper_scale():
-    stages = STRATEGIES["p-darts"].stages(PAPER)
+    stages = STRATEGIES["p-darts"]().stages(PAPER)
     assert [stage.cells for stage in stages] == [5, 11, 17]
     assert [(stage.epochs, stage.warm_up) for stage in stages] == [(25, 10)] * 3
 
 
 def test_p_darts_prunes_between_its_stages():
-    search = tiny_search(replace(TINY, channels=4, epochs=2), strategy=STRATEGIES["p-darts"])
-    counts = [(search.stage, kind, len(names)) for kind in ("normal", "reduce") for names in search.model.operations[kind]]
+    search = tiny_search(replace(TINY, channels=4, epochs=2), strategy=STRATEGIES["p-darts"]())
+    counts = [(search.number, kind, len(names)) for kind in ("normal", "reduce") for names in search.model.operations[kind]]
     for _ in search.steps():
         counts += [
-            (search.stage, kind, len(names)) for kind, edges in search.model.operations.items() for names in edges
+            (search.number, kind, len(names)) for kind, edges in search.model.operations.items() for names in edges
         ]
     assert {(stage, kept) for stage, _, kept in counts} == {(0, 8), (1, 5), (2, 3)}
 
 
 def test_next_operations_are_those_of_largest_alpha():
-    search = tiny_search(replace(TINY, channels=4), strategy=STRATEGIES["p-darts"])
+    search = tiny_search(replace(TINY, channels=4), strategy=STRATEGIES["p-darts"]())
     with torch.no_grad():
         for alpha in search.model.alphas.values():
             alpha.copy_(torch.arange(8.0).expand_as(alpha))
-    kept = STRATEGIES["p-darts"].next_operations(search.model, 0)
+    kept = STRATEGIES["p-darts"]().next_operations(search.model, 0)
     assert all(edge == search.model.operations["normal"][0][3:] for edges in kept.values() for edge in edges)
 
 
@@ -52,18 +53,19 @@ def test_skip_dropout_falls_and_starts_again_with_alpha():
 
 
 def test_skip_dropout_is_in_the_weights_step_alone():
-    strategy, preset = STRATEGIES["p-darts"], replace(TINY, cells=5)  # three in the first stage, the first of them a normal one
+    strategy, preset = STRATEGIES["p-darts"](), replace(TINY, cells=5)  # three in the first stage, the first of them a normal one
     model = tiny_search(preset, strategy=strategy).model
     x = torch.rand(4, 1, 6, 6).double()
-    with strategy.around_weight_step(model, 2, 0, replace(preset, epochs=2)):
+    step = Step(2, 0, 0.0, replace(preset, epochs=2), torch.Generator())
+    with strategy.around_weight_step(model, step, lambda: None):
         assert not torch.equal(model(x), model(x))
     assert torch.equal(model(x), model(x))
 
 
 def test_pc_darts_waits_as_long_as_its_paper():
-    (stage,) = STRATEGIES["pc-darts"].stages(PAPER)
+    (stage,) = STRATEGIES["pc-darts"]().stages(PAPER)
     assert (stage.epochs, stage.warm_up) == (50, 15)
-    model = tiny_search(replace(TINY, channels=4), strategy=STRATEGIES["pc-darts"]).model
+    model = tiny_search(replace(TINY, channels=4), strategy=STRATEGIES["pc-darts"]()).model
     assert isinstance(model, PartialSupernet)
 
 
@@ -77,7 +79,7 @@ class AtOnce(StoppingRule):
 @pytest.mark.parametrize(("method", "epochs"), [("darts", 1), ("p-darts", 3)])
 def test_a_rule_ends_the_last_stage_and_chooses_the_epoch(method, epochs):
     search = tiny_search(
-        replace(TINY, channels=4, epochs=2), strategy=STRATEGIES[method], stopping=AtOnce(), gamma=0.0
+        replace(TINY, channels=4, epochs=2), strategy=STRATEGIES[method](), stopping=AtOnce(), gamma=0.0
     )
     rows = list(search.steps())
     assert rows[-1]["epoch"] == epochs
