@@ -125,7 +125,8 @@ def test_a_rule_that_goes_back_gives_the_alphas_of_its_epoch(options, monkeypatc
         if name.startswith(("alphas.", "betas.")):
             value.data = saved[name.removeprefix("alphas.")]
     assert search.model.genotype() == replace(Genotype.load(path), meta={})
-    chosen, last = (checkpoint.load(options["out"]).state[key] for key in ("parameters", "model"))
+    state = checkpoint.load(options["out"]).state
+    chosen, last = state["parameters"], state["stage"]["model"]
     assert all(torch.equal(saved[name], chosen[1][name]) for name in saved)
     assert not torch.equal(saved["normal"], last["alphas.normal"])
 
