@@ -112,7 +112,7 @@ def row(baseline: Baseline, out: Path) -> dict[str, Any]:
 
 
 HEADER = (
-    "row", "search", "published architecture", "M parameters, paper", "ours, published cell", "ours, quick search's cell",
+    "row", "search", "published architecture", "M parameters, paper", "ours, published cell", "ours, quick cell",
     "quick search, s",
 )
 
