@@ -1,0 +1,1 @@
+"""Tables 1-6 of the paper, ours beside its figures."""
