@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.tables.cells import Block
+from experiments.tables.results import Block, is_robustness
 from robust_nas.files import atomic_path
 
 _PANELS_A_ROW = 4
@@ -21,8 +21,7 @@ def robust_columns(block: Block) -> list[str]:
     return [
         column
         for column in block.columns[1:]
-        if column.startswith(("PGD", "FGSM", "C&W", "AutoAttack", "Certified"))
-        and any(_points(block, row, column) for row in block.rows)
+        if is_robustness(column) and any(_points(block, row, column) for row in block.rows)
     ]
 
 

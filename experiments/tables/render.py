@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.tables.cells import COST, Block, Cell, decimals, number
 from experiments.tables.published import COST_RATIO, REFERENCE
+from experiments.tables.results import COST, Block, Cell, decimals, number
 
 EMPTY = "-"
 _CONSOLE_WIDTH = 200

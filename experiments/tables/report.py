@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from experiments.tables import render
-from experiments.tables.cells import blocks
 from experiments.tables.plots import plot
+from experiments.tables.results import blocks
 from robust_nas.runs import Run
 from verify.errors import InputError
 
@@ -22,7 +22,7 @@ def report(results: Path, table: int, out: Path) -> str:
     A block is one scale, protocol and data set. The same CSV gives the same bytes.
 
     Args:
-        results: the long CSV (`cells.COLUMNS`).
+        results: the long CSV (`results.COLUMNS`).
         table: 1 to 6.
         out: the folder; made where it is missing.
 

@@ -7,10 +7,10 @@ from decimal import Decimal
 import pytest
 from click.testing import CliRunner
 
-from experiments.tables.cells import COLUMNS, COST, blocks, number
 from experiments.tables.published import COST_RATIO, GPU_DAYS, PATH, TABLES, published
 from experiments.tables.render import escape
 from experiments.tables.report import main, report
+from experiments.tables.results import COLUMNS, COST, blocks, number
 from verify.errors import InputError
 
 DSRNA = ["DSRNA-CB", "DSRNA-Jacobian"]
@@ -231,6 +231,22 @@ def test_clean_accuracy_comes_first_even_where_nobody_measured_it(tmp_path):
     report(results, 1, tmp_path)
     text = (tmp_path / "table1.md").read_text(encoding="utf-8")
     assert "the paper's figures: cifar10" in text and "Another data set" in text
+
+
+def test_other_columns_stand_beside_but_are_no_claim(tmp_path):
+    """The two clean accuracies come first; signs of masked gradients are shown and not compared."""
+    signs = "Signs of masked gradients"
+    columns = ["Test accuracy", "Without attack", "FGSM", signs, "Params (M)"]
+    rows = [line for row in ADV[:1] + DSRNA for c in columns for line in values(row, c, 1.0, 2.0, table=4)]
+    (block,) = blocks(write(tmp_path / "r.csv", rows), 4)
+    assert block.columns == ["Without attack", "Test accuracy", *ATTACKS, signs, "Params (M)"]
+    assert {column for _, _, column in block.comparisons()} == {"Without attack", "Test accuracy", "FGSM"}
+
+
+def test_no_images_are_0_images(tmp_path):
+    results = write(tmp_path / "r.csv", values("DSRNA-CB", "Params (M)", 1.0, table=3, images=0))
+    (block,) = blocks(results, 3)
+    assert block.cells["DSRNA-CB", "Params (M)"].images == set()
 
 
 def test_blocks_are_scales_protocols_and_datasets(tmp_path):

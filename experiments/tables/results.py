@@ -15,9 +15,10 @@ from experiments.tables.statistics import Comparison, compare
 from verify.errors import InputError
 
 COLUMNS = ("table", "scale", "protocol", "row", "seed", "dataset", "column", "value", "images", "seconds", "device")
-"""Of the long CSV: accuracies in percent, radii in pixels from 0 to 1, `images` that the value is a mean of, `seconds`
-of the device that it took."""
+"""Of the long CSV: accuracies in percent, radii in pixels from 0 to 1, `images` that the value is a mean of (0
+or nothing where it is none), `seconds` of the device that it took."""
 CLEAN = ("Without attack", "Test accuracy")
+"""Accuracy on the images that are attacked, and on all test images."""
 COST = "Search cost (s)"
 _SIZE = "Params (M)"
 _WORDS = "Search method"
@@ -94,9 +95,9 @@ class Block:
     def columns(self) -> list[str]:
         """Clean accuracy first, then the paper's columns in its order and ours beyond them, sizes and costs last."""
         known = _in_order((figure.column for figure in self._figures), (line.column for line in self.lines))
-        clean = next((name for name in CLEAN if name in known), CLEAN[0])
-        middle = [name for name in known if name not in (clean, GPU_DAYS, _WORDS, *_OURS_LAST)]
-        return [clean, *middle, *(name for name in _OURS_LAST if name in known)]
+        clean = [name for name in CLEAN if name in known] or [CLEAN[0]]
+        middle = [name for name in known if name not in (*clean, GPU_DAYS, _WORDS, *_OURS_LAST)]
+        return [*clean, *middle, *(name for name in _OURS_LAST if name in known)]
 
     @cached_property
     def cells(self) -> Mapping[tuple[str, str], Cell]:
@@ -122,7 +123,7 @@ class Block:
         """By method of the paper, baseline and column: all of "the method is better" that can be looked at."""
         ours = [row for row in self.rows if row.startswith("DSRNA")]
         baselines = [row for row in self.rows if row not in ours]
-        columns = [column for column in self.columns if column not in (_SIZE, COST)]
+        columns = [column for column in self.columns if column in (*CLEAN, COST_RATIO) or is_robustness(column)]
         found = {}
         for key in ((a, b, column) for a in ours for b in baselines for column in columns):
             first, second, column = key
@@ -134,6 +135,11 @@ class Block:
     @cached_property
     def _figures(self) -> list[Figure]:
         return [figure for figure in published(self.table) if figure.dataset == self.paper_dataset]
+
+
+def is_robustness(column: str) -> bool:
+    """Whether the column holds accuracies under an attack, or certified radii."""
+    return column.startswith(("PGD", "FGSM", "C&W", "AutoAttack", "Certified"))
 
 
 def number(column: str, value: float) -> str:
@@ -216,7 +222,7 @@ def _line(path: Path, place: int, row: Mapping[str, str]) -> Line:
             row["dataset"],
             row["column"],
             float(row["value"]),
-            int(row["images"]) if row["images"] else None,
+            int(row["images"] or 0) or None,
             float(row["seconds"]) if row["seconds"] else None,
             row["device"],
         )
