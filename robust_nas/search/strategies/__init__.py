@@ -2,6 +2,7 @@
 
 from robust_nas.search.strategies.base import Strategy
 from robust_nas.search.strategies.early_stopping import CurvatureStop, SkipStop
+from robust_nas.search.strategies.enas import ParameterSharing
 from robust_nas.search.strategies.p_darts import Progressive
 from robust_nas.search.strategies.pc_darts import PartialChannels
 
@@ -11,4 +12,5 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "p-darts": Progressive,
     "darts-es": CurvatureStop,
     "darts+": SkipStop,
+    "enas": ParameterSharing,
 }
