@@ -35,6 +35,12 @@ OUT_OF_MEMORY = ("CUDA out of memory", "can't allocate memory")
 BAD_INPUT = 2
 STOPPED = 130
 
+# Of a search, as robust_nas.search.strategies has them; that would import torch.
+METHODS = [
+    *("darts", "pc-darts", "p-darts", "sdarts-rs", "sdarts-adv", "pc-darts-adv", "snas", "r-darts", "darts-es"),
+    *("darts+", "asap", "enas", "proxyless", "robnet", "random"),
+]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
@@ -96,16 +102,16 @@ def dsrna() -> None:
 @option(
     "--metric",
     type=click.Choice(["none", "cb", "ibp-slope", "jacobian", "combined"]),
-    default="cb",
-    help="Robustness metric: certified bound, slope of interval widths, Jacobian norm, cb and jacobian, or none.",
+    help="Robustness metric: certified bound, slope of interval widths, Jacobian norm, cb and jacobian, or none. "
+    "[cb, where the method takes one]",
 )
 @option(
     "--method",
-    type=click.Choice(["darts", "pc-darts", "p-darts"]),
+    type=click.Choice(METHODS),
     default="darts",
-    help="Search strategy; each takes any metric.",
+    help="Search strategy; each that takes gradient steps in alpha takes any metric.",
 )
-@option("--order", type=click.Choice(["first", "second"]), default="first", help="Of the bilevel step.")
+@option("--order", type=click.Choice(["first", "second"]), help="Of the bilevel step. [the method's first]")
 @data_options
 @preset_option
 @option(
@@ -129,8 +135,8 @@ def dsrna() -> None:
 @batch_size_option
 @option(
     "--stop",
-    type=click.Choice(["plateau", "skips", "ranking", "eigenvalue"]),
-    help="Stop early: validation loss, DARTS+'s two rules, or DARTS-ES'.",
+    type=click.Choice(["plateau", "skips", "ranking", "eigenvalue", "darts+"]),
+    help="Stop early: validation loss, one rule of DARTS+ or the other, DARTS-ES', or DARTS+'s two. [the method's]",
 )
 @option("--hessian", is_flag=True, help="Follow the top eigenvalue of the Hessian of the validation loss in alpha.")
 @option("--amp", is_flag=True, help="bfloat16 in the weights' step where that is safe.")
@@ -146,6 +152,7 @@ def search(**options: Any) -> None:
     Examples:
       dsrna search --metric cb
       dsrna search --metric combined --method pc-darts --order second --stop eigenvalue
+      dsrna search --method enas
       dsrna search --metric cb --dataset cifar10 --download --preset paper --norm l2 --out runs/paper
       torchrun --nproc-per-node 4 -m cli search --metric cb --dataset cifar10 --preset paper --amp
     """

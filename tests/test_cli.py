@@ -27,7 +27,6 @@ from robust_nas.genotype import Genotype
 from robust_nas.metrics import BOUND_METHODS, ESTIMATES, METRICS
 from robust_nas.search.presets import BOUND_IMAGES
 from robust_nas.search.presets import PRESETS as SEARCH_PRESETS
-from robust_nas.search.run import ORDERS
 from robust_nas.search.stopping import STOPPING_RULES
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training import save_weights
@@ -146,14 +145,14 @@ def test_search_passes_its_options_and_prints_the_result(monkeypatch, capsys, tm
 
     replace(monkeypatch, "search", runner)
     assert run(["search", "--gamma", "0", "--norm", "l2", "--out", tmp_path]) == 0
-    assert (seen["metric"], seen["norm"], seen["gamma"], seen["seed"]) == ("cb", "l2", 0.0, 0)
+    assert (seen["norm"], seen["gamma"], seen["seed"]) == ("l2", 0.0, 0)
     assert seen["out"] == tmp_path
     assert capsys.readouterr().out == f"loss     0.5\nepsilon  0.03\n{tmp_path}\n"
 
 
-def test_gamma_is_left_to_the_preset(monkeypatch):
+def test_search_leaves_to_preset_and_method_what_is_not_said(monkeypatch):
     def runner(**options):
-        assert options["gamma"] is None
+        assert [options[name] for name in ("gamma", "metric", "order", "stop")] == [None] * 4
         return SimpleNamespace(summary=[], genotype_path="")
 
     replace(monkeypatch, "search", runner)
@@ -196,11 +195,11 @@ def test_search_takes_every_choice_there_is():
     assert set(choices["dataset"]) == set(LOADERS)
     assert set(choices["preset"]) == set(SEARCH_PRESETS)
     assert all(set(choices["metric"]) == {"none", *METRICS} == set(sizes) for sizes in SEARCH_PRESETS.values())
-    assert set(choices["method"]) == set(STRATEGIES)
+    assert list(choices["method"]) == list(STRATEGIES)
     assert set(choices["stop"]) == set(STOPPING_RULES)
     assert set(choices["bound"]) == set(BOUND_METHODS) == set(BOUND_IMAGES)
     assert set(choices["jacobian"]) == set(ESTIMATES)
-    assert set(choices["order"]) == set(ORDERS)
+    assert set(choices["order"]) == {order for strategy in STRATEGIES.values() for order in strategy.orders}
 
 
 def test_train_takes_every_choice_there_is():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,8 +135,26 @@ class Unrolled:
         return self.processes.weight(len(train.labels)) * F.cross_entropy(logits, train.labels)
 
 
+class ArchitectureStep(ABC):
+    """What moves the architecture parameters, whatever they are."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The keys of what a step returns; `val_loss` is one."""
+
+    @abstractmethod
+    def __call__(self, held_out: Examples, train: Examples) -> dict[str, int | float | None]:
+        """Take the step; returns figures for the log.
+
+        Args:
+            held_out: this process' share of the validation batch.
+            train: its share of the training batch.
+        """
+
+
 @dataclass
-class AlphaStep:
+class AlphaStep(ArchitectureStep):
     """A step of alpha on L_val(w, alpha) - gamma R(w, alpha): first order at w as it is, second order at w'.
 
     The metric is measured even when gamma is 0, but then without gradients: the step is the one that a search

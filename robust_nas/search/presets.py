@@ -144,7 +144,9 @@ OWN: dict[str, SearchPreset] = {
     "pc-darts-adv": _PC_DARTS,
     "p-darts": replace(_DARTS, batch_size=96, last_learning_rate=0.0, alpha_learning_rate=6e-4),
     "snas": replace(_DARTS, epochs=150),
-    "enas": replace(_DARTS, epochs=150, learning_rate=0.05),
+    "enas": replace(
+        _DARTS, epochs=150, batch_size=160, learning_rate=0.05, last_learning_rate=5e-4, weight_decay=1e-4
+    ),
 }
 """By method, the settings of its own authors where they are not DARTS'."""
 

@@ -183,10 +183,33 @@ class EigenvalueRatio(StoppingRule):
         return Stop(reason, self.epochs[self.window // 2])
 
 
+class FirstOf(StoppingRule):
+    """Stop as soon as one of several rules does, with its result; if several do at once, with that of the first.
+
+    Args:
+        rules: which take note of every epoch, all of them.
+    """
+
+    def __init__(self, *rules: StoppingRule) -> None:
+        self.rules = rules
+
+    def _judge(self, epoch: Epoch, val_loss: float) -> Stop | None:
+        stops = [rule(epoch) for rule in self.rules]
+        return next((stop for stop in stops if stop is not None), None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rules": [rule.state_dict() for rule in self.rules]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for rule, own in zip(self.rules, state["rules"], strict=True):
+            rule.load_state_dict(own)
+
+
 STOPPING_RULES: dict[str, Callable[[], StoppingRule]] = {
     "plateau": LossPlateau,
     "skips": SkipLimit,
     "ranking": StableRanking,
     "eigenvalue": EigenvalueRatio,
+    "darts+": lambda: FirstOf(SkipLimit(), StableRanking()),
 }
 """By name; each call makes a rule that remembers nothing yet."""

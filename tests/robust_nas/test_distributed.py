@@ -36,8 +36,8 @@ def search(method, order, metric, processes):
     found = tiny_search(
         preset,
         processes=processes,
-        strategy=STRATEGIES[method],
-        metric=METRICS[metric](settings),
+        strategy=STRATEGIES[method](),
+        metric=METRICS[metric](settings) if STRATEGIES[method].metrics else None,
         gamma=3.0,
         order=order,
     )
@@ -52,6 +52,7 @@ def search(method, order, metric, processes):
     [
         ("darts", "second", "combined"),
         pytest.param("pc-darts", "first", "ibp-slope", marks=pytest.mark.slow),
+        pytest.param("enas", "first", "none", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_do_what_one_does(tmp_path, method, order, metric):

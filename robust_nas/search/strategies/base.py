@@ -15,7 +15,7 @@ from robust_nas.distributed import ALONE, Processes
 from robust_nas.genotype import Architecture
 from robust_nas.metrics import RobustnessMetric
 from robust_nas.runs import Row
-from robust_nas.search.bilevel import AlphaStep, Unrolled
+from robust_nas.search.bilevel import AlphaStep, ArchitectureStep, Unrolled
 from robust_nas.search.presets import SearchPreset
 from robust_nas.search.trials import Trial
 from robust_nas.search.watch import composition
@@ -97,7 +97,7 @@ class Strategy:
         gamma: float,
         unrolled: Unrolled | None,
         processes: Processes,
-    ) -> AlphaStep:
+    ) -> ArchitectureStep:
         """What moves the architecture parameters."""
         return AlphaStep(network, optimiser, metric, gamma, unrolled, processes)
 

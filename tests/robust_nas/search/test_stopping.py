@@ -10,6 +10,7 @@ from robust_nas.search.stopping import (
     STOPPING_RULES,
     EigenvalueRatio,
     Epoch,
+    FirstOf,
     LossPlateau,
     SkipLimit,
     StableRanking,
@@ -72,6 +73,28 @@ def test_ranking_is_that_of_the_convolutions_on_every_edge():
     assert first_stop(StableRanking(), [epoch(n) for n in range(1, 20)]) == (11, 11)
     moves = {4: others_moved, 8: swapped}
     assert first_stop(StableRanking(), [epoch(n, ranking=moves.get(n, RANKING)) for n in range(1, 30)]) == (19, 19)
+
+
+STABLE = [epoch(n) for n in range(1, 20)]
+CHANGING = [epoch(n, ranking=RANKING if n % 2 else RANKING[::-1]) for n in range(1, 20)]
+
+
+def with_skips(epochs, since):
+    return [epoch(one.number, skips=2 if one.number >= since else 1, ranking=one.ranking) for one in epochs]
+
+
+@pytest.mark.parametrize(
+    "epochs", [STABLE, CHANGING, with_skips(STABLE, 7), with_skips(STABLE, 15), with_skips(CHANGING, 15)]
+)
+def test_darts_plus_ends_with_the_earlier_of_its_two_rules(epochs):
+    ends = [end for rule in (SkipLimit(), StableRanking()) if (end := first_stop(rule, epochs))]
+    assert first_stop(STOPPING_RULES["darts+"](), epochs) == min(ends, default=None)
+
+
+def test_of_rules_that_stop_at_once_the_first_counts():
+    epochs = with_skips(losses(1.0, 1.0, 1.0), 3)
+    assert first_stop(FirstOf(SkipLimit(), LossPlateau(patience=2)), epochs) == (3, 3)
+    assert first_stop(FirstOf(LossPlateau(patience=2), SkipLimit()), epochs) == (3, 1)
 
 
 def eigenvalues(values, every=2):
