@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -170,6 +170,8 @@ class AlphaStep(ArchitectureStep):
         gamma: its weight.
         unrolled: for the second order.
         processes: those that share the batches.
+        penalty: a term of the objective in the architecture parameters alone, the same in all processes; None for
+            none.
     """
 
     network: BoundedNetwork
@@ -178,6 +180,7 @@ class AlphaStep(ArchitectureStep):
     gamma: float
     unrolled: Unrolled | None = None
     processes: Processes = ALONE
+    penalty: Callable[[], Tensor] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -192,6 +195,7 @@ class AlphaStep(ArchitectureStep):
             "robustness_gradient",
             "cosine",
             *(("unrolled_gradient",) if self.unrolled else ()),
+            *(("penalty",) if self.penalty else ()),
             "finite",
         )
 
@@ -215,8 +219,12 @@ class AlphaStep(ArchitectureStep):
                 gradients, figures = self._objective(held_out, alphas, weights)
             gradients, vector = gradients[: len(alphas)], gradients[len(alphas) :]
             indirect = self.unrolled.through(vector, alphas, train)
-            gradients = tuple(own + other for own, other in zip(gradients, indirect, strict=True))
+            gradients = _sum(gradients, indirect)
             figures["unrolled_gradient"] = _norm(indirect)
+        if self.penalty:
+            value = self.penalty()
+            gradients = _sum(gradients, torch.autograd.grad(value, alphas, materialize_grads=True))
+            figures["penalty"] = value.item()
         if math.isfinite(figures["val_loss"]) and _finite(gradients):
             for alpha, gradient in zip(alphas, gradients, strict=True):
                 alpha.grad = gradient
@@ -255,7 +263,7 @@ class AlphaStep(ArchitectureStep):
             figures["cosine"] = _cosine(gradients[: len(alphas)], pull[: len(alphas)])
             counts = counts and _finite(pull)
             if counts:
-                gradients = tuple(ours + theirs for ours, theirs in zip(gradients, pull, strict=True))
+                gradients = _sum(gradients, pull)
         figures["finite"] = float(counts)
         return gradients, figures
 
@@ -269,6 +277,10 @@ class AlphaStep(ArchitectureStep):
             return None
         with torch.set_grad_enabled(self.gamma > 0):
             return self.metric(self.network, *batch)
+
+
+def _sum(first: Gradients, second: Gradients) -> Gradients:
+    return tuple(a + b for a, b in zip(first, second, strict=True))
 
 
 def _norm(gradients: Sequence[Tensor]) -> float:

@@ -15,6 +15,8 @@ COLLAPSED_SHARE = 0.75
 def composition(model: Supernet) -> dict[str, int | float]:
     """Figures for the log, over both kinds of cell.
 
+    What is pruned does not count.
+
     `convolutions`, `pools` and `skips` count the operations of the genotype that alpha prefers now. `pool_share`
     and `skip_share` are the part of softmax(alpha) that pools and skip connections hold among an edge's operations
     other than `none`, mean over the edges. For `alpha_entropy` see `entropy`.
@@ -34,7 +36,7 @@ def composition(model: Supernet) -> dict[str, int | float]:
 @torch.no_grad()
 def entropy(model: Supernet) -> float:
     """Mean entropy of the operations of an edge in nats: log 8 when 8 are equal, 0 when one is left."""
-    rows = [torch.distributions.Categorical(logits=alpha).entropy() for alpha in model.alphas.values()]
+    rows = [torch.distributions.Categorical(logits=alpha).entropy() for alpha in model.logits().values()]
     return torch.cat(rows).mean().item()
 
 
@@ -59,7 +61,7 @@ def collapse(genotype: Genotype) -> str | None:
 def _share(model: Supernet, wanted: str) -> float:
     """Mean over the edges of the softmax's mass on a family among the operations other than `none`."""
     shares: list[Tensor] = []
-    for kind, alpha in model.alphas.items():
+    for kind, alpha in model.logits().items():
         for row, names in zip(alpha.cpu(), model.operations[kind], strict=True):
             kept = [i for i, name in enumerate(names) if name != "none"]
             mine = [family(names[i]) == wanted for i in kept]

@@ -56,16 +56,18 @@ class Relaxation(nn.Module):
         noise: Float[Tensor, "edges ops"] | None = None,
         kept: Bool[Tensor, "edges ops"] | None = None,
         offset: Float[Tensor, "edges ops"] | None = None,
+        temperature: float | None = None,
     ) -> Iterator[None]:
         """Have these in place within the block."""
-        before = self.noise, self.kept, self.offset
+        before = self.noise, self.kept, self.offset, self.temperature
         self.noise = self.noise if noise is None else noise
         self.kept = self.kept if kept is None else kept
         self.offset = self.offset if offset is None else offset
+        self.temperature = self.temperature if temperature is None else self.temperature.new_tensor(temperature)
         try:
             yield
         finally:
-            self.noise, self.kept, self.offset = before
+            self.noise, self.kept, self.offset, self.temperature = before
 
     @contextmanager
     def held_at(self, weights: Float[Tensor, "edges ops"], alpha: Float[Tensor, "edges ops"]) -> Iterator[None]:

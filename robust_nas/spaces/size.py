@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +33,29 @@ class Size:
 
 def size(network: nn.Module, shape: Sequence[int]) -> Size:
     """The size of a network for images of this shape, "c h w". Its mode stays as it was."""
-    multiply_adds = 0
+    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    return Size(parameters, multiply_adds(network, shape).total())
 
-    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+
+def multiply_adds(network: nn.Module, shape: Sequence[int]) -> Counter[str]:
+    """Those of every convolution and linear layer of a network, by the layer's name: see `Size`.
+
+    Args:
+        network: its mode stays as it was.
+        shape: of an image, "c h w".
+    """
+    counts: Counter[str] = Counter()
+
+    def count(name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         # Every element of the output is a product with one filter: "in/groups kernel..." or "in".
-        nonlocal multiply_adds
         assert isinstance(module, (nn.Conv2d, nn.Linear))
-        multiply_adds += output[0].numel() * module.weight[0].numel()
+        counts[name] += output[0].numel() * module.weight[0].numel()
 
-    counted = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    hooks = [module.register_forward_hook(count) for module in counted]
+    hooks = [
+        module.register_forward_hook(partial(count, name))
+        for name, module in network.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
     parameter, training = next(network.parameters()), network.training
     try:
         with torch.no_grad():
@@ -49,8 +64,7 @@ def size(network: nn.Module, shape: Sequence[int]) -> Size:
         network.train(training)
         for hook in hooks:
             hook.remove()
-    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    return Size(parameters, multiply_adds)
+    return counts
 
 
 def size_on_cifar10(architecture: Architecture, cells: int = CELLS, channels: int = CHANNELS) -> Size:

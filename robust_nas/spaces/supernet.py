@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -106,6 +106,20 @@ class Supernet(Backbone):
             kind: torch.softmax(alpha, dim=-1).masked_fill(~self.relaxation(kind).kept, 0.0)
             for kind, alpha in self.alphas.items()
         }
+
+    def logits(self) -> dict[str, Float[Tensor, "edges _"]]:
+        """Alpha by kind of cell, -infinity where an operation is pruned."""
+        return {
+            kind: alpha.masked_fill(~self.relaxation(kind).kept, -torch.inf) for kind, alpha in self.alphas.items()
+        }
+
+    @contextmanager
+    def held_at(self, weights: Mapping[str, Float[Tensor, "edges _"]]) -> Iterator[None]:
+        """Have these weights of the operations, by kind of cell, within the block (see `Relaxation.held_at`)."""
+        with ExitStack() as stack:
+            for kind, alpha in self.alphas.items():
+                stack.enter_context(self.relaxation(kind).held_at(weights[kind], alpha))
+            yield
 
     def relaxation(self, kind: str) -> Relaxation:
         """How alpha of this kind of cell weighs the operations."""

@@ -53,6 +53,8 @@ def search(method, order, metric, processes):
         ("darts", "second", "combined"),
         pytest.param("pc-darts", "first", "ibp-slope", marks=pytest.mark.slow),
         pytest.param("enas", "first", "none", marks=pytest.mark.slow),
+        pytest.param("snas", "first", "ibp-slope", marks=pytest.mark.slow),
+        pytest.param("sdarts-adv", "first", "ibp-slope", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_do_what_one_does(tmp_path, method, order, metric):

@@ -9,6 +9,7 @@ from robust_nas.distributed import ALONE
 from robust_nas.search.engine import Search
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.stage import Plan
+from robust_nas.search.strategies.base import Step
 
 TINY = replace(
     PRESETS["quick"]["cb"], cells=2, channels=1, nodes=1, epochs=1, warm_up=0, batch_size=6, dtype="float64"
@@ -24,3 +25,7 @@ def small_data() -> Data:
 def tiny_search(preset=TINY, processes=ALONE, **options) -> Search:
     torch.manual_seed(0)
     return Search(Plan(preset, **options), small_data(), processes=processes)
+
+
+def step_at(epoch=0, done=0.0, preset=TINY, seed=0) -> Step:
+    return Step(0, epoch, done, preset, torch.Generator().manual_seed(seed))
