@@ -96,16 +96,22 @@ def dsrna() -> None:
 @option(
     "--metric",
     type=click.Choice(["none", "cb", "ibp-slope", "jacobian", "combined"]),
-    default="cb",
-    help="Robustness metric: certified bound, slope of interval widths, Jacobian norm, cb and jacobian, or none.",
+    help="Robustness metric: certified bound, slope of interval widths, Jacobian norm, cb and jacobian, or none. "
+    "[cb; none where the method takes none]",
 )
 @option(
     "--method",
-    type=click.Choice(["darts", "pc-darts", "p-darts"]),
+    type=click.Choice(["darts", "pc-darts", "p-darts", "r-darts", "robnet", "random"]),
     default="darts",
-    help="Search strategy; each takes any metric.",
+    help="Search strategy; robnet and random take no metric, the others any.",
 )
-@option("--order", type=click.Choice(["first", "second"]), default="first", help="Of the bilevel step.")
+@option(
+    "--space",
+    type=click.Choice(["darts", "robnet", "robnet-free"]),
+    help="Search space: DARTS' cells, one RobNet cell for the whole network, or a RobNet cell for every place. "
+    "[the method's own]",
+)
+@option("--order", type=click.Choice(["first", "second"]), help="Of the bilevel step. [the method's own]")
 @data_options
 @preset_option
 @option(
@@ -146,6 +152,7 @@ def search(**options: Any) -> None:
     Examples:
       dsrna search --metric cb
       dsrna search --metric combined --method pc-darts --order second --stop eigenvalue
+      dsrna search --method random --space robnet-free
       dsrna search --metric cb --dataset cifar10 --download --preset paper --norm l2 --out runs/paper
       torchrun --nproc-per-node 4 -m cli search --metric cb --dataset cifar10 --preset paper --amp
     """

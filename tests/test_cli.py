@@ -27,7 +27,6 @@ from robust_nas.genotype import Genotype
 from robust_nas.metrics import BOUND_METHODS, ESTIMATES, METRICS
 from robust_nas.search.presets import BOUND_IMAGES
 from robust_nas.search.presets import PRESETS as SEARCH_PRESETS
-from robust_nas.search.run import ORDERS
 from robust_nas.search.stopping import STOPPING_RULES
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training import save_weights
@@ -200,7 +199,8 @@ def test_search_takes_every_choice_there_is():
     assert set(choices["stop"]) == set(STOPPING_RULES)
     assert set(choices["bound"]) == set(BOUND_METHODS) == set(BOUND_IMAGES)
     assert set(choices["jacobian"]) == set(ESTIMATES)
-    assert set(choices["order"]) == set(ORDERS)
+    assert set(choices["order"]) == {order for strategy in STRATEGIES.values() for order in strategy.orders}
+    assert set(choices["space"]) == {space for strategy in STRATEGIES.values() for space in strategy.spaces}
 
 
 def test_train_takes_every_choice_there_is():
