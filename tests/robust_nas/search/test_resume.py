@@ -50,7 +50,11 @@ def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path, method, order, dea
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("method", list(STRATEGIES))
+@pytest.mark.parametrize(
+    "method",
+    # four searches in one; test_trials stops and resumes it too
+    [pytest.param(method, marks=pytest.mark.slow) if method == "r-darts" else method for method in STRATEGIES],
+)
 @pytest.mark.parametrize("place", [3, 6])
 def test_a_state_taken_between_any_two_steps_continues_bit_for_bit(tmp_path, method, place):
     def fresh():

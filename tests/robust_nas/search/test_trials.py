@@ -12,7 +12,7 @@ from robust_nas.data import Examples, search_split
 from robust_nas.distributed import ALONE
 from robust_nas.search import trials as module
 from robust_nas.search.presets import PRESETS as SEARCH_PRESETS
-from robust_nas.search.strategies import STRATEGIES
+from robust_nas.search.strategies import STRATEGIES, r_darts
 from robust_nas.search.trials import Trial, Trials, adversarial_accuracy, trial_at
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.sampling import sample_genotype
@@ -130,12 +130,18 @@ def test_a_trial_has_the_size_of_the_search():
 PRESET = replace(TINY, channels=4, candidates=2, trial_epochs=2)
 
 
+@pytest.fixture(autouse=True)
+def two_stages(monkeypatch):
+    """Of R-DARTS, for speed."""
+    monkeypatch.setattr(r_darts, "WEIGHT_DECAYS", (3e-4, 9e-4))
+
+
 def search(method):
     return tiny_search(PRESET, strategy=STRATEGIES[method]())
 
 
 @pytest.mark.parametrize(
-    ("method", "steps", "trial_steps"), [("random", 0, 2 * 4), ("robnet", 2, 2 * 2), ("r-darts", 4 * 2, 4 * 4)]
+    ("method", "steps", "trial_steps"), [("random", 0, 2 * 4), ("robnet", 2, 2 * 2), ("r-darts", 2 * 2, 2 * 4)]
 )
 def test_a_search_counts_the_steps_of_its_trials(method, steps, trial_steps):
     mine = search(method)
@@ -156,7 +162,7 @@ def test_a_search_counts_the_steps_of_its_trials(method, steps, trial_steps):
     assert mine.genotype() == mine.trials.candidates[mine.trials.scores.index(max(mine.trials.scores))]
 
 
-@pytest.mark.parametrize(("method", "places"), [("random", range(9)), ("robnet", range(1, 7)), ("r-darts", (7, 8, 13, 24))])
+@pytest.mark.parametrize(("method", "places"), [("random", range(9)), ("robnet", (1, 2, 3)), ("r-darts", (4, 7))])
 def test_stopped_at_any_step_it_goes_on_bit_for_bit(tmp_path, method, places):
     whole, rows = search(method), []
     (tmp_path / "0").mkdir()
