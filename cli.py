@@ -111,6 +111,12 @@ def dsrna() -> None:
     default="darts",
     help="Search strategy; each that takes gradient steps in alpha takes any metric.",
 )
+@option(
+    "--space",
+    type=click.Choice(["darts", "robnet", "robnet-free"]),
+    help="Search space: DARTS' cells, one RobNet cell for the whole network, or a RobNet cell for every place. "
+    "[the method's first]",
+)
 @option("--order", type=click.Choice(["first", "second"]), help="Of the bilevel step. [the method's first]")
 @data_options
 @preset_option
@@ -153,6 +159,7 @@ def search(**options: Any) -> None:
       dsrna search --metric cb
       dsrna search --metric combined --method pc-darts --order second --stop eigenvalue
       dsrna search --method enas
+      dsrna search --method random --space robnet-free
       dsrna search --metric cb --dataset cifar10 --download --preset paper --norm l2 --out runs/paper
       torchrun --nproc-per-node 4 -m cli search --metric cb --dataset cifar10 --preset paper --amp
     """

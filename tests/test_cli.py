@@ -200,6 +200,7 @@ def test_search_takes_every_choice_there_is():
     assert set(choices["bound"]) == set(BOUND_METHODS) == set(BOUND_IMAGES)
     assert set(choices["jacobian"]) == set(ESTIMATES)
     assert set(choices["order"]) == {order for strategy in STRATEGIES.values() for order in strategy.orders}
+    assert set(choices["space"]) == {space for strategy in STRATEGIES.values() for space in strategy.spaces}
 
 
 def test_train_takes_every_choice_there_is():

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from experiments.common import first_correct, plain_training
 from robust_nas.data import Data, Examples
-from robust_nas.genotype import Edge, Genotype
+from robust_nas.genotype import Genotype
 from robust_nas.runs import Run, seed_everything
 from robust_nas.spaces.network import Network
-from robust_nas.spaces.operations import PRIMITIVES
+from robust_nas.spaces.sampling import sample_genotype
 from robust_nas.training.engine import accuracy
 from verify import Ball, BoundedNetwork, attack_radius, certified_radius
 from verify.attack import pgd, worst_margin
@@ -37,19 +37,8 @@ PGD_STEPS = 20
 
 
 def sample(index: int) -> Genotype:
-    """The architecture of that number: two different inputs a node, operations uniform over all but `none`."""
-    generator = random.Random(index)
-    operations = [name for name in PRIMITIVES if name != "none"]
-
-    def cell() -> tuple[Edge, ...]:
-        return tuple(
-            (generator.choice(operations), source)
-            for node in range(2, 2 + NODES)
-            for source in sorted(generator.sample(range(node), 2))
-        )
-
-    concat = tuple(range(2, 2 + NODES))
-    return Genotype(cell(), concat, cell(), concat, NODES)
+    """The architecture of that number."""
+    return sample_genotype(NODES, random.Random(index))
 
 
 def build(genotype: Genotype, data: Data) -> Network:

@@ -34,15 +34,16 @@ def trained_supernet(data: Data, folder: Path) -> Supernet:
     few = replace(data, train=data.train.take(torch.arange(TRAINING_IMAGES)))
     seed_everything(0)
     search = Search(Plan(preset), few)
-    path = folder / "supernet.safetensors"
+    model, path = search.model, folder / "supernet.safetensors"
+    assert isinstance(model, Supernet)
     if path.exists():
-        search.model.load_state_dict(load_file(path))
-        return search.model
+        model.load_state_dict(load_file(path))
+        return model
     with progress("supernet", search.length) as step:
         for row in search.steps():
             step(f"loss {row['train_loss']:.3f}")
-    Run(folder).save_tensors(path.name, search.model.state_dict())
-    return search.model
+    Run(folder).save_tensors(path.name, model.state_dict())
+    return model
 
 
 def shared_scores(network: BoundedNetwork, index: int, data: Data) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from robust_nas.data import Examples
 from robust_nas.distributed import ALONE, Processes
 from robust_nas.metrics import Measurement, RobustnessMetric
-from robust_nas.spaces.supernet import Supernet
+from robust_nas.spaces.backbone import OneShot
 from verify.bounds import BoundedNetwork
 
 PROBE = 0.01
@@ -26,7 +26,7 @@ Gradients = tuple[Tensor, ...]
 
 
 def weight_step(
-    model: Supernet,
+    model: OneShot,
     batch: Examples,
     optimiser: torch.optim.Optimizer,
     clip: float,
@@ -35,7 +35,8 @@ def weight_step(
 ) -> float:
     """One step of the weights on the training loss, its gradient clipped to an l2 norm; returns the loss.
 
-    Alpha gets neither a step nor a gradient, and no gradient is left on the weights.
+    Alpha gets neither a step nor a gradient, and no gradient is left on the weights. Weights that the loss does not
+    depend on, those of operations that a strategy has switched off, stay as they are: no momentum, no decay.
 
     Args:
         model, batch, optimiser: of the weights; `batch` is this process' share.
@@ -43,14 +44,14 @@ def weight_step(
         processes: those that share the batch.
         amp: compute the forward pass in bfloat16 where that is safe (torch.autocast).
     """
-    weights = model.weights()
     with processes.synchronised(model), torch.autocast(batch.images.device.type, torch.bfloat16, enabled=amp):
         logits = model(batch.images)
     loss = processes.weight(len(batch.labels)) * F.cross_entropy(logits.to(batch.images), batch.labels)
-    gradients = processes.add_up(torch.autograd.grad(loss, weights))
-    for weight, gradient in zip(weights, gradients, strict=True):
+    found = torch.autograd.grad(loss, model.weights(), allow_unused=True)
+    used = {weight: gradient for weight, gradient in zip(model.weights(), found, strict=True) if gradient is not None}
+    for weight, gradient in zip(used, processes.add_up(list(used.values())), strict=True):
         weight.grad = gradient
-    nn.utils.clip_grad_norm_(weights, clip)
+    nn.utils.clip_grad_norm_(list(used), clip)
     optimiser.step()
     optimiser.zero_grad()
     return processes.total([loss.item()])[0]

@@ -21,6 +21,7 @@ from robust_nas.search.stage import Plan, Stage
 from robust_nas.search.stopping import Epoch, Stop
 from robust_nas.search.strategies.base import Step
 from robust_nas.search.trials import COLUMNS, Trials
+from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify.errors import InputError
 
@@ -63,7 +64,7 @@ class Search:
         self._orders = [torch.Generator().manual_seed(2 * plan.seed + half) for half in range(2)]
         self._generator = torch.Generator().manual_seed(plan.seed)
         self._losses: list[float] = []  # of the epoch's steps of alpha
-        self._ends: list[Architecture] = []  # results of the stages that are done
+        self._ends: list[int] = []  # of the stages that are done: the epoch whose genotype is the result
         self._genotypes: list[Architecture] = []  # of the epochs that are done
         self._parameters: list[dict[str, Tensor]] = []
         self._begin_epoch()
@@ -80,7 +81,7 @@ class Search:
         return self.stage
 
     @property
-    def model(self) -> Supernet:
+    def model(self) -> OneShot:
         """The supernet of the stage."""
         return self._current.model
 
@@ -150,9 +151,14 @@ class Search:
         return self.plan.strategy.genotype(self.model, self._some_held_out)
 
     def parameters(self) -> dict[str, Tensor]:
-        """The architecture parameters that the genotype comes from, before softmax, by name; empty where none do."""
-        if self.stage is None:
-            return {}
+        """The architecture parameters that the genotype comes from, before softmax, by name; empty where none do.
+
+        A genotype that won trials comes from those of the stage that ended with it.
+        """
+        if self.trials is not None:
+            best = self.trials.best() if self.trials.finished else None
+            epochs = [epoch for epoch in self._ends if self._genotypes[epoch - 1] == best]
+            return self._parameters[epochs[0] - 1] if epochs else {}
         if self.stopped is not None:
             return self._parameters[self.stopped.epoch - 1]
         return architecture_parameters(self.model)
@@ -181,7 +187,7 @@ class Search:
             "orders": self._at_start,
             "generator": self._generator.get_state(),
             "losses": self._losses,
-            "ends": [genotype.to_dict() for genotype in self._ends],
+            "ends": self._ends,
             "genotypes": [genotype.to_dict() for genotype in self._genotypes],
             "parameters": self._parameters,
             "stopped": None if self.stopped is None else asdict(self.stopped),
@@ -202,9 +208,8 @@ class Search:
         self._generator.set_state(state["generator"])
         self._begin_epoch()
         self._losses = list(state["losses"])
-        self._ends, self._genotypes = (
-            [Architecture.from_dict(data) for data in state[name]] for name in ("ends", "genotypes")
-        )
+        self._ends = list(state["ends"])
+        self._genotypes = [Architecture.from_dict(data) for data in state["genotypes"]]
         self._parameters = list(state["parameters"])
         self.stopped = None if state["stopped"] is None else Stop(**state["stopped"])
         if plan.metric is not None:
@@ -226,7 +231,8 @@ class Search:
 
     def _candidates(self) -> list[Architecture]:
         assert self.trial is not None
-        return self.plan.strategy.candidates(self._ends, self.plan.preset, self.trial.count, self._generator)
+        ends = [self._genotypes[epoch - 1] for epoch in self._ends]
+        return self.plan.strategy.candidates(ends, self.plan.preset, self.trial.count, self._generator)
 
     def _begin_trials(self, candidates: Sequence[Architecture]) -> Trials:
         assert self.trial is not None
@@ -289,7 +295,7 @@ class Search:
         done = (epoch - preset.warm_up) * self.steps_an_epoch + number - 1
         total = (preset.epochs - preset.warm_up) * self.steps_an_epoch
         part = max(0.0, done / total) if total else 0.0
-        return Step(self.number, epoch, part, preset, self._generator, self.processes)
+        return Step(self.number, epoch, part, preset, self._generator, self.processes, self.data.name)
 
     def _end_epoch(self, stage: Stage, eigenvalue: float | None) -> None:
         plan = self.plan
@@ -298,17 +304,15 @@ class Search:
         stage.end_epoch()
         self.epoch, self._step = self.epoch + 1, 0
         if plan.stopping is not None and self.number == len(self.presets) - 1:
-            loss, genotype = mean(self._losses) if self._losses else None, self._genotypes[-1]
-            assert isinstance(genotype, Genotype)
-            self.stopped = plan.stopping(
-                Epoch(self.epoch, loss, genotype, ranking(stage.model), eigenvalue)
-            )
+            loss, genotype, model = mean(self._losses) if self._losses else None, self._genotypes[-1], stage.model
+            assert isinstance(genotype, Genotype) and isinstance(model, Supernet)
+            self.stopped = plan.stopping(Epoch(self.epoch, loss, genotype, ranking(model), eigenvalue))
         self._begin_epoch()
         if self._stages_done or self._epoch_of_stage == stage.preset.epochs:
             self._end_stage(stage)
 
     def _end_stage(self, stage: Stage) -> None:
-        self._ends.append(self.genotype())
+        self._ends.append(self.stopped.epoch if self.stopped else self.epoch)
         if not self._stages_done:
             operations = self.plan.strategy.next_operations(stage.model, self.number)
             self._begin_stage(self.number + 1, operations)
@@ -327,7 +331,7 @@ class Search:
         return self._current.on_device(examples.take(torch.arange(size)))
 
 
-def architecture_parameters(model: Supernet) -> dict[str, Tensor]:
+def architecture_parameters(model: OneShot) -> dict[str, Tensor]:
     """Copies on the CPU: alphas as "normal" and "reduce", PC-DARTS' betas as "betas.normal" and "betas.reduce"."""
     return {
         name.removeprefix("alphas."): parameter.detach().cpu().clone()

@@ -22,9 +22,10 @@ from robust_nas.search.plot import plot_alphas, plot_search
 from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset, preset_for
 from robust_nas.search.stage import Plan
 from robust_nas.search.stopping import STOPPING_RULES
-from robust_nas.search.strategies import STRATEGIES, Strategy
+from robust_nas.search.strategies import STRATEGIES, Method
 from robust_nas.search.watch import collapse
 from robust_nas.spaces.cells import KINDS
+from robust_nas.spaces.supernet import Supernet
 from verify.errors import InputError
 
 NORMS = ("linf", "l2")
@@ -156,8 +157,9 @@ def _finish(search: Search, run: Run, meta: Mapping[str, Any], seconds: float) -
     rows = read_rows(run.folder / "search.csv")
     if parameters := search.parameters():
         run.save_tensors("alphas.safetensors", parameters)
-        alphas = {kind: parameters[kind] for kind in KINDS}
-        plot_alphas(alphas, search.model.operations, search.model.nodes, run.folder / "alphas.png")
+        model, alphas = search.model, {kind: parameters[kind] for kind in KINDS}
+        assert isinstance(model, Supernet)
+        plot_alphas(alphas, model.operations, model.nodes, run.folder / "alphas.png")
     plot_search(rows, run.folder / "search.png")
     stopped = None if search.stopped is None else search.stopped.reason
     genotype = search.genotype().with_meta({**meta, "epsilon": rows[-1].get("epsilon"), "stopped": stopped})
@@ -215,8 +217,9 @@ def _summary(genotype: Architecture, rows: Sequence[Row], search: Search, second
 def _candidates(search: Search) -> str:
     if search.trials is None:
         return ""
-    scores = search.trials.scores
-    return f"{len(scores)}, held-out accuracy {min(scores):.3f} to {max(scores):.3f}"
+    scores, recipe = search.trials.scores, search.trials.trial.recipe
+    measure = "adversarial accuracy" if recipe == "adversarial" else "accuracy"
+    return f"{len(scores)}, held-out {measure} {min(scores):.3f} to {max(scores):.3f}"
 
 
 def _course(rows: Sequence[Row], name: str) -> str:
@@ -226,7 +229,7 @@ def _course(rows: Sequence[Row], name: str) -> str:
 
 
 def _check_method(
-    method: str, strategy: Strategy, metric: str, order: str, stop: str | None, hessian: bool
+    method: str, strategy: Method[Any], metric: str, order: str, stop: str | None, hessian: bool
 ) -> None:
     if order not in strategy.orders:
         raise InputError(f"{method} knows the order {' and '.join(strategy.orders)}, not {order}")

@@ -17,8 +17,9 @@ from robust_nas.runs import Row
 from robust_nas.search.bilevel import Unrolled, weight_step
 from robust_nas.search.presets import SearchPreset
 from robust_nas.search.stopping import StoppingRule
-from robust_nas.search.strategies.base import Step, Strategy
-from robust_nas.spaces.supernet import Operations, Supernet
+from robust_nas.search.strategies.base import Method, Model, Step, Strategy
+from robust_nas.spaces.backbone import OneShot
+from robust_nas.spaces.supernet import Operations
 from verify.bounds import BoundedNetwork
 
 
@@ -39,7 +40,7 @@ class Plan:
     """
 
     preset: SearchPreset
-    strategy: Strategy = field(default_factory=Strategy)
+    strategy: Method[Any] = field(default_factory=Strategy)
     metric: RobustnessMetric | None = None
     gamma: float = 0.0
     seed: int = 0
@@ -76,7 +77,7 @@ class Stage:
         processes: Processes,
     ) -> None:
         self.plan, self.preset, self.operations, self.processes = plan, preset, operations, processes
-        self.model = build(data, preset, plan.strategy, operations).to(device)
+        self.model: OneShot = build(data, preset, plan.strategy, operations).to(device)
         self._weights = torch.optim.SGD(
             self.model.weights(), lr=preset.learning_rate, momentum=preset.momentum, weight_decay=preset.weight_decay
         )
@@ -161,7 +162,7 @@ class Stage:
         return self.processes.weight(len(batch.labels)) * F.cross_entropy(self.model(batch.images), batch.labels)
 
 
-def build(data: Data, preset: SearchPreset, strategy: Strategy, operations: Operations | None = None) -> Supernet:
+def build(data: Data, preset: SearchPreset, strategy: Method[Model], operations: Operations | None = None) -> Model:
     """A strategy's supernet at the size of the preset for the images of a data set, in training mode."""
     settings: dict[str, Any] = {
         "in_channels": data.train.images.shape[1],

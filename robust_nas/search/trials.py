@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,10 +12,11 @@ from robust_nas.data import Data, Source, in_order
 from robust_nas.distributed import Processes
 from robust_nas.genotype import Architecture
 from robust_nas.runs import Row, seed_everything
+from robust_nas.search.presets import SearchPreset
 from robust_nas.spaces.network import Network
 from robust_nas.training.engine import EVALUATION_BATCH, Plan, Training, accuracy
-from robust_nas.training.presets import TrainingPreset
-from robust_nas.training.recipes import RecipeSettings
+from robust_nas.training.presets import PRESETS, TrainingPreset
+from robust_nas.training.recipes import RecipeSettings, default_epsilon
 from robust_nas.training.recipes.adversarial import Adversarial
 from verify.regions import Ball
 
@@ -32,14 +33,35 @@ class Trial:
 
     Attributes:
         count: candidates.
-        preset: size and length of the training.
-        recipe, settings: of the training.
+        preset: size and length of the training; it holds out no images, as the search does that.
+        recipe, settings: of the training; the seed is the search's.
     """
 
     count: int
     preset: TrainingPreset
     recipe: str = "standard"
     settings: RecipeSettings = RecipeSettings()
+
+
+def trial_at(preset: SearchPreset, recipe: str, dataset: str) -> Trial:
+    """The trial of `preset.candidates` networks of a search's size, for `preset.trial_epochs` each.
+
+    The rest of the schedule is that of the training preset "quick": SGD from a learning rate of .1 on a cosine.
+
+    Raises:
+        InputError: the recipe has no epsilon for the data set.
+    """
+    sizes = replace(
+        PRESETS["quick"][recipe],
+        cells=preset.cells,
+        channels=preset.channels,
+        stem_stride=preset.stem_stride,
+        batch_size=preset.batch_size,
+        epochs=preset.trial_epochs,
+        held_out=0.0,
+    )
+    settings = RecipeSettings("linf", default_epsilon(recipe, dataset, "linf"))
+    return Trial(preset.candidates, sizes, recipe, settings)
 
 
 class Trials:
@@ -71,7 +93,8 @@ class Trials:
         device: torch.device,
         processes: Processes,
     ) -> None:
-        self.trial, self.candidates, self.scores = trial, list(candidates), list[float]()
+        self.trial = replace(trial, settings=replace(trial.settings, seed=seed))
+        self.candidates, self.scores = list(candidates), list[float]()
         self._prepare, self._held_out, self._seed = prepare, held_out, seed
         self._data, self._device, self._processes = data, device, processes
         self._begin()
@@ -149,14 +172,19 @@ class Trials:
 def adversarial_accuracy(
     network: Network, examples: Source, settings: RecipeSettings, preset: TrainingPreset
 ) -> float:
-    """Fraction of the images that the network, in evaluation mode, gets right after adversarial training's attack."""
+    """Fraction of the images that the network gets right, in evaluation mode, both before and after an attack.
+
+    The attack is that of adversarial training. The network's mode stays as it was.
+    """
+    training, device = network.training, next(network.parameters()).device
     network.eval()
-    device = next(network.parameters()).device
     attack = Adversarial(settings, preset, device).attack
     right = 0
     for images, labels in in_order(examples, EVALUATION_BATCH):
-        ball = Ball(images.to(device), settings.epsilon, settings.norm)
-        attacked = attack(network, ball, labels.to(device))
+        images, labels = images.to(device), labels.to(device)
+        attacked = attack(network, Ball(images, settings.epsilon, settings.norm), labels)
         with torch.no_grad():
-            right += int((network(attacked).argmax(1).cpu() == labels).sum())
+            answers = (network(x).argmax(1) == labels for x in (images, attacked))
+            right += int(torch.stack(list(answers)).all(0).sum())
+    network.train(training)
     return right / len(examples.labels)

@@ -109,6 +109,19 @@ class Backbone(nn.Module):
         return logits
 
 
+class OneShot(Backbone):
+    """A backbone that holds all architectures of a space, which share its weights: what a search trains."""
+
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        """Those that the architecture is read from; none where it is drawn instead."""
+        return []
+
+    def weights(self) -> list[nn.Parameter]:
+        """Every parameter that is not of the architecture."""
+        architecture = {id(parameter) for parameter in self.architecture_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in architecture]
+
+
 def _halving(in_channels: int, out_channels: int, stride: int = 2) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out_channels)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robust_nas.genotype import Edge, Genotype
-from robust_nas.spaces.backbone import Backbone
+from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.cells import KINDS, MixedFactory, MixedOperation, SearchCell
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.relaxation import Relaxation
@@ -23,7 +23,7 @@ Operations = Mapping[str, Sequence[Sequence[str]]]
 """By kind of cell: the names of every edge's operations; edges by node and then by input."""
 
 
-class Supernet(Backbone):
+class Supernet(OneShot):
     """A stack of cells of mixed operations (Liu, Simonyan and Yang, ICLR 2019).
 
     All normal cells share one alpha, all reduction cells another. The forward pass has no control flow that
@@ -130,11 +130,6 @@ class Supernet(Backbone):
     def architecture_parameters(self) -> list[nn.Parameter]:
         """The two alphas."""
         return list(self.alphas.values())
-
-    def weights(self) -> list[nn.Parameter]:
-        """Every parameter that is not of the architecture."""
-        architecture = {id(parameter) for parameter in self.architecture_parameters()}
-        return [parameter for parameter in self.parameters() if id(parameter) not in architecture]
 
     @contextmanager
     def skip_dropout(self, probability: float) -> Iterator[None]:

@@ -1,5 +1,8 @@
 """The fidelity study: its architectures, their places in a supernet, its correlations."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +15,7 @@ from experiments.fidelity.shared import one_hot
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Supernet
 
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 OPTIONS = {"channels": 2, "cells": 3, "mean": [0.3], "std": [0.4]}
 
 
@@ -22,6 +26,27 @@ def test_architectures_differ_and_come_back():
     for genotype in genotypes:
         sources = [source for _, source in genotype.normal]
         assert all(first < second for first, second in zip(sources[::2], sources[1::2], strict=True))
+
+
+def test_architectures_are_those_of_the_committed_results():
+    """Read off the file; the sampler has to go on giving them."""
+    first, last = sample(0), sample(63)
+    assert first.normal == (
+        ("max_pool_3x3", 0), ("skip_connect", 1), ("sep_conv_3x3", 1), ("dil_conv_5x5", 2), ("skip_connect", 1),
+        ("sep_conv_5x5", 2),
+    )
+    assert first.reduce == (
+        ("skip_connect", 0), ("avg_pool_3x3", 1), ("sep_conv_5x5", 0), ("dil_conv_3x3", 1), ("max_pool_3x3", 1),
+        ("dil_conv_3x3", 3),
+    )
+    assert last.normal == (
+        ("skip_connect", 0), ("skip_connect", 1), ("sep_conv_3x3", 0), ("dil_conv_3x3", 1), ("dil_conv_3x3", 0),
+        ("avg_pool_3x3", 3),
+    )
+    table = pd.read_csv(RESULTS / "fidelity.csv")
+    for row in table.to_dict("records"):
+        cells = [tuple((name, source) for name, source in json.loads(text)) for text in (row["normal"], row["reduce"])]
+        assert cells == [sample(row["index"]).normal, sample(row["index"]).reduce]
 
 
 @pytest.mark.parametrize("index", range(4))

@@ -1,11 +1,12 @@
-"""What a search strategy is, and the plain one: DARTS."""
+"""What a search method is, and the plain one: DARTS."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,10 +20,14 @@ from robust_nas.search.bilevel import AlphaStep, ArchitectureStep, Unrolled
 from robust_nas.search.presets import SearchPreset
 from robust_nas.search.trials import Trial
 from robust_nas.search.watch import composition
+from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify.bounds import BoundedNetwork
 from verify.errors import InputError
+
+Model = TypeVar("Model", bound=OneShot)
+"""What a method searches on."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Step:
         preset: size and schedule of the stage.
         generator: on the CPU, for what a strategy draws; in the same state in all processes.
         processes: those that share each batch.
+        dataset: the name of the data set.
     """
 
     stage: int
@@ -44,12 +50,13 @@ class Step:
     preset: SearchPreset
     generator: torch.Generator
     processes: Processes = ALONE
+    dataset: str = ""
 
 
-class Strategy:
-    """How a search goes about it. This one is DARTS (Liu, Simonyan and Yang, ICLR 2019): one stage, nothing special.
+class Method(ABC, Generic[Model]):
+    """How a search goes about it.
 
-    The engine does the bilevel steps, with any metric; a strategy says on which supernet, in which stages, what is
+    The engine does the bilevel steps, with any metric; a method says on which supernet, in which stages, what is
     around the steps, and how the result is read. It holds no state: a checkpoint has none of it.
 
     Args:
@@ -66,7 +73,7 @@ class Strategy:
         InputError: another space.
     """
 
-    spaces: tuple[str, ...] = ("darts",)
+    spaces: tuple[str, ...]
     orders: tuple[str, ...] = ("first", "second")
     metrics = True
     one_level = False
@@ -81,11 +88,11 @@ class Strategy:
         """The stages of the search, each with its size and schedule; every stage begins with a fresh supernet."""
         return (preset,)
 
-    def supernet(self, operations: Operations | None, settings: Mapping[str, Any]) -> Supernet:
+    @abstractmethod
+    def supernet(self, operations: Operations | None, settings: Mapping[str, Any]) -> Model:
         """A supernet with fresh weights; `operations` are those that the last stage left, None for all."""
-        return Supernet(**settings, operations=operations)
 
-    def next_operations(self, model: Supernet, stage: int) -> Operations | None:
+    def next_operations(self, model: Model, stage: int) -> Operations | None:
         """The operations of the next stage, from the supernet at the end of stage `stage` (from 0)."""
         return None
 
@@ -102,17 +109,17 @@ class Strategy:
         return AlphaStep(network, optimiser, metric, gamma, unrolled, processes)
 
     @contextmanager
-    def around_step(self, model: Supernet, step: Step) -> Iterator[None]:
+    def around_step(self, model: Model, step: Step) -> Iterator[None]:
         """What holds for a step of alpha and the step of the weights that follows it."""
         yield
 
     @contextmanager
-    def around_alpha_step(self, model: Supernet, step: Step) -> Iterator[None]:
+    def around_alpha_step(self, model: Model, step: Step) -> Iterator[None]:
         """What holds while alpha takes its step."""
         yield
 
     @contextmanager
-    def around_weight_step(self, model: Supernet, step: Step, loss: Callable[[], Tensor]) -> Iterator[None]:
+    def around_weight_step(self, model: Model, step: Step, loss: Callable[[], Tensor]) -> Iterator[None]:
         """What holds while the weights take their step.
 
         Args:
@@ -121,13 +128,13 @@ class Strategy:
         """
         yield
 
-    def training_examples(self, model: Supernet, step: Step, batch: Examples) -> Examples:
+    def training_examples(self, model: Model, step: Step, batch: Examples) -> Examples:
         """What the weights are trained on in place of a batch."""
         return batch
 
-    def composition(self, model: Supernet) -> Row:
-        """Figures of what alpha prefers, for the log."""
-        return {**composition(model)}
+    def composition(self, model: Model) -> Row:
+        """Figures of what the supernet prefers, for the log."""
+        return {}
 
     def trial(self, preset: SearchPreset, dataset: str) -> Trial | None:
         """How the candidates are tried that the stages leave; None where they leave one result."""
@@ -144,17 +151,32 @@ class Strategy:
         """
         raise NotImplementedError
 
-    def prepare(self, model: Supernet | None, architecture: Architecture, network: Network) -> None:
+    def prepare(self, model: Model | None, architecture: Architecture, network: Network) -> None:
         """Give a candidate's network, whose weights are fresh, others to start from.
 
         Args:
             model: the supernet of the last stage.
         """
 
-    def genotype(self, model: Supernet, held_out: Callable[[], Examples]) -> Architecture:
+    @abstractmethod
+    def genotype(self, model: Model, held_out: Callable[[], Examples]) -> Architecture:
         """The architecture that the supernet stands for.
 
         Args:
             held_out: gives some images that the weights were not trained on, always the same.
         """
+
+
+class Strategy(Method[Supernet]):
+    """DARTS (Liu, Simonyan and Yang, ICLR 2019): one stage, nothing special."""
+
+    spaces: tuple[str, ...] = ("darts",)
+
+    def supernet(self, operations: Operations | None, settings: Mapping[str, Any]) -> Supernet:
+        return Supernet(**settings, operations=operations)
+
+    def composition(self, model: Supernet) -> Row:
+        return {**composition(model)}
+
+    def genotype(self, model: Supernet, held_out: Callable[[], Examples]) -> Architecture:
         return model.genotype()

@@ -39,7 +39,8 @@ class Adversarial(Recipe):
         x = ball.project(ball.centre + self._noise(ball.centre))
         for _ in range(self.settings.attack_steps):
             x = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(learner(x), labels, reduction="sum"), x)
+            loss = F.cross_entropy(learner(x), labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, x, materialize_grads=True)  # 0 where no path leads to the logits
             x = ball.project(x + STEP * self.settings.epsilon * self._direction(gradient))
         return x.detach()
 

@@ -50,12 +50,16 @@ def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path, method, order, dea
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("method", list(STRATEGIES))
+@pytest.mark.parametrize(
+    "method",
+    # four searches in one; test_trials stops and resumes it too
+    [pytest.param(method, marks=pytest.mark.slow) if method == "r-darts" else method for method in STRATEGIES],
+)
 @pytest.mark.parametrize("place", [3, 6])
 def test_a_state_taken_between_any_two_steps_continues_bit_for_bit(tmp_path, method, place):
     def fresh():
         metric = search_run._metric("combined", PRESET, "linf", 0) if STRATEGIES[method].metrics else None
-        stopping = STOPPING_RULES["plateau"]()
+        stopping = STOPPING_RULES["plateau"]() if STRATEGIES[method].metrics else None
         return tiny_search(PRESET, strategy=STRATEGIES[method](), metric=metric, gamma=5.0, stopping=stopping)
 
     whole = fresh()
@@ -70,8 +74,9 @@ def test_a_state_taken_between_any_two_steps_continues_bit_for_bit(tmp_path, met
     resumed.load_state_dict(checkpoint.load(tmp_path).state)
     assert resumed.done == place
     assert repr(list(resumed.steps())) == repr(rows[place:])  # repr: a NaN equals itself
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    if whole.stage is not None:
+        for name, value in whole.model.state_dict().items():
+            assert torch.equal(value, resumed.model.state_dict()[name]), name
     assert resumed.genotype() == whole.genotype()
 
 
