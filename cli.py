@@ -300,6 +300,7 @@ def attack(**options: Any) -> int:
     default=(),
     help="Also give the verified accuracy at these radii, in [0,1] pixels.",
 )
+@option("--targeted", is_flag=True, help="Against one random class an image, as CNN-Cert does, instead of all classes.")
 @run_options("runs/certify")
 def certify(**options: Any) -> None:
     """Certify a network: the largest radius at which no perturbation changes its answer, image by image.
