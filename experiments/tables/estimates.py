@@ -41,10 +41,14 @@ class Measured:
 
 
 class Estimates:
-    """Expected time and memory of jobs."""
+    """Expected time and memory of jobs.
+
+    Attributes:
+        measured: what they are judged by.
+    """
 
     def __init__(self, measured: Iterable[Measured]) -> None:
-        self._measured = list(measured)
+        self.measured = list(measured)
 
     @classmethod
     def read(cls, path: Path = MEASURED) -> Estimates:
@@ -65,7 +69,7 @@ class Estimates:
 
     def of(self, job: Job) -> Measured | None:
         """What jobs like this one took, or failing that the mean of its kind and setting; None where none finished."""
-        alike = [each for each in self._measured if (each.kind, each.setting) == (job.kind, job.setting)]
+        alike = [each for each in self.measured if (each.kind, each.setting) == (job.kind, job.setting)]
         same = [each for each in alike if each.subject == job.subject]
         if same or not alike:
             return same[0] if same else None
@@ -77,14 +81,14 @@ class Estimates:
             jobs=sum(each.jobs for each in alike),
             seconds=fmean(each.seconds for each in alike),
             memory_mb=max(memory, default=None),
-            source=alike[0].source,
+            source="; ".join(sorted({each.source for each in alike})),
         )
 
 
 def listing(jobs: Sequence[Job], root: Path, workers: int, estimates: Estimates) -> str:
     """The jobs, a line each, and what is left to do."""
     lines = [f"{'':9}{'seconds':>10}{'MiB':>8}  job"]
-    left, unknown, largest = 0.0, 0, list[float]()
+    left, unknown, largest, sources = 0.0, 0, list[float](), set[str]()
     for job in jobs:
         done, expected = job.done(root), estimates.of(job)
         seconds = "?" if expected is None else f"{expected.seconds:.0f}"
@@ -94,12 +98,15 @@ def listing(jobs: Sequence[Job], root: Path, workers: int, estimates: Estimates)
             continue
         left, unknown = left + (expected.seconds if expected else 0.0), unknown + (expected is None)
         largest.append((expected and expected.memory_mb) or 0.0)
+        sources |= {expected.source} if expected else set()
     lines.append(
         f"{len(largest)} of {len(jobs)} jobs to do: about {_in_words(left)} of device time, with {workers} at a time "
         f"{_in_words(left / workers)} and {sum(sorted(largest)[-workers:]):.0f} MiB"
     )
     if unknown:
         lines.append(f"that is without {unknown} jobs of kinds that have never finished (?)")
+    if sources:
+        lines.append(f"as such jobs took before ({'; '.join(sorted(sources))})")
     return "\n".join(lines)
 
 
@@ -128,7 +135,7 @@ def update(root: Path, path: Path = MEASURED) -> None:
     """Put the finished jobs of a folder in place of what the file says of their like."""
     new = measure(root)
     fresh = {(each.kind, each.subject, each.setting) for each in new}
-    old = [each for each in Estimates.read(path)._measured if (each.kind, each.subject, each.setting) not in fresh]
+    old = [each for each in Estimates.read(path).measured if (each.kind, each.subject, each.setting) not in fresh]
     rows = sorted([*old, *new], key=lambda each: (each.setting, each.kind, each.subject))
     Run(path.parent).write_csv(path.name, [asdict(each) for each in rows])
 

@@ -8,11 +8,14 @@ import pytest
 
 from experiments.tables.cells import TABLES, cells
 from experiments.tables.jobs import chain, graph
+from experiments.tables.published import published
 from experiments.tables.scale import Images, Scale, load_scale, scales
 from robust_nas.attacks import run_attack
 from robust_nas.attacks.registry import ATTACKS
 from robust_nas.certification import run_certify
 from robust_nas.search import run_search
+from robust_nas.search.stopping import STOPPING_RULES
+from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training import run_training
 from robust_nas.zoo import names
 from tests.experiments.tables_helpers import TINY, tiny
@@ -180,6 +183,18 @@ def test_a_scale_has_all_tables_and_every_figure_of_them(scale):
     assert set(scale.tables) == set(TABLES) == {1, 2, 3, 4, 5, 6}
     assert set(scale.attack["attacks"]) == set(ATTACKS)
     assert all(row.zoo is None or row.zoo in names() for table in scale.tables.values() for row in table.rows)
+
+
+def test_a_table_has_all_rows_of_the_papers_and_random_search(scale):
+    for number, table in scale.tables.items():
+        ours = {row.label for row in table.rows}
+        assert {figure.row for figure in published(number)} | {"Random search"} <= ours, number
+
+
+def test_every_row_is_a_method_that_there_is(scale):
+    searches = [row.search for table in scale.tables.values() for row in table.rows if row.search]
+    assert {search["method"] for search in searches} <= set(STRATEGIES)
+    assert all(search.get("stop", "plateau") in STOPPING_RULES for search in searches)
 
 
 def test_scales_differ_in_size_not_in_rows(scale):

@@ -132,7 +132,7 @@ def test_a_listing_adds_up_what_is_left(tmp_path):
         ["done", "3600", "700"], ["to", "do", "3600", "700"], ["to", "do", "3600", "700"], ["to", "do", "?", "?"]
     ]  # fmt: skip
     assert lines[5] == "3 of 4 jobs to do: about 2.0 hours of device time, with 2 at a time 60.0 minutes and 1400 MiB"
-    assert lines[6].startswith("that is without 1 jobs")
+    assert lines[6].startswith("that is without 1 jobs") and lines[7] == "as such jobs took before (here)"
 
 
 def test_finished_jobs_become_estimates(tmp_path):
