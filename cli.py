@@ -19,11 +19,14 @@ from cli_options import (
     NonNegative,
     NonNegatives,
     Positive,
+    Seeds,
     arch_option,
     batch_size_option,
     data_options,
+    device_option,
     memory_option,
     option,
+    out_option,
     preset_option,
     resume_option,
     run_options,
@@ -45,8 +48,8 @@ METHODS = [
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0: done; 1: an audit or an attack broke a certificate; 2: bad input, one line on stderr; 130: stopped with Ctrl-C.
-    A bug keeps its traceback.
+    0: done; 1: an audit or an attack broke a certificate, or a job of a table failed; 2: bad input, one line on stderr;
+    130: stopped with Ctrl-C. A bug keeps its traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -138,6 +141,7 @@ def dsrna() -> None:
     help="Estimate of the Jacobian norm; projection for l2 only. [sampled]",
 )
 @option("--nodes", type=click.IntRange(min=1), help="Intermediate nodes of a cell. [3]")
+@option("--epochs", type=click.IntRange(min=1), help="Length of the search. [the preset's]")
 @batch_size_option
 @option(
     "--stop",
@@ -296,6 +300,7 @@ def attack(**options: Any) -> int:
     default=(),
     help="Also give the verified accuracy at these radii, in [0,1] pixels.",
 )
+@option("--targeted", is_flag=True, help="Against one random class an image, as CNN-Cert does, instead of all classes.")
 @run_options("runs/certify")
 def certify(**options: Any) -> None:
     """Certify a network: the largest radius at which no perturbation changes its answer, image by image.
@@ -339,6 +344,46 @@ def audit(**options: Any) -> int:
     _print_summary(result.summary)
     _print_paths(result.paths)
     return 1 if result.broken else 0
+
+
+@dsrna.command()
+@click.argument("table", metavar="1..6", type=click.IntRange(1, 6))
+@option("--scale", metavar="SCALE", default="smoke", help="smoke, small, paper, or a TOML file like theirs.")
+@option(
+    "--protocol",
+    type=click.Choice(["paper", "equal"]),
+    default="paper",
+    help="RobNet trained adversarially and all others with Jacobian regularisation, or one recipe for all rows.",
+)
+@option("--targeted", is_flag=True, help="Certify as CNN-Cert does: one random class, misclassified images skipped.")
+@option("--row", "rows", multiple=True, help="Only this row; may be repeated.")
+@option("--seeds", type=Seeds(), default=(), metavar="S,S,...", help="Random seeds. [the scale's]")
+@option("--workers", type=click.IntRange(min=1), default=1, help="Processes at a time; GPUs are given out in turn.")
+@option("--dry-run", is_flag=True, help="List the jobs, with estimated time and memory.")
+@option("--data", type=FOLDER, help="Folder that holds the data sets. [data]")
+@option("--imagefolder", type=FOLDER, help="Folder that holds train/CLASS/* and val/CLASS/*. [--data]")
+@option("--download", is_flag=True, help="Fetch data sets that are not there.")
+@device_option
+@out_option("runs/tables")
+def table(**options: Any) -> int:
+    """Run what a table of the paper needs, and print it with the paper's figures beside ours.
+
+    Goes on where it was stopped; tables and protocols share finished work in --out. Exit code 1 when a job failed: its
+    cells are empty.
+
+    \b
+    Examples:
+      dsrna table 5 --scale smoke --workers 2
+      dsrna table 1 --scale paper --protocol equal --data DIR --dry-run
+    """
+    from experiments.tables.run import run_table
+
+    result = run_table(**options)
+    click.echo(result.text)
+    _print_paths(result.paths)
+    for name, why in result.failed.items():
+        click.echo(f"no result: {name}: {why}", err=True)
+    return 1 if result.failed else 0
 
 
 @dsrna.command()

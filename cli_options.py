@@ -60,6 +60,21 @@ class NonNegatives(click.ParamType):
         return tuple(NonNegative().convert(part, param, ctx) for part in value.split(","))
 
 
+class Seeds(click.ParamType):
+    """A list of random seeds, such as `0,1,2`."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Parse the list; click reports a failure as a usage error."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdecimal() for part in parts):
+            self.fail(f"{value!r} is not a list of whole numbers >= 0", param, ctx)
+        return tuple(map(int, parts))
+
+
 class Names(click.ParamType):
     """A list of names, such as `fgsm,pgd`; what they mean is checked where they are used."""
 
@@ -90,13 +105,20 @@ def _one_thread_for_digits(context: click.Context, parameter: click.Parameter, d
     return dataset
 
 
+device_option = option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute."
+)
+
+
+def out_option(out: str) -> Callable[[Command], Command]:
+    """Where results go; `out` if nothing else is said."""
+    return option("--out", type=FOLDER, default=Path(out), help="Folder for the results.")
+
+
 def run_options(out: str) -> Callable[[Command], Command]:
-    """What every command that computes takes; `out` is where its results go if nothing else is said."""
-    return options(
-        option("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
-        option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute."),
-        option("--out", type=FOLDER, default=Path(out), help="Folder for the results."),
-    )
+    """What every command that computes takes."""
+    seed = option("--seed", type=click.IntRange(min=0), default=0, help="Random seed.")
+    return options(seed, device_option, out_option(out))
 
 
 memory_option = option(

@@ -234,7 +234,8 @@ def _cifar10(root: Path, download: bool) -> Data:
 def _image_folder(root: Path, download: bool, *, name: str, size: int) -> Data:
     """Folders train/CLASS and val/CLASS (or test/CLASS) of images; there is nothing to fetch.
 
-    Training images are random crops, mirrored at random, the others' middle is cut out, as usual with ImageNet.
+    Training images are random crops, mirrored at random, the others' middle is cut out, as usual with ImageNet. Those
+    for testing come in a random order, always the same.
     """
     reader = _torchvision_datasets().ImageFolder
     try:
@@ -253,8 +254,10 @@ def _image_folder(root: Path, download: bool, *, name: str, size: int) -> Data:
         FileExamples(ImageFiles([path for path, _ in folder.samples], size), torch.tensor(folder.targets))
         for folder in folders
     )
+    # Folders come class by class; attacks and certificates take the first images, which must not be of a few classes.
+    order = torch.randperm(len(test.labels), generator=torch.Generator().manual_seed(0))
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-    return Data(name, train, test, classes=len(first), mean=mean, std=std, augment=True)
+    return Data(name, train, test.part(order), classes=len(first), mean=mean, std=std, augment=True)
 
 
 LOADERS: dict[str, Callable[[Path, bool], Data]] = {

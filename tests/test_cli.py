@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import cli
+import experiments.tables.run
 import robust_nas.attacks
 import robust_nas.certification
 import robust_nas.converters
@@ -41,6 +42,7 @@ RUNNERS = {
     "attack": (robust_nas.attacks, "run_attack"),
     "certify": (robust_nas.certification, "run_certify"),
     "audit": (robust_nas.certification, "run_audit"),
+    "table": (experiments.tables.run, "run_table"),
 }
 
 
@@ -229,6 +231,19 @@ def test_digits_take_one_thread_unless_told_otherwise(monkeypatch, dataset, befo
     assert seen == [during]
 
 
+@pytest.mark.parametrize(("failed", "code"), [({}, 0), ({"train/x": "no data"}, 1)])
+def test_a_table_with_a_failed_job_is_exit_code_1(monkeypatch, capsys, failed, code):
+    def runner(**options):
+        assert (options["table"], options["rows"], options["seeds"]) == (5, ("DSRNA-CB (early stop, batch 64)", "X"), (0, 3))
+        return SimpleNamespace(text="| table |", paths=[Path("results.csv")], failed=failed)
+
+    replace(monkeypatch, "table", runner)
+    line = ["table", "5", "--row", "DSRNA-CB (early stop, batch 64)", "--row", "X", "--seeds", "0, 3"]
+    assert run(line) == code
+    out, err = capsys.readouterr()
+    assert out == "| table |\nresults.csv\n" and err.splitlines() == [f"no result: {name}: {why}" for name, why in failed.items()]
+
+
 def test_show_prints_operations_and_pictures(monkeypatch, genotype, tmp_path, capsys):
     monkeypatch.setattr(robust_nas.spaces.draw, "draw", lambda genotype, out: [out / "normal.png"])
     assert run(["show", genotype, "--out", tmp_path]) == 0
@@ -290,6 +305,10 @@ def test_what_cannot_be_converted_is_one_line(genotype, tmp_path, capsys):
         (["search", "--gamma", "nan"], "--gamma"),
         (["search", "--seed", "-1"], "--seed"),
         (["search", "--out", __file__], "--out"),
+        (["table"], "1..6"),
+        (["table", "7"], "7"),
+        (["table", "5", "--seeds", "1,x"], "--seeds"),
+        (["table", "5", "--scale", "huge"], "known: paper, small, smoke"),
         (["show"], "FILE"),
         (["show", "nowhere.json"], "nowhere.json"),
         (["show", "PCDARTS"], "did you mean PC-DARTS"),

@@ -17,9 +17,13 @@ from verify.regions import Ball, Region, largest_epsilon
 Outputs = Callable[[Tensor], Tensor]
 
 
-def worst_margin(logits: Float[Tensor, "b k"], labels: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """f_y - max over k != y of f_k: positive where the label wins."""
+def worst_margin(
+    logits: Float[Tensor, "b k"], labels: Int[Tensor, " b"], targets: Int[Tensor, " b"] | None = None
+) -> Float[Tensor, " b"]:
+    """f_y - max over k != y of f_k: positive where the label wins. With targets f_y - f_target."""
     own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    if targets is not None:
+        return own - logits.gather(1, targets.unsqueeze(1)).squeeze(1)
     others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
     return own - others.amax(1)
 
@@ -31,6 +35,7 @@ def pgd(
     *,
     steps: int,
     start: Float[Tensor, "b *shape"],
+    targets: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, "b *shape"]:
     """The point of each image's region with the smallest margin that gradient descent from `start` meets.
 
@@ -42,7 +47,7 @@ def pgd(
     for step in range(steps + 1):
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            margin = worst_margin(network(x), labels)
+            margin = worst_margin(network(x), labels, targets)
             (gradient,) = torch.autograd.grad(margin.sum(), x)
         better = margin.detach() < lowest
         lowest = torch.where(better, margin.detach(), lowest)
@@ -80,6 +85,7 @@ def attack_radius(
     steps: int = 25,
     rounds: int = 10,
     seed: int = 0,
+    targets: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, " b"]:
     """The size of the smallest successful perturbation found, in input units: no certificate can exceed it.
 
@@ -88,18 +94,19 @@ def attack_radius(
 
     Args:
         network: a `BoundedNetwork`, or anything else that gives logits and has a gradient in the images.
+        targets: one class an image, the only one that counts: success is f_y <= f_target.
     """
     generator = torch.Generator().manual_seed(seed)
     margin = worst_margin(network(images).detach(), labels)
     low = torch.zeros_like(margin)
     found = torch.where(margin > 0, torch.full_like(margin, torch.inf), low)
     trial = torch.full_like(margin, largest_epsilon(norm, images[0].shape) / 4)
-    twice = labels.repeat(2)
+    twice, twice_targets = labels.repeat(2), None if targets is None else targets.repeat(2)
     for _ in range(rounds):
         ball = Ball(images, trial, norm, domain)
         start = torch.cat([images, ball.sample(generator)])
-        x = pgd(network, ball.repeat(2), twice, steps=steps, start=start)
-        success = worst_margin(network(x).detach(), twice) <= 0
+        x = pgd(network, ball.repeat(2), twice, steps=steps, start=start, targets=twice_targets)
+        success = worst_margin(network(x).detach(), twice, twice_targets) <= 0
         size = length(x - images.repeat(2, *[1] * (images.dim() - 1)), norm)
         size = torch.where(success, size, torch.full_like(size, torch.inf)).view(2, -1).amin(0)
         found = torch.minimum(found, size)

@@ -59,6 +59,7 @@ def audit(
     seed: int = 0,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda done: None,
+    targets: Int[Tensor, " b"] | None = None,
 ) -> Audit:
     """Attack every certified ball and repeat its proof.
 
@@ -69,6 +70,7 @@ def audit(
         starts: PGD runs a ball: from the image, then from random points.
         steps: of each run.
         progress: called with the number of images done after each batch.
+        targets: as given to `certified_radius`; then attacks count towards these classes only.
     """
     exact = network.double()
     at_once = min(batch_size, exact.graph.images_at_once())
@@ -79,8 +81,9 @@ def audit(
     done = 0
     for part in checked.nonzero().squeeze(1).split(at_once) if checked.any() else ():
         ball = Ball(images[part].double(), radius[part].double(), norm, domain)
-        margin[part] = _attacked(exact, ball, labels[part], samples, starts, steps, generator)
-        bound[part] = proven_margin(exact, ball, labels[part], method)
+        aim = None if targets is None else targets[part]
+        margin[part] = _attacked(exact, ball, labels[part], aim, samples, starts, steps, generator)
+        bound[part] = proven_margin(exact, ball, labels[part], method, aim)
         done += len(part)
         progress(done)
     return Audit(margin, bound, checked)
@@ -90,6 +93,7 @@ def _attacked(
     network: BoundedNetwork,
     ball: Ball,
     labels: Tensor,
+    targets: Tensor | None,
     samples: int,
     starts: int,
     steps: int,
@@ -97,8 +101,9 @@ def _attacked(
 ) -> Float[Tensor, " b"]:
     """The smallest margin met."""
     begins = torch.cat([ball.centre, *(ball.sample(generator) for _ in range(starts - 1))])
-    found = pgd(network, ball.repeat(starts), labels.repeat(starts), steps=steps, start=begins)
+    aims = [None if targets is None else targets.repeat(times) for times in (starts, starts + samples)]
+    found = pgd(network, ball.repeat(starts), labels.repeat(starts), steps=steps, start=begins, targets=aims[0])
     points = torch.cat([found, *(ball.sample(generator) for _ in range(samples))])
     with torch.no_grad():
-        margin = worst_margin(network(points), labels.repeat(starts + samples))
+        margin = worst_margin(network(points), labels.repeat(starts + samples), aims[1])
     return margin.view(-1, len(labels)).amin(0)

@@ -54,9 +54,17 @@ class Bounds:
     intervals: Intervals = field(default_factory=dict)
 
 
-def margins(labels: Int[Tensor, " b"], classes: int) -> Float[Tensor, "b s k"]:
-    """The specification f_y - f_k for every class k other than the label y: s = k - 1 rows an image."""
+def margins(
+    labels: Int[Tensor, " b"], classes: int, targets: Int[Tensor, " b"] | None = None
+) -> Float[Tensor, "b s k"]:
+    """The specification f_y - f_k for every class k other than the label y: s = k - 1 rows an image.
+
+    Args:
+        targets: one class an image, not its label; then f_y - f_target is the only row.
+    """
     identity = torch.eye(classes, device=labels.device)
+    if targets is not None:
+        return (identity[labels] - identity[targets]).unsqueeze(1)
     rows = identity[labels].unsqueeze(1) - identity.unsqueeze(0)
     others = torch.arange(classes, device=labels.device) != labels.unsqueeze(1)
     return rows[others].view(len(labels), classes - 1, classes)

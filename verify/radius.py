@@ -93,11 +93,16 @@ def verified(
 
 @torch.no_grad()
 def proven_margin(
-    network: BoundedNetwork, ball: Ball, labels: Int[Tensor, " b"], method: str = "crown"
+    network: BoundedNetwork,
+    ball: Ball,
+    labels: Int[Tensor, " b"],
+    method: str = "crown",
+    targets: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, " b"]:
     """A lower bound of the smallest margin in each ball, in logits; -infinity where bounds are not finite.
 
-    Cheap bounds come first, and the method itself only where they prove nothing (`PHASES`).
+    Cheap bounds come first, and the method itself only where they prove nothing (`PHASES`). With targets the margin is
+    f_y - f_target alone.
 
     Raises:
         InputError: unknown method.
@@ -106,7 +111,7 @@ def proven_margin(
     for phase in phases(method):
         index = (best <= 0).nonzero().squeeze(1)
         if len(index):
-            rows = margins(labels[index], network.classes)
+            rows = margins(labels[index], network.classes, None if targets is None else targets[index])
             lower = network.bounds(ball.take(index), specification=rows, method=phase).lower.amin(1)
             best[index] = torch.maximum(best[index], lower.nan_to_num(nan=-torch.inf))
     return best
@@ -136,6 +141,7 @@ def certified_radius(
     time_limit: float | None = None,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda done: None,
+    targets: Int[Tensor, " b"] | None = None,
 ) -> Certificates:
     """The largest certified radius of each image, up to `tolerance`.
 
@@ -163,6 +169,8 @@ def certified_radius(
             proven the limit itself counts.
         batch_size: images bounded at once, or fewer where the network's memory asks for it.
         progress: called with the number of images done after each batch.
+        targets: one class an image, not its label; then the radius proves f_y > f_target alone, as in CNN-Cert
+            (Boopathy et al., AAAI 2019), and not that the answer stays. An image that is misclassified has radius 0.
 
     Raises:
         InputError: unknown method, tolerance or time limit not positive, or anything `BoundedNetwork.bounds` refuses.
@@ -182,7 +190,8 @@ def certified_radius(
     for part in torch.arange(len(images), device=images.device).split(at_once):
         begin = time.perf_counter()
         balls = Ball(images[part].double(), 0.0, norm, domain)
-        search = _Search(rough, exact, balls, labels[part], method, tolerance, begin + limit * len(part))
+        aim = None if targets is None else targets[part]
+        search = _Search(rough, exact, balls, labels[part], aim, method, tolerance, begin + limit * len(part))
         if ceiling is not None:
             search.unsafe = torch.minimum(search.unsafe, ceiling[part].double())
         search.run()
@@ -202,16 +211,18 @@ class _Search:
         exact: BoundedNetwork,
         balls: Ball,
         labels: Tensor,
+        targets: Tensor | None,
         method: str,
         tolerance: float,
         deadline: float,
     ) -> None:
         self.rough, self.exact, self.balls, self.labels = rough, exact, balls, labels
+        self.rows = margins(labels, exact.classes, targets)
         self.method, self.tolerance, self.deadline = method, tolerance, deadline
         with torch.no_grad():
             logits = exact(balls.centre)
-        self.clean = torch.einsum("bsk,bk->bs", margins(labels, exact.classes).to(logits), logits)
-        self.linear = _linear_radius(exact, balls, labels)
+        self.clean = torch.einsum("bsk,bk->bs", self.rows.to(logits), logits)
+        self.linear = _linear_radius(exact, balls, self.rows)
         margin = worst_margin(logits, labels)
         self.correct = margin > 0
         self.largest = largest_epsilon(balls.norm, balls.centre[0].shape)
@@ -306,10 +317,9 @@ class _Search:
         """Lower bounds of the margins in the ball of radius `trial`, and the radius, at most `trial`, they prove."""
         begin = time.perf_counter()
         ball = self.balls.take(index).with_epsilon(trial).to(network.example.dtype)
-        specification = margins(self.labels[index], network.classes)
         with torch.no_grad():
             bounds = network.bounds(
-                ball, specification=specification, method=method, within=self._within(index, trial)
+                ball, specification=self.rows[index], method=method, within=self._within(index, trial)
             )
         self.evaluations[index] += 1
         overflowed = ~torch.isfinite(bounds.lower).all(1)
@@ -359,12 +369,12 @@ class _Search:
         return status
 
 
-def _linear_radius(network: BoundedNetwork, balls: Ball, labels: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+def _linear_radius(network: BoundedNetwork, balls: Ball, rows: Float[Tensor, "b s k"]) -> Float[Tensor, " b"]:
     """The radius at which the network linearised at the image would change its answer; it bounds nothing."""
     x, dual = balls.centre.clone().requires_grad_(), {"linf": 1, "l2": 2, "l1": math.inf}[balls.norm]
     radii = []
     with torch.enable_grad():
-        values = torch.einsum("bsk,bk->bs", margins(labels, network.classes).to(x), network(x))
+        values = torch.einsum("bsk,bk->bs", rows.to(x), network(x))
         for row in values.unbind(1):
             (gradient,) = torch.autograd.grad(row.sum(), x, retain_graph=True)
             radii.append(row.detach() / torch.linalg.vector_norm(gradient.flatten(1), dual, dim=1))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from robust_nas.attacks.outcomes import Outcome
 from robust_nas.attacks.radii import Radius
-from robust_nas.certification.records import Certificate, Claim, read_certificates, read_claim
+from robust_nas.certification.records import Certificate, Claim, read_certificates, read_claim, read_target_seed
 from verify.errors import InputError
 
 RADIUS_ATTACK = "radius"
@@ -53,10 +53,13 @@ class Certified:
         """Read the certificates, to be compared with attacks in these norms.
 
         Raises:
-            InputError: the file is not what it should be, or no attack is in its norm.
+            InputError: the file is not what it should be, its certificates are about one class an image, which these
+                attacks do not aim at, or no attack is in its norm.
         """
         certificates = read_certificates(path)
         claim = read_claim(path, certificates)
+        if read_target_seed(path) is not None:
+            raise InputError(f"{path}: about one class an image; take certificates made without --targeted")
         if claim.norm not in norms:
             raise InputError(f"{path}: {claim.norm} certificates, and no attack in {claim.norm} to compare them with")
         return cls(path, claim, certificates)

@@ -9,7 +9,14 @@ from pathlib import Path
 import torch
 
 from robust_nas.certification.certify import BATCH, Summary, exact_examples, exact_network
-from robust_nas.certification.records import Certificate, Claim, read_certificates, read_claim
+from robust_nas.certification.records import (
+    Certificate,
+    Claim,
+    random_targets,
+    read_certificates,
+    read_claim,
+    read_target_seed,
+)
 from robust_nas.data import Examples, Source, load
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.zoo import find
@@ -88,20 +95,20 @@ def run_audit(
     """
     genotype, place, path = find(arch), choose_device(device), Path(certificates)
     rows = read_certificates(path)
-    claim = read_claim(path, rows)
+    claim, target_seed = read_claim(path, rows), read_target_seed(path)
     test = load(dataset, data, download).test
     _check_images(path, rows, test, dataset)
     network = exact_network(genotype, Path(weights), dataset, test, place, memory)
     _check_answers(path, rows, test, network, place)
     chosen = {"arch": arch, "weights": weights, "certificates": path, "dataset": dataset, "seed": seed}
-    run = Run.start(out, "audit", {**chosen, **asdict(claim)}, place)
+    run = Run.start(out, "audit", {**chosen, **asdict(claim), "target_seed": target_seed}, place)
 
     log = run.csv("audit.csv")
     findings: list[_Finding] = []
     with progress("audit", len(rows)) as step:
         for batch in _batches(rows):
             examples = exact_examples(test, _places(batch), place)
-            for finding in _audit(network, examples, batch, claim, seed):
+            for finding in _audit(network, examples, batch, claim, target_seed, seed):
                 log.append(asdict(finding))
                 findings.append(finding)
                 step("broken" if finding.broken else "holds" if finding.radius else "claims nothing")
@@ -110,10 +117,18 @@ def run_audit(
 
 
 def _audit(
-    network: BoundedNetwork, examples: Examples, rows: list[Certificate], claim: Claim, seed: int
+    network: BoundedNetwork,
+    examples: Examples,
+    rows: list[Certificate],
+    claim: Claim,
+    target_seed: int | None,
+    seed: int,
 ) -> Iterator[_Finding]:
     radius = torch.tensor([row.radius for row in rows], dtype=torch.float64, device=examples.labels.device)
     images, labels = examples
+    targets = None
+    if target_seed is not None:
+        targets = random_targets(_places(rows), labels, network.classes, target_seed)
     result = audit(
         network,
         images,
@@ -124,6 +139,7 @@ def _audit(
         starts=STARTS,
         steps=STEPS,
         seed=seed,
+        targets=targets,
     )
     columns = (result.margin, result.bound, result.failures)
     for row, margin, bound, broken in zip(rows, *(column.tolist() for column in columns), strict=True):

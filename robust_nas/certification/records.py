@@ -8,7 +8,12 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from verify import DOMAINS, NORMS, RADIUS_METHODS, InputError
 
@@ -107,10 +112,39 @@ def read_claim(path: Path, certificates: Collection[Certificate]) -> Claim:
     return Claim(norm, _read_domain(path.with_name("config.json")), method)
 
 
+def read_target_seed(path: Path) -> int | None:
+    """The seed of the target classes of a certify.csv, see `random_targets`; None where it is about all classes.
+
+    Raises:
+        InputError: config.json beside it does not say.
+    """
+    config = path.with_name("config.json")
+    options = _read_options(config)
+    seed = options.get("seed")
+    if not options.get("targeted"):
+        return None
+    if not isinstance(seed, int):
+        raise InputError(f"{config}: options.seed: must be a whole number, not {seed!r}")
+    return seed
+
+
+def random_targets(index: Int[Tensor, " b"], labels: Int[Tensor, " b"], classes: int, seed: int) -> Int[Tensor, " b"]:
+    """A random class other than its label for each image, which its place in the data set and the seed decide."""
+    shifts = [Random(f"{seed} {place}").randrange(1, classes) for place in index.tolist()]
+    return (labels + torch.tensor(shifts, device=labels.device)) % classes
+
+
 def _read_domain(path: Path) -> str:
+    domain = _read_options(path).get("domain")
+    if domain not in DOMAINS:
+        raise InputError(f"{path}: options.domain: must be {' or '.join(DOMAINS)}, not {domain!r}")
+    return str(domain)
+
+
+def _read_options(path: Path) -> dict[str, Any]:
+    """What a certification was started with; empty where the file names nothing of the kind."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        domain = config["options"]["domain"]
+        options = json.loads(path.read_text(encoding="utf-8"))["options"]
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such file; `dsrna certify` writes it beside the certificates, with their domain"
@@ -118,10 +152,8 @@ def _read_domain(path: Path) -> str:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}") from error
     except (KeyError, TypeError):
-        domain = None
-    if domain not in DOMAINS:
-        raise InputError(f"{path}: options.domain: must be {' or '.join(DOMAINS)}, not {domain!r}")
-    return str(domain)
+        options = None
+    return options if isinstance(options, dict) else {}
 
 
 def _certificate(row: dict[str, str | None], where: str) -> Certificate:

@@ -60,6 +60,7 @@ def run_search(
     bound: str | None = None,
     jacobian: str | None = None,
     nodes: int | None = None,
+    epochs: int | None = None,
     batch_size: int | None = None,
     stop: str | None = None,
     hessian: bool = False,
@@ -91,6 +92,7 @@ def run_search(
         bound: method of the certified bound, a key of `BOUND_IMAGES`.
         jacobian: estimate of the Jacobian metric.
         nodes, batch_size: intermediate nodes of a cell, images a step (of all processes).
+        epochs: length of the search; a warm-up leaves at least one of them to alpha.
         stop: a key of `STOPPING_RULES`, None for the method's own.
         hessian: follow the top eigenvalue of the Hessian in alpha.
         amp: bfloat16 in the weights' step where that is safe.
@@ -111,9 +113,11 @@ def run_search(
     named("metric", metric, named("preset", preset, PRESETS))
     sizes = preset_for(preset, metric, method)
     changes: dict[str, Any] = {
-        "gamma": gamma, "bound_method": bound, "jacobian": jacobian, "nodes": nodes, "batch_size": batch_size
-    }
+        "gamma": gamma, "bound_method": bound, "jacobian": jacobian, "nodes": nodes, "epochs": epochs,
+        "batch_size": batch_size,
+    }  # fmt: skip
     sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
+    sizes = replace(sizes, warm_up=min(sizes.warm_up, sizes.epochs - 1))
     if sizes.bound_method == "crown-ibp":  # keeps lower and upper ends, which float32 cannot tell apart where it works
         sizes = replace(sizes, dtype="float64")
     hessian = hessian or stop == "eigenvalue"
@@ -249,6 +253,8 @@ def _check(norm: str, sizes: SearchPreset) -> None:
         raise InputError(f"gamma must be a finite number >= 0, not {sizes.gamma}")
     if sizes.nodes < 1:
         raise InputError(f"nodes must be at least 1, not {sizes.nodes}")
+    if sizes.epochs < 1:
+        raise InputError(f"epochs must be at least 1, not {sizes.epochs}")
     if sizes.batch_size < 2:
         raise InputError(f"batch-size must be at least 2, of which batch norm takes a variance, not {sizes.batch_size}")
 

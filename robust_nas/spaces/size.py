@@ -16,6 +16,9 @@ from robust_nas.spaces.network import Network
 CELLS, CHANNELS = 20, 36
 """The size at which papers compare cells on CIFAR-10 (DARTS, section 3.2)."""
 
+IMAGENET_CELLS, IMAGENET_CHANNELS = 14, 48
+"""And on ImageNet."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -74,13 +77,23 @@ def size_on_cifar10(architecture: Architecture, cells: int = CELLS, channels: in
         cells: of the network; an architecture that has a number of cells keeps it.
         channels: of a node in the first cells.
     """
+    return _size_of(architecture, cells, channels, classes=10, width=32, stem="cifar")
+
+
+def size_on_imagenet(architecture: Architecture) -> Size:
+    """The size of an architecture's network for ImageNet: 14 cells, or the number that it has, and 48 channels."""
+    return _size_of(architecture, IMAGENET_CELLS, IMAGENET_CHANNELS, classes=1000, width=224, stem="imagenet")
+
+
+def _size_of(architecture: Architecture, cells: int, channels: int, classes: int, width: int, stem: str) -> Size:
     network = Network(
         architecture,
         in_channels=3,
-        classes=10,
+        classes=classes,
         channels=channels,
         cells=architecture.depth or cells,
         mean=[0.0] * 3,
         std=[1.0] * 3,
+        stem=stem,
     )
-    return size(network, (3, 32, 32))
+    return size(network, (3, width, width))

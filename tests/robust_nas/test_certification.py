@@ -10,9 +10,10 @@ import torch
 
 import cli
 import verify
+from robust_nas.attacks.crosscheck import Certified
 from robust_nas.certification import audit, certify, run_audit, run_certify
 from robust_nas.certification.certify import exact_examples, exact_network
-from robust_nas.certification.records import Claim, read_certificates
+from robust_nas.certification.records import Claim, random_targets, read_certificates, read_target_seed
 from robust_nas.data import load
 from robust_nas.training import run_training
 from robust_nas.training.presets import PRESETS
@@ -84,6 +85,7 @@ def certify_options(trained, out, **changes):
         "time_limit": None,
         "memory": 4096.0,
         "epsilons": EPSILONS,
+        "targeted": False,
         "out": out,
     }
     return {**options, **changes}
@@ -342,3 +344,42 @@ def test_radii_of_0_are_counted_by_status(trained, tmp_path, monkeypatch):
 @pytest.mark.parametrize("domain", verify.DOMAINS)
 def test_every_threat_model_has_words(norm, domain):
     assert f"({domain} domain)" in Claim(norm, domain, "crown").threat_model
+
+
+def test_targeted_certificates_are_about_one_class_and_audited_so(trained, tmp_path):
+    """Each is the library's radius against that class alone, and the audit aims at the same classes."""
+    result = run_certify(**certify_options(trained, tmp_path, targeted=True, epsilons=(), seed=3))
+    assert any("one random class" in value for _, value in result.summary)
+    path = tmp_path / "certify.csv"
+    assert read_target_seed(path) == 3
+    test = load("digits").test
+    network = exact_network(GENOTYPE, trained[1], "digits", test, CPU, 4096.0)
+    images, labels = exact_examples(test, torch.arange(IMAGES), CPU)
+    targets = random_targets(torch.arange(IMAGES), labels, 10, 3)
+    ceiling = torch.tensor([row.attack_radius for row in read_certificates(path)], dtype=torch.float64)
+    expected = verify.certified_radius(network, images, labels, method="crown-ibp", ceiling=ceiling, targets=targets)
+    assert [row.radius for row in read_certificates(path)] == pytest.approx(expected.radius.tolist(), rel=1e-6)
+    assert run_audit(**audit_options(trained, path, tmp_path / "audit", seed=1)).broken == 0
+    spoil(path, next(i for i, row in enumerate(read_certificates(path)) if row.correct), radius=0.9)
+    assert run_audit(**audit_options(trained, path, tmp_path / "audit")).broken == 1
+
+
+def test_target_classes_are_the_images_own_and_never_the_label():
+    labels = torch.arange(40) % 10
+    targets = random_targets(torch.arange(40), labels, 10, 0)
+    assert (targets != labels).all() and ((targets >= 0) & (targets < 10)).all() and len(set(targets.tolist())) > 5
+    assert torch.equal(targets[7:9], random_targets(torch.arange(7, 9), labels[7:9], 10, 0))
+    assert not torch.equal(targets, random_targets(torch.arange(40), labels, 10, 1))
+
+
+def test_a_verified_accuracy_is_about_all_classes(trained, tmp_path):
+    with pytest.raises(InputError, match="--targeted"):
+        run_certify(**certify_options(trained, tmp_path, targeted=True))
+
+
+def test_certificates_about_one_class_are_not_held_against_attacks_of_all(copied):
+    config = copied.with_name("config.json")
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, "options": {**content["options"], "targeted": True}}))
+    with pytest.raises(InputError, match="about one class an image"):
+        Certified.read(copied, ["linf"])

@@ -110,9 +110,11 @@ def test_image_folder(folder):
     data = load("imagefolder", folder)
     assert data.train.images.shape == (16, 3, 224, 224) and data.test.images.shape == (6, 3, 224, 224)
     assert (data.classes, data.augment, data.pad) == (2, True, 0)
-    images, labels = data.test.take(torch.tensor([4, 0]))
-    assert labels.tolist() == [1, 0]
-    assert torch.equal(images[:, :, 5, 5], torch.tensor([[24 / 255] * 3, [0.0] * 3]))
+    images, labels = data.test.take(torch.arange(6))
+    greys = [(label, round(255 * grey)) for label, grey in zip(labels.tolist(), images[:, 1, 5, 5].tolist(), strict=True)]
+    assert sorted(greys) == [(0, 0), (0, 16), (0, 32), (1, 8), (1, 24), (1, 40)]
+    assert greys != sorted(greys)
+    assert torch.equal(images[:, 0], images[:, 2])
     small = load("imagefolder64", folder)
     assert small.train.images[:1].shape == (1, 3, 64, 64)
     assert (small.name, data.name) == ("imagefolder64", "imagefolder")

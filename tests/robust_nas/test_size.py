@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robust_nas.genotype import Genotype, RobNetGenotype
-from robust_nas.spaces.size import Size, size, size_on_cifar10
+from robust_nas.spaces.size import Size, size, size_on_cifar10, size_on_imagenet
 from robust_nas.zoo import find
 
 EDGES = (("sep_conv_5x5", 0), ("skip_connect", 1))
@@ -96,3 +96,9 @@ def test_an_architecture_that_has_a_number_of_cells_keeps_it():
     shared = RobNetGenotype((("10", "10"),), nodes=1)
     assert size_on_cifar10(two, cells=5, channels=2) == size_on_cifar10(shared, cells=2, channels=2)
     assert size_on_cifar10(shared, cells=5, channels=2) != size_on_cifar10(shared, cells=2, channels=2)
+
+
+@pytest.mark.parametrize(("name", "published"), [("DARTS-V2", 4.7e6), ("PC-DARTS-ImageNet", 5.3e6)])
+def test_parameters_on_imagenet_are_those_of_the_papers(name, published):
+    """Table 3 of DARTS (Liu et al., ICLR 2019), table 2 of PC-DARTS (Xu et al., ICLR 2020)."""
+    assert size_on_imagenet(find(name)).parameters == pytest.approx(published, rel=0.02)

@@ -120,11 +120,22 @@ def test_divergence_is_one_line(options, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"preset": "huge"}, {"metric": "best"}, {"norm": "l7"}, {"gamma": -1.0}, {"gamma": math.nan}]
+    "change",
+    [{"preset": "huge"}, {"metric": "best"}, {"norm": "l7"}, {"gamma": -1.0}, {"gamma": math.nan}, {"epochs": 0}],
 )
 def test_bad_input(options, change):
     with pytest.raises(InputError):
         run_search(**{**options, **change})
+
+
+@pytest.mark.parametrize(("epochs", "warm_up"), [(1, 0), (2, 1), (4, 2)])
+def test_another_length_leaves_an_epoch_to_alpha(options, monkeypatch, epochs, warm_up):
+    monkeypatch.setitem(PRESETS, "quick", {"none": replace(TINY, warm_up=2)})
+    run_search(**{**options, "metric": "none", "epochs": epochs})
+    sizes = json.loads((options["out"] / "config.json").read_text())["options"]["sizes"]
+    assert (sizes["epochs"], sizes["warm_up"]) == (epochs, warm_up)
+    rows = list(csv.DictReader((options["out"] / "search.csv").open()))
+    assert [int(row["epoch"]) for row in rows if row["val_loss"]][0] == warm_up + 1 and int(rows[-1]["epoch"]) == epochs
 
 
 def test_paper_presets_are_the_papers():
