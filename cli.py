@@ -6,12 +6,12 @@ Torch and all that needs it are imported inside the commands, so that `dsrna --h
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from cli_architectures import convert, show, zoo
 from cli_options import (
     FILE,
     FOLDER,
@@ -28,6 +28,8 @@ from cli_options import (
     option,
     out_option,
     preset_option,
+    print_paths,
+    print_summary,
     resume_option,
     run_options,
 )
@@ -170,7 +172,7 @@ def search(**options: Any) -> None:
     from robust_nas.search import run_search
 
     result = run_search(**options)
-    _print_summary(result.summary)
+    print_summary(result.summary)
     click.echo(result.genotype_path)
 
 
@@ -211,7 +213,7 @@ def train(**options: Any) -> None:
     from robust_nas.training import run_training
 
     result = run_training(**options)
-    _print_summary(result.summary)
+    print_summary(result.summary)
     click.echo(result.weights_path)
 
 
@@ -265,8 +267,8 @@ def attack(**options: Any) -> int:
     from robust_nas.attacks import run_attack
 
     result = run_attack(**options)
-    _print_summary(result.summary)
-    _print_paths(result.paths)
+    print_summary(result.summary)
+    print_paths(result.paths)
     return 1 if result.violated else 0
 
 
@@ -316,8 +318,8 @@ def certify(**options: Any) -> None:
     from robust_nas.certification import run_certify
 
     result = run_certify(**options)
-    _print_summary(result.summary)
-    _print_paths(result.paths)
+    print_summary(result.summary)
+    print_paths(result.paths)
 
 
 @dsrna.command()
@@ -341,8 +343,8 @@ def audit(**options: Any) -> int:
     from robust_nas.certification import run_audit
 
     result = run_audit(**options)
-    _print_summary(result.summary)
-    _print_paths(result.paths)
+    print_summary(result.summary)
+    print_paths(result.paths)
     return 1 if result.broken else 0
 
 
@@ -380,93 +382,14 @@ def table(**options: Any) -> int:
 
     result = run_table(**options)
     click.echo(result.text)
-    _print_paths(result.paths)
+    print_paths(result.paths)
     for name, why in result.failed.items():
         click.echo(f"no result: {name}: {why}", err=True)
     return 1 if result.failed else 0
 
 
-@dsrna.command()
-@click.argument("arch", metavar="FILE|NAME")
-@option("--out", type=FOLDER, default=Path("runs/show"), help="Folder for the pictures.")
-def show(arch: str, out: Path) -> None:
-    """Print the operations and the size of a genotype FILE or of a published architecture, and draw its cells.
-
-    \b
-    Examples:
-      dsrna show runs/search/genotype.json
-      dsrna show PC-DARTS
-    """
-    from robust_nas.spaces.draw import draw
-    from robust_nas.spaces.size import CELLS, CHANNELS, size_on_cifar10
-    from robust_nas.zoo import find
-
-    architecture = find(arch)
-    for name, plan in architecture.plans().items():
-        for position, node in enumerate(plan.nodes):
-            for operation, source in node:
-                click.echo(f"{name}  node {2 + position} <- {source}  {operation}")
-    size = size_on_cifar10(architecture)
-    notes = [(name, str(architecture.meta[name])) for name in ("paper", "source", "note") if name in architecture.meta]
-    parameters = f"{size.parameters:,} for CIFAR-10, {architecture.depth or CELLS} cells, {CHANNELS} channels"
-    _print_summary([*notes, ("parameters", parameters), ("multiply-adds", f"{size.multiply_adds:,} an image")])
-    _print_paths(draw(architecture, out))
-
-
-@dsrna.command()
-def zoo() -> None:
-    """List the published architectures, whose names stand for genotype files everywhere.
-
-    Parameters and multiply-adds are those of a network of 20 cells and 36 channels for CIFAR-10.
-
-    \b
-    Example:
-      dsrna zoo | grep SDARTS
-    """
-    from robust_nas.zoo.listing import listing
-
-    widths = {"name": 18, "space": 7, "nodes": 6, "operations": 34, "parameters": 11, "multiply-adds": 14, "source": 0}
-    click.echo("".join(name.ljust(width) for name, width in widths.items()))
-    for row in listing():
-        click.echo("".join(row[name].ljust(width) for name, width in widths.items()))
-
-
-@dsrna.command()
-@click.argument("source", metavar="FILE|NAME|-")
-@option("--to", type=click.Choice(["json", "darts", "robnet", "enas"]), default="json", help="Notation to write.")
-@option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write. [printed]")
-def convert(source: str, to: str, out: Path | None) -> None:
-    """Convert a genotype between notations: our JSON, DARTS' Genotype(...), RobNet's lists of codes, ENAS' arcs.
-
-    Reads a file of any of them, a published architecture, or the standard input.
-
-    \b
-    Examples:
-      dsrna convert genotypes.txt --out genotype.json
-      dsrna convert PC-DARTS --to darts
-      echo "0 2 0 0 1 4 0 1 0 0 1 0 1 4 0 3" | dsrna convert -
-    """
-    from robust_nas.converters import NOTATIONS, read
-    from robust_nas.files import atomic_path
-
-    text = NOTATIONS[to](read(source))
-    if out is None:
-        click.echo(text)
-        return
-    with atomic_path(out) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    click.echo(out)
-
-
-def _print_summary(summary: Sequence[tuple[str, str]]) -> None:
-    width = max((len(name) for name, _ in summary), default=0)
-    for name, value in summary:
-        click.echo(f"{name:<{width}}  {value}")
-
-
-def _print_paths(paths: Iterable[Path]) -> None:
-    for path in paths:
-        click.echo(path)
+for command in (show, zoo, convert):
+    dsrna.add_command(command)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -149,3 +149,16 @@ batch_size_option = option(
     "--batch-size", type=click.IntRange(min=2), help="Images a step, of all processes. [the preset's]"
 )
 resume_option = option("--resume", is_flag=True, help="Go on with the run in --out, bit for bit.")
+
+
+def print_summary(summary: Sequence[tuple[str, str]]) -> None:
+    """Names and values, one pair a line."""
+    width = max((len(name) for name, _ in summary), default=0)
+    for name, value in summary:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def print_paths(paths: Iterable[Path]) -> None:
+    """One path a line."""
+    for path in paths:
+        click.echo(path)
