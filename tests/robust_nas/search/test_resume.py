@@ -1,6 +1,7 @@
 """A search that is killed at any step and resumed ends as one that was left alone, to the byte."""
 
 from dataclasses import asdict, replace
+from itertools import product
 
 import pytest
 import torch
@@ -50,12 +51,17 @@ def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path, method, order, dea
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
 
 
+FEW = [("darts", 3), ("p-darts", 6), ("pc-darts", 6), ("sdarts-adv", 3), ("snas", 3), ("asap", 6), ("enas", 3), ("proxyless", 6)]
+"""In every run of the tests; test_trials stops and resumes random search and RobNet. The others are like one of these."""
+
+
 @pytest.mark.parametrize(
-    "method",
-    # four searches in one; test_trials stops and resumes it too
-    [pytest.param(method, marks=pytest.mark.slow) if method == "r-darts" else method for method in STRATEGIES],
+    ("method", "place"),
+    [
+        case if case in FEW else pytest.param(*case, marks=pytest.mark.slow)
+        for case in product(STRATEGIES, (3, 6))
+    ],
 )
-@pytest.mark.parametrize("place", [3, 6])
 def test_a_state_taken_between_any_two_steps_continues_bit_for_bit(tmp_path, method, place):
     def fresh():
         metric = search_run._metric("combined", PRESET, "linf", 0) if STRATEGIES[method].metrics else None
