@@ -24,10 +24,14 @@ def folder(tmp_path):
                 "violated": [1],
             }
         ),
-        "certify-linf/certify.csv": "radius,seconds\n0.04,1\n0,3\n",
-        "certify-l2/certify.csv": "radius,seconds\n0.5,1\n0,1\n",
-        "audit-linf/done": "0",
-        "audit-l2/done": "2",
+        "certify-linf-ibp/certify.csv": "radius,seconds\n0.04,1\n0,3\n",
+        "certify-linf-affine/certify.csv": "radius,seconds\n0.05,4\n",
+        "certify-l2-ibp/certify.csv": "radius,seconds\n0.5,1\n0,1\n",
+        "certify-l2-affine/certify.csv": "radius,seconds\n0.6,1\n",
+        "audit-linf-ibp/done": "0",
+        "audit-linf-affine/done": "0",
+        "audit-l2-ibp/done": "2",
+        "audit-l2-affine/done": "1",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -44,18 +48,21 @@ def test_a_row_of_the_table(folder):
         "images": 2,
         "clean": 0.5,
         "fgsm linf 0.00784": 0.25,
-        "mean_linf_radius": 0.02,
-        "mean_l2_radius": 0.25,
-        "broken": 3,
+        "linf radius ibp (2)": 0.02,
+        "linf radius affine (1)": 0.05,
+        "l2 radius ibp (2)": 0.25,
+        "l2 radius affine (1)": 0.6,
+        "broken": 4,
         "training_seconds": 2.0,
-        "certify_seconds_an_image": 2.0,
+        "ibp seconds": 2.0,
+        "affine seconds": 4.0,
     }
 
 
 def test_the_table_is_written_as_csv_and_markdown(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "RESULTS", tmp_path)
     study.write([study.row("standard", folder, "mnist")], "mnist")
-    assert pd.read_csv(tmp_path / "recipes_mnist.csv")["mean_linf_radius"].tolist() == [0.02]
+    assert pd.read_csv(tmp_path / "recipes_mnist.csv")["linf radius ibp (2)"].tolist() == [0.02]
     assert "| standard | 0.1 | 0.75 | 2 | 0.5 | 0.25 |" in (tmp_path / "recipes_mnist.md").read_text()
 
 
