@@ -41,7 +41,8 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Comparis
     seeds = sorted(set(first) & set(second))
     if not seeds:
         return None
-    differences = np.array([first[seed] - second[seed] for seed in seeds])
+    # What is equal in decimals may differ by 1e-14 in binary, and would have a sign.
+    differences = np.array([first[seed] - second[seed] for seed in seeds]).round(12)
     mean = float(differences.mean())
     if len(seeds) == 1:
         return Comparison(1, mean, None, None)

@@ -181,7 +181,7 @@ def test_in_order_is_everything_once(size):
     assert list(in_order(examples.part(torch.arange(0)), size)) == []
 
 
-@pytest.mark.parametrize("place", [1, 3])
+@pytest.mark.parametrize("place", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_search_on_files_is_resumed_bit_for_bit(tmp_path, place):
     random = np.random.default_rng(0)
     for part in ("train", "val"):

@@ -94,6 +94,7 @@ def test_two_processes_train_as_one_does(tmp_path):
         assert torch.allclose(both[0][name].double(), value.double(), rtol=1e-3, atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_is_written_once_and_resumes(tmp_path):
     whole, both = tmp_path / "whole", tmp_path / "both"
     run(whole)

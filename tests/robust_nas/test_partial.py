@@ -169,7 +169,7 @@ def tiny() -> PartialSupernet:
     return randomise(supernet(channels=2, partial=2, cells=1), 1)
 
 
-@pytest.mark.parametrize("size", [5, 6])
+@pytest.mark.parametrize("size", [pytest.param(5, marks=pytest.mark.slow), 6])
 def test_bounds_are_sound(size):
     """Batch norm on the statistics of the batch; an odd side has cut-off windows."""
     balls = [("linf", "unit"), ("l2", "unit")]
@@ -177,7 +177,7 @@ def test_bounds_are_sound(size):
     assert_sound(tiny(), (1, size, size), train=True, balls=balls, methods=methods, scale=0.2, ties=True)
 
 
-@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "affine", "crown"])
+@pytest.mark.parametrize("method", ["ibp", "crown-ibp", *(pytest.param(m, marks=pytest.mark.slow) for m in ("affine", "crown"))])
 def test_gradient_of_a_lower_bound_in_beta(method):
     """Against a central difference in a random direction; the statistics are frozen anew each time."""
     network, images = tiny().train(), random_images((1, 5, 5), 3, seed=1)[1:]

@@ -121,7 +121,10 @@ def test_what_cancels_in_a_specification(method):
         assert_contain(bounded(model, [1.0]), model, [1.0], 0.0, rows, method)
 
 
-@pytest.mark.parametrize("method", RADIUS_METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=pytest.mark.slow) if m == "alpha-crown" else m for m in RADIUS_METHODS],
+)
 def test_a_certificate_that_only_rounding_gives(method):
     """relu(relu(x + 2^60) - 2^60) is x, but 0 in float64, and so below 1/2 in every ball around 1."""
     model = with_relus(linear([[1]], [2.0**60]), linear([[1]], [-(2.0**60)]), linear([[1], [0]], [0, 0.5]))

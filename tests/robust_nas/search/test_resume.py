@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_falls_back_and_says_so(options, monkeypatch, capsy
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("method", ["darts", "pc-darts"])
+@pytest.mark.parametrize("method", [pytest.param("darts", marks=pytest.mark.slow), "pc-darts"])
 def test_a_rule_that_goes_back_gives_the_alphas_of_its_epoch(options, monkeypatch, method):
     """The files belong together: alphas of the epoch whose genotype is the result, in a run that was resumed too."""
 

@@ -76,7 +76,7 @@ class AtOnce(StoppingRule):
         return Stop("enough", 1)
 
 
-@pytest.mark.parametrize(("method", "epochs"), [("darts", 1), ("p-darts", 3)])
+@pytest.mark.parametrize(("method", "epochs"), [("darts", 1), pytest.param("p-darts", 3, marks=pytest.mark.slow)])
 def test_a_rule_ends_the_last_stage_and_chooses_the_epoch(method, epochs):
     search = tiny_search(
         replace(TINY, channels=4, epochs=2), strategy=STRATEGIES[method](), stopping=AtOnce(), gamma=0.0

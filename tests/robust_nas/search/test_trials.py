@@ -162,7 +162,10 @@ def test_a_search_counts_the_steps_of_its_trials(method, steps, trial_steps):
     assert mine.genotype() == mine.trials.candidates[mine.trials.scores.index(max(mine.trials.scores))]
 
 
-@pytest.mark.parametrize(("method", "places"), [("random", range(9)), ("robnet", (1, 2, 3)), ("r-darts", (4, 7))])
+@pytest.mark.parametrize(
+    ("method", "places"),
+    [("random", range(9)), ("robnet", (1, 2, 3)), pytest.param("r-darts", (4, 7), marks=pytest.mark.slow)],
+)
 def test_stopped_at_any_step_it_goes_on_bit_for_bit(tmp_path, method, places):
     whole, rows = search(method), []
     (tmp_path / "0").mkdir()
