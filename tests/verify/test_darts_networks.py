@@ -80,7 +80,11 @@ def test_random_networks_are_sound(genotype, norm, train, size, pad, seed):
     check(BoundedNetwork(model.train(train), images), images, norm)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    "operation",
+    # slow: a larger kernel of the same class
+    [pytest.param(name, marks=pytest.mark.slow) if name.endswith(("conv_5x5", "conv_7x7")) else name for name in OPERATIONS],
+)
 def test_all_that_holds_for_any_network_holds_for_each_operation(operation):
     """Small balls as well: CROWN equals the output -+ radius times the dual norm of the gradient."""
     model = randomise(Network(only(operation), 1, 3, stem_stride=2, **SETTINGS | {"channels": 2}), 1)
@@ -110,7 +114,7 @@ def test_random_networks_of_robnets_space_are_sound(data, norm, train, shared, s
     check(BoundedNetwork(model, images), images, norm)
 
 
-@pytest.mark.parametrize(("train", "nodes"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize(("train", "nodes"), [(False, 1), pytest.param(True, 2, marks=pytest.mark.slow)])
 def test_supernets_are_sound(train, nodes):
     """Every mixed operation at once, with nearly equal and with very unequal weights."""
     images = random_images((1, 6, 6), 2)
