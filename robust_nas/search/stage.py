@@ -14,7 +14,7 @@ from robust_nas.data import Data, Examples
 from robust_nas.distributed import Processes
 from robust_nas.metrics import RobustnessMetric
 from robust_nas.runs import Row
-from robust_nas.search.bilevel import Unrolled, weight_step
+from robust_nas.search.bilevel import AlphaStep, Unrolled, weight_step
 from robust_nas.search.presets import SearchPreset
 from robust_nas.search.stopping import StoppingRule
 from robust_nas.search.strategies.base import Method, Model, Step, Strategy
@@ -97,9 +97,8 @@ class Stage:
             unrolled = None
             if plan.order == "second":
                 unrolled = Unrolled(self.network, self._weights, processes=processes)
-            self._alpha_step = plan.strategy.alpha_step(
-                self.network, self._alpha, plan.metric, plan.gamma, unrolled, processes
-            )
+            plain = AlphaStep(self.network, self._alpha, plan.metric, plan.gamma, unrolled, processes)
+            self._alpha_step = plan.strategy.alpha_step(plain)
         self.columns = ("train_loss", *(self._alpha_step.columns if self._alpha_step else ()))
 
     def step(self, train: Examples, held_out: Examples, step: Step) -> Row:

@@ -14,16 +14,14 @@ from torch import Tensor
 from robust_nas.data import Examples
 from robust_nas.distributed import ALONE, Processes
 from robust_nas.genotype import Architecture
-from robust_nas.metrics import RobustnessMetric
 from robust_nas.runs import Row
-from robust_nas.search.bilevel import AlphaStep, ArchitectureStep, Unrolled
+from robust_nas.search.bilevel import AlphaStep, ArchitectureStep
 from robust_nas.search.presets import SearchPreset
 from robust_nas.search.trials import Trial
 from robust_nas.search.watch import composition
 from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Operations, Supernet
-from verify.bounds import BoundedNetwork
 from verify.errors import InputError
 
 Model = TypeVar("Model", bound=OneShot)
@@ -96,17 +94,9 @@ class Method(ABC, Generic[Model]):
         """The operations of the next stage, from the supernet at the end of stage `stage` (from 0)."""
         return None
 
-    def alpha_step(
-        self,
-        network: BoundedNetwork,
-        optimiser: torch.optim.Optimizer,
-        metric: RobustnessMetric | None,
-        gamma: float,
-        unrolled: Unrolled | None,
-        processes: Processes,
-    ) -> ArchitectureStep:
-        """What moves the architecture parameters."""
-        return AlphaStep(network, optimiser, metric, gamma, unrolled, processes)
+    def alpha_step(self, plain: AlphaStep) -> ArchitectureStep:
+        """What moves the architecture parameters, from the step that DARTS would take."""
+        return plain
 
     @contextmanager
     def around_step(self, model: Model, step: Step) -> Iterator[None]:
@@ -143,13 +133,13 @@ class Method(ABC, Generic[Model]):
     def candidates(
         self, ends: Sequence[Architecture], preset: SearchPreset, count: int, generator: torch.Generator
     ) -> list[Architecture]:
-        """The architectures to try, `count` of them.
+        """The architectures to try, `count` of them; those of the stages, unless others are drawn.
 
         Args:
             ends: the result of every stage.
             generator: to draw with.
         """
-        raise NotImplementedError
+        return list(ends)
 
     def prepare(self, model: Model | None, architecture: Architecture, network: Network) -> None:
         """Give a candidate's network, whose weights are fresh, others to start from.

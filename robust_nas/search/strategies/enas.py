@@ -18,8 +18,7 @@ from robust_nas.converters import ENAS_OPERATIONS
 from robust_nas.data import Examples
 from robust_nas.distributed import Processes
 from robust_nas.genotype import Edge, Genotype
-from robust_nas.metrics import RobustnessMetric
-from robust_nas.search.bilevel import ArchitectureStep, Unrolled
+from robust_nas.search.bilevel import AlphaStep, ArchitectureStep
 from robust_nas.search.controller import Controller, reinforce
 from robust_nas.search.presets import SearchPreset
 from robust_nas.search.strategies.base import Step, Strategy
@@ -204,16 +203,8 @@ class ParameterSharing(Strategy):
     def supernet(self, operations: Operations | None, settings: Mapping[str, Any]) -> Supernet:
         return SampledSupernet(**settings)
 
-    def alpha_step(
-        self,
-        network: BoundedNetwork,
-        optimiser: torch.optim.Optimizer,
-        metric: RobustnessMetric | None,
-        gamma: float,
-        unrolled: Unrolled | None,
-        processes: Processes,
-    ) -> ArchitectureStep:
-        return ControllerStep(network, optimiser, processes)
+    def alpha_step(self, plain: AlphaStep) -> ArchitectureStep:
+        return ControllerStep(plain.network, plain.optimiser, plain.processes)
 
     @contextmanager
     def around_alpha_step(self, model: Supernet, step: Step) -> Iterator[None]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robust_nas.distributed import Processes
-from robust_nas.metrics import RobustnessMetric
-from robust_nas.search.bilevel import AlphaStep, Unrolled
+from robust_nas.search.bilevel import AlphaStep
 from robust_nas.search.strategies.base import Step, Strategy
 from robust_nas.spaces.cells import SearchCell
 from robust_nas.spaces.size import multiply_adds
 from robust_nas.spaces.supernet import Supernet
-from verify.bounds import BoundedNetwork
 
 FIRST, LAST = 1.0, 0.03
 """Temperature at the search's start and end."""
@@ -41,19 +39,10 @@ class Stochastic(Strategy):
     orders = ("first",)
     one_level = True
 
-    def alpha_step(
-        self,
-        network: BoundedNetwork,
-        optimiser: torch.optim.Optimizer,
-        metric: RobustnessMetric | None,
-        gamma: float,
-        unrolled: Unrolled | None,
-        processes: Processes,
-    ) -> AlphaStep:
-        model = network.model
+    def alpha_step(self, plain: AlphaStep) -> AlphaStep:
+        model, shape = plain.network.model, plain.network.example.shape[1:]
         assert isinstance(model, Supernet)
-        penalty = partial(expected_cost, model, operation_costs(model, network.example.shape[1:]))
-        return AlphaStep(network, optimiser, metric, gamma, unrolled, processes, penalty)
+        return replace(plain, penalty=partial(expected_cost, model, operation_costs(model, shape)))
 
     @contextmanager
     def around_step(self, model: Supernet, step: Step) -> Iterator[None]:

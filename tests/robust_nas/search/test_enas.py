@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from robust_nas.data import Examples
-from robust_nas.distributed import ALONE
 from robust_nas.genotype import Genotype
 from robust_nas.search import run_search
-from robust_nas.search.bilevel import weight_step
+from robust_nas.search.bilevel import AlphaStep, weight_step
 from robust_nas.search.stage import build
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.search.strategies.base import Step
@@ -44,7 +43,7 @@ def step(stage):
     model = stage.model
     before = state(model)
     optimiser = torch.optim.Adam(model.architecture_parameters(), 0.0035, (0.0, 0.999))
-    yield STRATEGIES["enas"]().alpha_step(stage.network, optimiser, None, 0.0, None, ALONE)
+    yield STRATEGIES["enas"]().alpha_step(AlphaStep(stage.network, optimiser, None, 0.0))
     model.load_state_dict(before)
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
-from robust_nas.distributed import ALONE, Processes
+from robust_nas.distributed import Processes
 from robust_nas.metrics import IntervalSlope
+from robust_nas.search.bilevel import AlphaStep
 from robust_nas.search.strategies.base import Strategy
 from robust_nas.search.strategies.snas import PRICE, Stochastic, expected_cost, operation_costs, temperature
 from robust_nas.spaces.cells import KINDS
@@ -162,7 +163,7 @@ def test_the_penalty_counts_once_however_many_processes_there_are():
     network = mock.create_autospec(BoundedNetwork, instance=True, model=model, example=batch.images[:2])
     network.freeze.return_value = 0 * alphas[0].sum() + torch.zeros(24, 3)
     steepest = torch.optim.SGD(alphas, lr=1.0)
-    step = Stochastic().alpha_step(network, steepest, None, 0.0, None, Two())
+    step = Stochastic().alpha_step(AlphaStep(network, steepest, None, 0.0, None, Two()))
     expected = torch.autograd.grad(expected_cost(model, operation_costs(model, SHAPE)), alphas)
     before = [alpha.detach().clone() for alpha in alphas]
     value = expected_cost(model, operation_costs(model, SHAPE)).item()
@@ -174,4 +175,4 @@ def test_the_penalty_counts_once_however_many_processes_there_are():
 def test_without_a_penalty_there_is_no_column_of_it():
     network = mock.create_autospec(BoundedNetwork, instance=True)
     steepest = torch.optim.SGD(supernet().architecture_parameters(), lr=1.0)
-    assert "penalty" not in Strategy().alpha_step(network, steepest, None, 0.0, None, ALONE).columns
+    assert "penalty" not in Strategy().alpha_step(AlphaStep(network, steepest, None, 0.0)).columns
