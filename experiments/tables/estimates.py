@@ -99,8 +99,11 @@ def listing(jobs: Sequence[Job], root: Path, workers: int, estimates: Estimates)
         left, unknown = left + (expected.seconds if expected else 0.0), unknown + (expected is None)
         largest.append((expected and expected.memory_mb) or 0.0)
         sources |= {expected.source} if expected else set()
+    todo = f"{len(largest)} of {len(jobs)} jobs to do"
+    if largest and unknown == len(largest):
+        return "\n".join([*lines, f"{todo}, of kinds that have never finished (?): no estimate"])
     lines.append(
-        f"{len(largest)} of {len(jobs)} jobs to do: about {_in_words(left)} of device time, with {workers} at a time "
+        f"{todo}: about {_in_words(left)} of device time, with {workers} at a time "
         f"{_in_words(left / workers)} and {sum(sorted(largest)[-workers:]):.0f} MiB"
     )
     if unknown:

@@ -135,6 +135,11 @@ def test_a_listing_adds_up_what_is_left(tmp_path):
     assert lines[6].startswith("that is without 1 jobs") and lines[7] == "as such jobs took before (here)"
 
 
+def test_where_nothing_is_known_no_time_is_given(tmp_path):
+    last = listing([idle_job("a"), idle_job("b")], tmp_path, 2, Estimates([])).splitlines()[-1]
+    assert last == "2 of 2 jobs to do, of kinds that have never finished (?): no estimate"
+
+
 def test_finished_jobs_become_estimates(tmp_path):
     path = tmp_path / "measured.csv"
     path.write_text("kind,subject,setting,jobs,seconds,memory_mb,source\nsearch,a,idle,1,5.0,1,before\nsearch,z,idle,1,6.0,,before\n")
