@@ -17,7 +17,7 @@ from experiments.tables.report import report
 from experiments.tables.scale import Row, TableScale, load_scale
 from robust_nas.data import DEFAULT_ROOT, load
 from robust_nas.registry import named
-from robust_nas.runs import Run, choose_device
+from robust_nas.runs import Run, choose_device, versions
 from verify.errors import InputError
 
 RESULTS = "results.csv"
@@ -59,8 +59,9 @@ def run_table(
 
     Each search, training, attack and certification has a folder of its own in `out`/jobs, which other tables and
     protocols share. Finished ones are not run again, interrupted ones go on. The table lies in
-    `out`/tableN-SCALE-PROTOCOL: results.csv, a figure a row, and what `report` makes of it. On a CPU, however often it
-    was stopped and with however many workers, the same figures come out, but for measured times.
+    `out`/tableN-SCALE-PROTOCOL: results.csv, a figure a row, what `report` makes of it, and config.json, the options and
+    versions. On a CPU, however often it was stopped and with however many workers, the same figures come out, but for
+    measured times.
 
     Args:
         table: 1 to 6.
@@ -97,9 +98,16 @@ def run_table(
     gpus = _gpus(device)
     with alone(root) as lock:
         failed = carry_out(jobs, root, workers, Launcher(root, plan.threads, gpus, device, places, lock))
-    figures = [{"table": table, "scale": plan.name, "protocol": protocol, **row} for row in gather(found, root)]
-    folder = Path(out) / f"table{table}-{plan.name}-{protocol}{'-targeted' if targeted else ''}"
-    return _write(folder, table, figures, failed)
+    block = {"table": table, "scale": plan.name, "protocol": protocol}
+    figures = [{**block, **row} for row in gather(found, root)]
+    if not figures:
+        return TableResult("no figure yet", [], failed)
+    results = Run(Path(out) / f"table{table}-{plan.name}-{protocol}{'-targeted' if targeted else ''}")
+    options = {**block, "targeted": targeted, "rows": list(rows), "seeds": list(seeds)}
+    path = results.write_csv(RESULTS, figures)
+    text = report(path, table, results.folder)
+    results.write_json("config.json", {"command": "table", "options": options, "versions": versions()})
+    return TableResult(text, sorted(each for each in results.folder.iterdir() if each.is_file()), failed)
 
 
 def _rows(plan: TableScale, labels: Sequence[str]) -> list[Row]:
@@ -125,14 +133,3 @@ def _gpus(device: str) -> list[str]:
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
-
-
-def _write(
-    folder: Path, table: int, figures: Sequence[Mapping[str, object]], failed: Mapping[str, str]
-) -> TableResult:
-    if not figures:
-        return TableResult("no figure yet", [], failed)
-    results = Run(folder)
-    path = results.write_csv(RESULTS, figures)
-    text = report(path, table, folder)
-    return TableResult(text, sorted(each for each in folder.iterdir() if each.is_file()), failed)

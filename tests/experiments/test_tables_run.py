@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import cli
 from experiments.tables import estimates, run
@@ -220,6 +221,9 @@ def test_a_row_that_fails_leaves_its_cells_empty_and_exit_code_1(tmp_path, scale
     out = tmp_path / "out"
     assert cli.main(["table", "5", "--scale", str(scale), "--out", str(out), "--device", "cpu"]) == 1
     assert "no result: train/published-nowhere" in capsys.readouterr().err
+    config = json.loads((out / "table5-tiny-paper" / "config.json").read_text())
+    assert config["options"] == {"table": 5, "scale": "tiny", "protocol": "paper", "targeted": False, "rows": [], "seeds": []}
+    assert config["versions"]["torch"] == torch.__version__
     with (out / "table5-tiny-paper" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == COLUMNS
