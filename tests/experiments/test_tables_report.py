@@ -1,18 +1,25 @@
 """Tables from the long CSV: the paper's figures, our means beside them, every output format."""
 
 import csv
+import json
 import re
+from collections import Counter
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+import experiments.tables.report
+from experiments.tables.cells import cells as wanted_cells
 from experiments.tables.published import COST_RATIO, GPU_DAYS, PATH, TABLES, published
 from experiments.tables.render import escape
 from experiments.tables.report import main, report
 from experiments.tables.results import COLUMNS, COST, blocks, number
+from experiments.tables.scale import load_scale
 from verify.errors import InputError
 
+COMMITTED = sorted((Path(__file__).parents[2] / "experiments" / "results" / "tables").iterdir())
 DSRNA = ["DSRNA-CB", "DSRNA-Jacobian"]
 ADV = ["RobNet-large", "SDARTS-ADV", "PC-DARTS-ADV"]
 EARLY = "DSRNA-CB (early stop, batch 64)"
@@ -296,6 +303,28 @@ def test_one_command_and_twice_the_same_bytes(results, tmp_path):
     assert first == second
     assert set(first) == {"table5.md", "table5.tex", "table5.csv", "table5-smoke-paper-mnist.png"}
     assert b"(table5-smoke-paper-mnist.png)" in first["table5.md"]
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_committed_tables_come_from_their_csv(folder, tmp_path, monkeypatch):
+    # A picture's bytes are those of one version of matplotlib.
+    monkeypatch.setattr(experiments.tables.report, "plot", lambda block, path: (folder / path.name).exists())
+    report(folder / "results.csv", int(folder.name[len("table")]), tmp_path)
+    written = list(tmp_path.iterdir())
+    assert len(written) == 3
+    for path in written:
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_committed_tables_have_every_cell(folder):
+    _, scale, protocol = folder.name.split("-")
+    number, scale = int(folder.name[len("table")]), load_scale(scale)
+    assert json.loads((folder / "config.json").read_text())["options"]["rows"] == []
+    wanted = wanted_cells(scale, number, protocol, scale.seeds, scale.tables[number].rows, False)
+    with (folder / "results.csv").open() as file:
+        found = Counter((line["row"], int(line["seed"]), line["column"]) for line in csv.DictReader(file))
+    assert found == Counter((cell.row, cell.seed, cell.column.name) for cell in wanted)
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,7 @@ def test_single_precision_is_as_good_as_double(five_cells):
         torch.testing.assert_close((found.upper - found.lower).double() / width, torch.ones_like(width), rtol=0, atol=0.05)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_twenty_cells_in_single_precision():
     """Widths grow beyond what float32 holds: in a ball of a size that it does not hold either, they are bounds."""

@@ -149,7 +149,7 @@ def test_paper_presets_are_the_papers():
 
 def test_ctrl_c_leaves_whole_files_to_go_on_from(tmp_path):
     out = tmp_path / "run"
-    options = ["--metric", "none", "--batch-size", "256", "--epochs", "2", "--out", str(out)]
+    options = ["--metric", "none", "--nodes", "1", "--batch-size", "256", "--epochs", "2", "--out", str(out)]
     command = [sys.executable, "-m", "cli", "search", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)

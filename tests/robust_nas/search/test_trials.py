@@ -141,7 +141,8 @@ def search(method):
 
 
 @pytest.mark.parametrize(
-    ("method", "steps", "trial_steps"), [("random", 0, 2 * 4), ("robnet", 2, 2 * 2), ("r-darts", 2 * 2, 2 * 4)]
+    ("method", "steps", "trial_steps"),
+    [("random", 0, 2 * 4), ("robnet", 2, 2 * 2), pytest.param("r-darts", 2 * 2, 2 * 4, marks=pytest.mark.slow)],
 )
 def test_a_search_counts_the_steps_of_its_trials(method, steps, trial_steps):
     mine = search(method)
