@@ -60,8 +60,8 @@ def run_table(
     Each search, training, attack and certification has a folder of its own in `out`/jobs, which other tables and
     protocols share. Finished ones are not run again, interrupted ones go on. The table lies in
     `out`/tableN-SCALE-PROTOCOL: results.csv, a figure a row, what `report` makes of it, and config.json with the
-    options and versions. On a CPU, however often it was stopped and with however many workers, the same figures come out, but for
-    measured times.
+    options and versions. On a CPU, however often it was stopped and with however many workers, the same figures come
+    out, but for measured times.
 
     Args:
         table: 1 to 6.
