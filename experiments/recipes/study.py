@@ -68,7 +68,8 @@ def run_network(name: str, out: Path, images: Mapping[str, int], common: Mapping
 def row(name: str, out: Path, dataset: str) -> dict[str, Any]:
     """One network, in figures; a misclassified image has radius 0 and counts in the mean.
 
-    Columns of radii name the method and the number of images.
+    Columns of radii name the method and the number of images. Where gradients look masked, accuracies under attack are too
+    high.
     """
     sidecar = json.loads((out / "train" / "model.json").read_text(encoding="utf-8"))
     attacked = json.loads((out / "attack" / "summary.json").read_text(encoding="utf-8"))
@@ -84,6 +85,7 @@ def row(name: str, out: Path, dataset: str) -> dict[str, Any]:
         "clean": attacked["clean"],
         **{f"{each['attack']} {each['norm']} {each['epsilon']:.3g}": each["accuracy"] for each in attacked["attacks"]},
         **{f"{norm} radius {by} ({len(rows)})": float(rows["radius"].mean()) for (norm, by), rows in found.items()},
+        "signs of masked gradients": sum(guard["sign"] for guard in attacked["guards"]),
         "broken": broken + len(attacked["violated"]),
         "training_seconds": sum(step["seconds"] or 0.0 for step in read_rows(out / "train" / "timing.csv")),
         **{f"{method} seconds": float(found["linf", method]["seconds"].mean()) for method in METHODS},

@@ -21,6 +21,7 @@ def folder(tmp_path):
                 "images": 2,
                 "clean": 0.5,
                 "attacks": [{"attack": "fgsm", "norm": "linf", "epsilon": 2 / 255, "accuracy": 0.25}],
+                "guards": [{"sign": True}, {"sign": False}, {"sign": True}],
                 "violated": [1],
             }
         ),
@@ -52,6 +53,7 @@ def test_a_row_of_the_table(folder):
         "linf radius affine (1)": 0.05,
         "l2 radius ibp (2)": 0.25,
         "l2 radius affine (1)": 0.6,
+        "signs of masked gradients": 2,
         "broken": 4,
         "training_seconds": 2.0,
         "ibp seconds": 2.0,
