@@ -68,8 +68,8 @@ def run_network(name: str, out: Path, images: Mapping[str, int], common: Mapping
 def row(name: str, out: Path, dataset: str) -> dict[str, Any]:
     """One network, in figures; a misclassified image has radius 0 and counts in the mean.
 
-    Columns of radii name the method and the number of images. Where gradients look masked, accuracies under attack are too
-    high.
+    Columns of radii name the method and the number of images. Where gradients look masked, accuracies under attack are
+    too high.
     """
     sidecar = json.loads((out / "train" / "model.json").read_text(encoding="utf-8"))
     attacked = json.loads((out / "attack" / "summary.json").read_text(encoding="utf-8"))
