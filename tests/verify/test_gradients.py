@@ -64,13 +64,13 @@ def assert_gradient(function: Callable[[], Tensor], parameters: dict[str, nn.Par
         parameter.copy_(starts[name])
 
 
+# No search maximises alpha-CROWN's bound: it would wait too long. Of the other two, one norm is in every run.
 SLOW = {("alpha-crown", "linf"), ("alpha-crown", "l2"), ("crown", "l2"), ("affine", "linf")}
 
 
 @pytest.mark.parametrize(
     ("method", "norm"),
     [
-        # no search maximises alpha-CROWN's bound: it would wait too long
         pytest.param(method, norm, marks=[pytest.mark.slow] if (method, norm) in SLOW else [])
         for method in METHODS
         for norm in ("linf", "l2")
