@@ -359,6 +359,7 @@ def audit(**options: Any) -> int:
 )
 @option("--targeted", is_flag=True, help="Certify as CNN-Cert does: one random class, misclassified images skipped.")
 @option("--row", "rows", multiple=True, help="Only this row; may be repeated.")
+@option("--dataset", "datasets", multiple=True, help="Only this data set of the table; may be repeated.")
 @option("--seeds", type=Seeds(), default=(), metavar="S,S,...", help="Random seeds. [the scale's]")
 @option("--workers", type=click.IntRange(min=1), default=1, help="Processes at a time; GPUs are given out in turn.")
 @option("--dry-run", is_flag=True, help="List the jobs, with estimated time and memory.")

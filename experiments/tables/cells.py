@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tables.jobs import RESULT, Job, chain
-from experiments.tables.scale import Row, Scale
+from experiments.tables.scale import Scale, TableScale
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,17 @@ class Cell:
 
 
 def cells(
-    scale: Scale, table: int, protocol: str, seeds: Sequence[int], rows: Sequence[Row], targeted: bool
+    scale: Scale, number: int, table: TableScale, protocol: str, seeds: Sequence[int], targeted: bool
 ) -> list[Cell]:
     """All cells of a table, row by row. Rows without a search have no cell for its cost."""
     found = []
-    for images in scale.tables[table].images:
-        for row in rows:
+    for images in table.images:
+        for row in table.rows:
             for seed in seeds:
                 jobs = chain(scale, scale.protocols[protocol], row, images, seed, targeted)
                 found += [
                     Cell(row.label, seed, images.train, column, jobs[column.job])
-                    for column in TABLES[table]
+                    for column in TABLES[number]
                     if column.job in jobs
                 ]
     return found

@@ -14,7 +14,7 @@ from experiments.tables.estimates import Estimates, listing
 from experiments.tables.jobs import Job, graph
 from experiments.tables.pool import Launcher, alone, carry_out
 from experiments.tables.report import report
-from experiments.tables.scale import Row, TableScale, load_scale
+from experiments.tables.scale import TableScale, load_scale
 from robust_nas.data import DEFAULT_ROOT, load
 from robust_nas.registry import named
 from robust_nas.runs import Run, choose_device, versions
@@ -46,6 +46,7 @@ def run_table(
     protocol: str = "paper",
     targeted: bool = False,
     rows: Sequence[str] = (),
+    datasets: Sequence[str] = (),
     seeds: Sequence[int] = (),
     workers: int = 1,
     dry_run: bool = False,
@@ -69,6 +70,7 @@ def run_table(
         protocol: "paper" (section 4.2.1), or "equal": one recipe for all rows.
         targeted: certify as CNN-Cert does, against one random class an image, without misclassified images.
         rows: labels of those to run; none for all.
+        datasets: those to train and evaluate on; none for all of the table.
         seeds: in place of the scale's.
         workers: processes at a time. Where there are several GPUs, they are given out in turn.
         dry_run: only list the jobs, with what they will take.
@@ -87,7 +89,8 @@ def run_table(
     if workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
     named("protocol", protocol, plan.protocols)
-    found = cells(plan, table, protocol, seeds or plan.seeds, _rows(plan.tables[table], rows), targeted)
+    chosen = _restricted(plan.tables[table], rows, datasets)
+    found = cells(plan, table, chosen, protocol, seeds or plan.seeds, targeted)
     jobs = graph(cell.job for cell in found)
     root = Path(out) / JOBS
     if dry_run:
@@ -103,16 +106,23 @@ def run_table(
     if not figures:
         return TableResult("no figure yet", [], failed)
     results = Run(Path(out) / f"table{table}-{plan.name}-{protocol}{'-targeted' if targeted else ''}")
-    options = {**block, "targeted": targeted, "rows": list(rows), "seeds": list(seeds)}
+    options = {
+        **block, "targeted": targeted, "rows": list(rows), "datasets": list(datasets), "seeds": list(seeds)
+    }  # fmt: skip
     path = results.write_csv(RESULTS, figures)
     text = report(path, table, results.folder)
     results.write_json("config.json", {"command": "table", "options": options, "versions": versions()})
     return TableResult(text, sorted(each for each in results.folder.iterdir() if each.is_file()), failed)
 
 
-def _rows(plan: TableScale, labels: Sequence[str]) -> list[Row]:
-    known = {row.label: row for row in plan.rows}
-    return [named("row", label, known) for label in labels or known]
+def _restricted(table: TableScale, labels: Sequence[str], datasets: Sequence[str]) -> TableScale:
+    """The table with these rows and data sets alone, where any are named."""
+    rows = {row.label: row for row in table.rows}
+    images = {each.train: each for each in table.images}
+    return TableScale(
+        tuple(named("data set of this table", name, images) for name in datasets or images),
+        tuple(named("row", label, rows) for label in labels or rows),
+    )
 
 
 def _places(jobs: Sequence[Job], data: str | Path | None, imagefolder: str | Path | None) -> dict[str, Path]:

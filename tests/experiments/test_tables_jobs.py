@@ -26,7 +26,7 @@ DIGITS = Images("digits", "digits")
 
 def jobs_of(table, protocol="paper", scale=None, seeds=(0, 1)):
     scale = scale or tiny()
-    return graph(cell.job for cell in cells(scale, table, protocol, seeds, scale.tables[table].rows, False))
+    return graph(cell.job for cell in cells(scale, table, scale.tables[table], protocol, seeds, False))
 
 
 def names_of(*args, **kwargs):
