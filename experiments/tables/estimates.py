@@ -68,21 +68,39 @@ class Estimates:
             )
 
     def of(self, job: Job) -> Measured | None:
-        """What jobs like this one took, or failing that the mean of its kind and setting; None where none finished."""
-        alike = [each for each in self.measured if (each.kind, each.setting) == (job.kind, job.setting)]
-        same = [each for each in alike if each.subject == job.subject]
-        if same or not alike:
-            return same[0] if same else None
-        memory = [each.memory_mb for each in alike if each.memory_mb is not None]
+        """What jobs like this one took.
+
+        Where none has finished in this setting, what the subject took in another setting relative to the subjects that
+        are known in both; failing that the mean of the setting; None where nothing of the kind has finished there.
+        """
+        here = {each.subject: each for each in self.measured if (each.kind, each.setting) == (job.kind, job.setting)}
+        if job.subject in here or not here:
+            return here.get(job.subject)
+        seconds = self._by_ratio(job, here)
+        memory = [each.memory_mb for each in here.values() if each.memory_mb is not None]
         return Measured(
             job.kind,
             job.subject,
             job.setting,
-            jobs=sum(each.jobs for each in alike),
-            seconds=fmean(each.seconds for each in alike),
+            jobs=sum(each.jobs for each in here.values()),
+            seconds=fmean(each.seconds for each in here.values()) if seconds is None else seconds,
             memory_mb=max(memory, default=None),
-            source="; ".join(sorted({each.source for each in alike})),
+            source="; ".join(sorted({each.source for each in here.values()})),
         )
+
+    def _by_ratio(self, job: Job, here: Mapping[str, Measured]) -> float | None:
+        """Seconds where these are known, by way of the setting that shares most subjects, if need be most devices."""
+        settings: dict[str, dict[str, Measured]] = {}
+        for each in self.measured:
+            if each.kind == job.kind and (each.subject in here or each.subject == job.subject):
+                settings.setdefault(each.setting, {})[each.subject] = each
+        others = [known for known in settings.values() if job.subject in known and len(known) > 1]
+        if not others:
+            return None
+        devices = {each.source for each in here.values()}
+        there = max(others, key=lambda known: (len(known), sum(each.source in devices for each in known.values())))
+        own = there.pop(job.subject).seconds
+        return own * sum(here[subject].seconds for subject in there) / sum(each.seconds for each in there.values())
 
 
 def listing(jobs: Sequence[Job], root: Path, workers: int, estimates: Estimates) -> str:

@@ -123,6 +123,21 @@ def test_estimates_are_those_of_the_same_subject_or_the_mean_of_the_setting():
     assert known.of(idle_job("a", idle_job("b"))) is None
 
 
+def test_a_subject_new_to_a_setting_is_judged_by_its_ratio_to_others_elsewhere():
+    known = [
+        Measured("search", "a", "idle", 1, 10.0, 100.0, "here"),
+        Measured("search", "b", "idle", 1, 30.0, 300.0, "here"),
+        Measured("search", "a", "paper", 1, 1.0, None, "published"),
+        Measured("search", "c", "paper", 1, 100.0, None, "published"),
+        Measured("search", "a", "small", 1, 100.0, None, "here"),
+        Measured("search", "b", "small", 1, 300.0, None, "here"),
+        Measured("search", "c", "small", 1, 500.0, None, "here"),
+    ]
+    assert Estimates(known).of(idle_job("c")) == Measured("search", "c", "idle", 2, 50.0, 300.0, "here")
+    alone = [known[0], *known[2:5], known[6]]  # as many subjects are shared with either setting: devices decide
+    assert Estimates(alone).of(idle_job("c")).seconds == 50.0
+
+
 def test_a_listing_adds_up_what_is_left(tmp_path):
     a, b = idle_job("a"), idle_job("b")
     finish(tmp_path, a, {})
@@ -170,6 +185,7 @@ def test_a_dry_run_lists_the_jobs_and_touches_nothing(tmp_path, scale, capsys):
         ({"table": 1}, "no table 1 at this scale; known: 2, 4, 5"),
         ({"table": 2, "protocol": "other"}, "unknown protocol 'other'"),
         ({"table": 2, "rows": ["Nobody"]}, "unknown row 'Nobody'"),
+        ({"table": 2, "datasets": ["mnist"]}, "unknown data set of this table 'mnist'; known: digits"),
         ({"table": 2, "workers": 0}, "workers must be at least 1"),
         ({"table": 2, "device": "tpu"}, "unknown device"),
     ],
