@@ -99,14 +99,14 @@ class Run:
         return run
 
     def csv(self, name: str, keep: int = 0) -> CsvLog:
-        """A CSV file to append rows to, with the first `keep` rows of what was there.
+        """A CSV file to append rows to, with the first `keep` rows of what was there; it appears with its first row.
 
         Raises:
             InputError: it does not have so many.
         """
         path = self.folder / name
         if not keep:
-            path.write_text("", encoding="utf-8")
+            path.unlink(missing_ok=True)
             return CsvLog(path)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         if len(lines) <= keep:

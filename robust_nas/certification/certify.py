@@ -244,14 +244,10 @@ def _accuracy(epsilon: float, verified_images: int, claim: Claim, certificates: 
 
 def _write_accuracies(run: Run, accuracies: list[dict[str, Any]]) -> list[Path]:
     """Write verified.csv, or remove that of an earlier run in the same folder, whose radii were others."""
-    path = run.folder / "verified.csv"
-    path.unlink(missing_ok=True)
-    if not accuracies:
-        return []
-    log = run.csv(path.name)
-    for row in accuracies:
-        log.append(row)
-    return [path]
+    if accuracies:
+        return [run.write_csv("verified.csv", accuracies)]
+    (run.folder / "verified.csv").unlink(missing_ok=True)
+    return []
 
 
 def _summarise(claim: Claim, certificates: list[Certificate], accuracies: list[dict[str, Any]]) -> Summary:

@@ -161,4 +161,4 @@ def test_a_new_run_takes_nothing_from_an_old_one(options, monkeypatch):
     monkeypatch.setattr(search_run.Search, "steps", diverge)
     with pytest.raises(InputError, match="diverged"):
         run_search(**options)
-    assert sorted(path.name for path in options["out"].iterdir()) == ["config.json", "search.csv", "timing.csv"]
+    assert sorted(path.name for path in options["out"].iterdir()) == ["config.json"]
