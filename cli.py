@@ -182,15 +182,16 @@ def search(**options: Any) -> None:
 @preset_option
 @option(
     "--recipe",
-    type=click.Choice(["standard", "jacobian", "adversarial", "certified"]),
+    type=click.Choice(["standard", "jacobian", "adversarial", "certified", "tangent"]),
     default="standard",
-    help="Cross-entropy; with Jacobian regularisation; on PGD's images; on the worst logits that bounds allow.",
+    help="Cross-entropy; with Jacobian regularisation; on PGD's images; on the worst logits that bounds allow, "
+    "or that tangents do (l2).",
 )
 @option(
     "--norm",
     type=click.Choice(["linf", "l2"]),
     default="linf",
-    help="Norm of the perturbations that adversarial and certified train against.",
+    help="Norm of the perturbations that robust recipes train against; tangent knows l2.",
 )
 @option("--epsilon", type=Positive(), help="Their size, in [0,1] pixels. [by data set and norm]")
 @option("--bound", type=click.Choice(["ibp", "crown-ibp"]), default="ibp", help="Bound that certified begins with.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -52,6 +53,18 @@ class Bounds:
     upper: Float[Tensor, "b s"]
     line: Line | None = None
     intervals: Intervals = field(default_factory=dict)
+
+
+class Tangents(NamedTuple):
+    """Values and directional derivatives at images.
+
+    Attributes:
+        outputs: of the network.
+        neurons: value and derivative, "b *shape", of each node whose neurons are relaxed, by its name.
+    """
+
+    outputs: Float[Tensor, "b k"]
+    neurons: dict[str, tuple[Tensor, Tensor]]
 
 
 def margins(
@@ -187,6 +200,46 @@ class BoundedNetwork:
         lower, upper = lower - slack, upper + slack
         lower, upper = (side.masked_fill(~finite, torch.nan) for side in (lower, upper))
         return Bounds(lower, upper, line, graph.tightened)
+
+    def lower_given(
+        self, region: Region, specification: Float[Tensor, "b s k"], intervals: Intervals
+    ) -> Float[Tensor, "b s"]:
+        """Lower bounds by one backward pass of CROWN, from given bounds of the neurons.
+
+        As true as those are: nothing checks them. With estimates (`tangents`) the result is an estimate too, which
+        training may raise and nothing may be certified by.
+
+        Args:
+            region: the inputs.
+            specification: as for `bounds`.
+            intervals: lower and upper bounds of all neurons that are relaxed, by the names that `bounds` and `tangents`
+                use.
+
+        Raises:
+            InputError: wrong specification; or the model changed mode since it was wrapped.
+        """
+        self._check_mode()
+        self.graph.begin(given=intervals)
+        images = BoundedTensor(region.centre, region)
+        rows = self._rows(specification, region)
+        lower: Tensor = self.graph.compute_bounds(x=(images,), C=rows, method="crown", bound_upper=False)[0]
+        return lower
+
+    def tangents(self, images: Float[Tensor, "b *shape"], directions: Float[Tensor, "b *shape"]) -> Tangents:
+        """The neurons that would be relaxed, with their derivatives in a direction an image; one forward pass.
+
+        For directions from a standard normal distribution the squared derivative's expectation is the squared l2 norm
+        of the neuron's gradient: how far a small l2 ball moves it, over the ball's radius.
+
+        Raises:
+            InputError: the model changed mode since it was wrapped.
+        """
+        self._check_mode()
+        with forward_ad.dual_level():
+            values = self.graph.values(forward_ad.make_dual(images, directions))
+            pairs = {name: forward_ad.unpack_dual(values[name]) for name in self.graph.relaxed}
+            outputs = forward_ad.unpack_dual(values[self.graph.final_name]).primal
+        return Tangents(outputs, {name: (pair.primal, pair.tangent) for name, pair in pairs.items()})
 
     def width_slope(
         self,

@@ -80,15 +80,22 @@ class BoundedGraph(BoundedModule):
 
         self.forget_statistics()
 
-    def begin(self, sweep: bool = True, refine: bool = True, reference: Intervals | None = None) -> None:
+    def begin(
+        self,
+        sweep: bool = True,
+        refine: bool = True,
+        reference: Intervals | None = None,
+        given: Intervals | None = None,
+    ) -> None:
         """Set up one computation of bounds.
 
         Args:
             sweep: whether a sweep of affine forms bounds the neurons.
             refine: whether neurons that the affine sweep leaves unstable get a backward pass of their own.
             reference: bounds of relaxed neurons that hold over the region anyway.
+            given: bounds of all relaxed neurons, to be taken as they are: none are computed.
         """
-        self.sweep, self.refine, self.reference = sweep, refine, reference or {}
+        self.sweep, self.refine, self.reference, self.given = sweep, refine, reference or {}, given
         self.tightened: Intervals = {}
         self.finite: Bool[Tensor, " b"] | None = None
 
@@ -116,13 +123,28 @@ class BoundedGraph(BoundedModule):
         Args:
             record: x is the clean batch whose statistics batch norm in training mode is to use; computes them.
         """
+        return self.values(x, record)[self.final_name]
+
+    def values(self, x: Float[Tensor, "b *shape"], record: Moments | None = None) -> dict[str, Tensor]:
+        """The value of every node, by its name; see `evaluate`."""
         values: dict[str, Tensor] = {}
         for node in self.nodes:
             inputs = [values[parent.name] for parent in node.inputs]
             if record is not None and isinstance(node, BatchNorm) and node.on_batch:
                 node.record(inputs[0], record)
             values[node.name] = x if node.name == INPUT else node.forward(*inputs)
-        return values[self.final_name]
+        return values
+
+    @property
+    def relaxed(self) -> list[str]:
+        """Names of the nodes whose neurons an operator relaxes, and so needs bounds of."""
+        read = {
+            user.inputs[position].name
+            for user in self.nodes
+            for position in getattr(user, "requires_input_bounds", [])
+            if user.from_input
+        }
+        return [node.name for node in self.nodes if node.name in read]
 
     def forget_statistics(self) -> None:
         """Require a new clean batch before the next evaluation in training mode."""
@@ -192,12 +214,11 @@ class BoundedGraph(BoundedModule):
         for before in self.nodes:
             if not before.from_input:
                 self._propagate(before)
-        relaxed = {
-            user.inputs[position].name
-            for user in self.nodes
-            for position in getattr(user, "requires_input_bounds", [])
-            if user.perturbed
-        }
+        relaxed = self.relaxed
+        if self.given is not None:
+            for name in relaxed:
+                self[name].interval = self[name].lower, self[name].upper = self.given[name]
+            return
         nodes = [before for before in self.nodes if before.from_input]
         last = max((number for number, before in enumerate(nodes) if before.name in relaxed), default=-1)
         sweep = AffineSweep(nodes, self[INPUT].perturbation, self.memory) if self.sweep else None

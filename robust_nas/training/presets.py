@@ -27,7 +27,7 @@ class TrainingPreset:
         cutout: side in pixels of the square that is blanked in each training image; 0 for none.
         auxiliary: weight of the auxiliary head's loss; 0 for no head.
         held_out: fraction of the training images kept aside to follow the accuracy on.
-        ramp: recipe "certified": the epochs, as fractions of the training, in which epsilon grows from 0 to its value.
+        ramp: recipes with bounds: the epochs, as fractions of the training, in which epsilon grows from 0 to its value.
     """
 
     cells: int
@@ -100,6 +100,11 @@ def _certified(preset: TrainingPreset) -> TrainingPreset:
     )
 
 
+def _tangent(preset: TrainingPreset) -> TrainingPreset:
+    """Nothing random inside a bound, and an epsilon that takes its time."""
+    return replace(preset, drop_path=0.0, cutout=0, auxiliary=0.0, ramp=(0.05, 0.75))
+
+
 def _robnet(preset: TrainingPreset) -> TrainingPreset:
     """How RobNet (Guo et al., CVPR 2020) trains its networks against PGD-7."""
     return replace(
@@ -122,18 +127,21 @@ PRESETS: dict[str, dict[str, TrainingPreset]] = {
         "jacobian": _QUICK,
         "adversarial": _QUICK,
         "certified": replace(_certified(_QUICK), epochs=40, learning_rate=0.03),
+        "tangent": _tangent(_QUICK),
     },
     "small": {
         "standard": _SMALL,
         "jacobian": _SMALL,
         "adversarial": _SMALL,
         "certified": replace(_certified(_SMALL), learning_rate=0.03),
+        "tangent": replace(_tangent(_SMALL), learning_rate=0.05),
     },
     "paper": {
         "standard": _PAPER,
         "jacobian": _PAPER,
         "adversarial": _robnet(_PAPER),
         "certified": _certified(_PAPER),
+        "tangent": _tangent(_PAPER),
     },
 }
 """By the preset's name, then by the recipe's."""
@@ -149,4 +157,5 @@ def preset_for(preset: str, recipe: str, width: int) -> TrainingPreset:
         "jacobian": _PAPER_LARGE,
         "adversarial": replace(_robnet(_PAPER), cells=14, channels=48),
         "certified": replace(_certified(_PAPER_LARGE), batch_size=128),
+        "tangent": replace(_tangent(_PAPER_LARGE), batch_size=128, learning_rate=0.0625),
     }[recipe]

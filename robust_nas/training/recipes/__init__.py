@@ -6,10 +6,12 @@ from robust_nas.training.recipes.certified import BOUNDS, Certified
 from robust_nas.training.recipes.epsilons import default_epsilon
 from robust_nas.training.recipes.jacobian import Jacobian
 from robust_nas.training.recipes.standard import Standard
+from robust_nas.training.recipes.tangent import Tangent
 
 RECIPES: dict[str, type[Recipe]] = {
     "standard": Standard,
     "jacobian": Jacobian,
     "adversarial": Adversarial,
     "certified": Certified,
+    "tangent": Tangent,
 }

@@ -14,6 +14,11 @@ from torch import Tensor
 from robust_nas.distributed import ALONE, Processes
 from robust_nas.training.learner import Learner
 from robust_nas.training.presets import TrainingPreset
+from verify.bounds import BoundedNetwork
+from verify.errors import InputError
+
+SMALLEST = 1e-3
+"""An epsilon that grows starts at this fraction of its value: at 0 there is nothing to regularise."""
 
 
 class Loss(NamedTuple):
@@ -99,6 +104,11 @@ class Recipe(ABC):
         """Take the state of another recipe of the same settings."""
         self.generator.set_state(state["generator"])
 
+    def grown(self, progress: float) -> float:
+        """Epsilon, as a fraction of its value, when this fraction of the training is done (the preset's `ramp`)."""
+        start, end = self.preset.ramp
+        return min(1.0, max(SMALLEST, (progress - start) / (end - start)))
+
     def mean(self, values: Float[Tensor, " b"]) -> Float[Tensor, ""]:
         """This process' part of the mean over the images of all."""
         return self.processes.weight(len(values)) * values.mean()
@@ -117,3 +127,14 @@ class Recipe(ABC):
     def own(self, drawn: Float[Tensor, "b *shape"]) -> Float[Tensor, "s *shape"]:
         """This process' share of what was drawn for a whole batch."""
         return drawn[self.processes.rank :: self.processes.size]
+
+
+def bounded(learner: Learner, preset: TrainingPreset, example: Float[Tensor, "1 c h w"]) -> BoundedNetwork:
+    """The network in training mode, for recipes that minimise bounds of it.
+
+    Raises:
+        InputError: a preset with drop-path or an auxiliary head, which no bound knows.
+    """
+    if preset.drop_path or learner.head is not None:
+        raise InputError("recipes with bounds know no drop-path and no auxiliary head; take a preset without")
+    return BoundedNetwork(learner.network.train(), example)

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from robust_nas.training.learner import Learner, cross_entropies
-from robust_nas.training.recipes.base import Loss, Recipe
-from verify.bounds import BoundedNetwork, margins
+from robust_nas.training.recipes.base import Loss, Recipe, bounded
+from verify.bounds import margins
 from verify.errors import InputError
 from verify.graph import Intervals
 from verify.regions import Ball
@@ -20,8 +20,6 @@ TOLERANCE = 0.5
 """tau of the two regularisers."""
 REGULARISATION = 0.5
 """lambda_0: their weight at epsilon 0; it falls to 0 as epsilon grows to its value."""
-SMALLEST = 1e-3
-"""Epsilon starts at this fraction of its value: at 0 the regularisers say nothing."""
 
 
 class Certified(Recipe):
@@ -52,10 +50,8 @@ class Certified(Recipe):
     def begin(self, learner: Learner, example: Float[Tensor, "1 c h w"]) -> None:
         if self.settings.bound not in BOUNDS:
             raise InputError(f"unknown bound {self.settings.bound!r} for training; known: {', '.join(BOUNDS)}")
-        if self.preset.drop_path or learner.head is not None:
-            raise InputError("the certified recipe knows no drop-path and no auxiliary head; take a preset without")
+        self.network = bounded(learner, self.preset, example)
         keep_widths(learner.network)
-        self.network = BoundedNetwork(learner.network.train(), example)
 
     def __call__(
         self, learner: Learner, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], progress: float
@@ -78,11 +74,6 @@ class Certified(Recipe):
                 "regulariser": self.figure(regulariser),
             },
         )
-
-    def grown(self, progress: float) -> float:
-        """Epsilon, as a fraction of its value, when this fraction of the training is done."""
-        start, end = self.preset.ramp
-        return min(1.0, max(SMALLEST, (progress - start) / (end - start)))
 
     def _margins(
         self, ball: Ball, specification: Float[Tensor, "b s k"], grown: float

@@ -21,6 +21,13 @@ EPSILONS: dict[str, dict[str, dict[str, float]]] = {
         "imagefolder": {"linf": 1 / 255, "l2": 0.05},
         "imagefolder64": {"linf": 1 / 255, "l2": 0.05},
     },
+    "tangent": {
+        "digits": {"l2": 0.3},
+        "mnist": {"l2": 0.5},
+        "cifar10": {"l2": 0.1},
+        "imagefolder": {"l2": 0.05},
+        "imagefolder64": {"l2": 0.05},
+    },
 }
 """By recipe, data set and norm, in pixels of [0, 1]."""
 
