@@ -236,7 +236,7 @@ class BoundedNetwork:
         """
         self._check_mode()
         with forward_ad.dual_level():
-            values = self.graph.values(forward_ad.make_dual(images, directions))
+            values = self.graph.values(forward_ad.make_dual(images.contiguous(), directions))
             pairs = {name: forward_ad.unpack_dual(values[name]) for name in self.graph.relaxed}
             outputs = forward_ad.unpack_dual(values[self.graph.final_name]).primal
         return Tangents(outputs, {name: (pair.primal, pair.tangent) for name, pair in pairs.items()})

@@ -23,7 +23,7 @@ from robust_nas.search.presets import PRESETS
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training.recipes import RECIPES, RecipeSettings
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
-from tests.robust_nas.training.helpers import training
+from tests.robust_nas.training.helpers import BOUNDED, training
 from verify.errors import InputError
 
 STEPS = 3
@@ -82,7 +82,7 @@ def trained(recipe, processes):
 
 
 # Drop-path is drawn by each process for its own images.
-UNLIKE = {recipe: {} if recipe == "certified" else {"drop_path": 0.0} for recipe in RECIPES}
+UNLIKE = {recipe: {} if recipe in BOUNDED else {"drop_path": 0.0} for recipe in RECIPES}
 
 
 def test_two_processes_train_as_one_does(tmp_path):

@@ -12,7 +12,7 @@ from robust_nas.distributed import normalise
 from robust_nas.training.recipes import RecipeSettings, default_epsilon
 from robust_nas.training.recipes.certified import _balance, _sums, _tightness, keep_widths
 from robust_nas.training.statistics import fixed, recorded
-from tests.robust_nas.training.helpers import small_data, training
+from tests.robust_nas.training.helpers import BOUNDED, small_data, training
 from verify.errors import InputError
 from verify.operators.normalisation import moments
 from verify.regions import Ball
@@ -20,7 +20,7 @@ from verify.regions import Ball
 
 def in_double(recipe, settings, **changes):
     """A recipe and its learner in float64, without anything random, and a batch."""
-    plain = {} if recipe == "certified" else {"drop_path": 0.0, "cutout": 0, "auxiliary": 0.0}
+    plain = {} if recipe in BOUNDED else {"drop_path": 0.0, "cutout": 0, "auxiliary": 0.0}
     found = training(recipe, settings, **{**plain, **changes})
     found.learner.double()
     examples = small_data().train
@@ -60,11 +60,12 @@ def test_projections_have_the_norm_as_expectation(projections):
     assert (drawn.std(0) > 0).all()
 
 
-@pytest.mark.parametrize("recipe", ["jacobian", "certified"])
-def test_the_gradient_is_that_of_the_loss(recipe):
+@pytest.mark.parametrize(("recipe", "norm"), [("jacobian", "linf"), ("certified", "linf"), ("tangent", "l2")])
+def test_the_gradient_is_that_of_the_loss(recipe, norm):
     """Against central differences, through batch norm's statistics too."""
-    settings = RecipeSettings("linf", 0.01, projections=3, jacobian_weight=0.1)
+    settings = RecipeSettings(norm, 0.01, projections=3, jacobian_weight=0.1)
     loss, learner, images, labels = in_double(recipe, settings)
+    state = loss.state_dict()
     direction = [torch.randn(weight.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
                  for weight in learner.parameters()]  # fmt: skip
     gradients = torch.autograd.grad(loss(learner, images, labels, 0.9).value, list(learner.parameters()))
@@ -74,6 +75,7 @@ def test_the_gradient_is_that_of_the_loss(recipe):
         with torch.no_grad():
             for weight, part in zip(learner.parameters(), direction, strict=True):
                 weight += sign * 1e-7 * part
+        loss.load_state_dict(state)  # the same random numbers
         ends.append(loss(learner, images, labels, 0.9).value)
     assert slope.item() == pytest.approx(((ends[0] - ends[1]) / 2e-7).item(), rel=1e-4)
 
@@ -146,8 +148,40 @@ def test_no_perturbation_costs_more_than_the_certified_loss(norm, bound):
     assert loss.log["clean_loss"] < worst <= certified
 
 
-def test_epsilon_grows_along_the_ramp():
-    recipe = training("certified", ramp=(0.2, 0.7)).recipe
+def test_the_tangent_loss_is_that_of_linear_networks_around_the_images():
+    """While no neuron can change sides: the runner-up's margin less epsilon times its gradient's norm."""
+    settings = RecipeSettings("l2", 1e-6)
+    recipe, learner, images, labels = in_double("tangent", settings, ramp=(0.0, 1.0))
+    clean, slopes = learner(images).detach(), jacobians(learner, images)
+    expected = []
+    for logits, slope, label in zip(clean, slopes, labels, strict=True):
+        order = logits.argsort(descending=True)
+        runner_up = order[1] if order[0] == label else order[0]
+        gaps = logits[label] - logits
+        gaps[runner_up] -= 1e-6 * 0.5 * (slope[label] - slope[runner_up]).norm()
+        expected.append((-gaps).exp().sum().log())
+    loss = recipe(learner, images, labels, 0.5)
+    change = loss.value.item() - F.cross_entropy(clean, labels).item()
+    assert change == pytest.approx(torch.stack(expected).mean().item() - F.cross_entropy(clean, labels).item(), rel=1e-5)
+    assert change > 0
+    assert loss.log["unstable"] == 0
+
+
+def test_neurons_are_unstable_in_larger_balls_and_the_loss_is_higher():
+    logs, values = [], []
+    for epsilon in (1e-6, 0.1, 0.5):
+        recipe, learner, images, labels = in_double("tangent", RecipeSettings("l2", epsilon), ramp=(0.0, 1.0))
+        loss = recipe(learner, images, labels, 1.0)
+        logs.append(loss.log)
+        values.append(loss.value.item())
+    assert 0 == logs[0]["unstable"] < logs[1]["unstable"] < logs[2]["unstable"]
+    assert values[0] < values[1] < values[2]
+    assert logs[0]["clean_loss"] == logs[2]["clean_loss"]
+
+
+@pytest.mark.parametrize("recipe", BOUNDED)
+def test_epsilon_grows_along_the_ramp(recipe):
+    recipe = training(recipe, ramp=(0.2, 0.7)).recipe
     assert [recipe.grown(progress) for progress in (0.0, 0.45, 0.7, 1.0)] == pytest.approx([1e-3, 0.5, 1, 1])
 
 
@@ -192,8 +226,9 @@ def test_fresh_weights_keep_the_width_of_intervals():
 
 
 def test_what_a_bound_does_not_know_is_refused():
-    with pytest.raises(InputError, match="no drop-path and no auxiliary head"):
-        training("certified", drop_path=0.1)
+    for recipe in BOUNDED:
+        with pytest.raises(InputError, match="no drop-path and no auxiliary head"):
+            training(recipe, drop_path=0.1)
     with pytest.raises(InputError, match="unknown bound 'best' for training; known: ibp, crown-ibp"):
         training("certified", RecipeSettings(epsilon=0.1, bound="best"))
 
@@ -211,6 +246,7 @@ def test_settings_are_all_used_by_some_recipe():
         "adversarial": {"norm": "l2", "epsilon": 0.3, "attack_steps": 1, "seed": 5},
         "jacobian": {"jacobian_weight": 5.0, "projections": 2, "seed": 5},
         "certified": {"norm": "l2", "epsilon": 0.03, "bound": "crown-ibp"},
+        "tangent": {"epsilon": 0.03, "seed": 5},
     }
     for name, settings in changes.items():
         for setting, value in settings.items():
