@@ -54,7 +54,7 @@ def test_squared_tangents_estimate_squared_norms_of_gradients(cell):
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn((4000, 1, 4, 4), generator=generator, dtype=torch.float64)
     neurons = network.tangents(image.expand_as(directions), directions).neurons
-    exact = [part[0].flatten(-3).square().sum(-1) for part in torch.func.jacrev(model.read)(image)[:2]]
+    exact = [part[0].flatten(-4).square().sum(-1) for part in torch.func.jacrev(model.read)(image)[:2]]
     for (_, derivative), expected in zip(neurons.values(), exact, strict=True):
         samples = derivative.square()
         error = samples.std(0) / len(samples) ** 0.5
