@@ -304,6 +304,7 @@ def attack(**options: Any) -> int:
     help="Also give the verified accuracy at these radii, in [0,1] pixels.",
 )
 @option("--targeted", is_flag=True, help="Against one random class an image, as CNN-Cert does, instead of all classes.")
+@resume_option
 @run_options("runs/certify")
 def certify(**options: Any) -> None:
     """Certify a network: the largest radius at which no perturbation changes its answer, image by image.

@@ -49,7 +49,15 @@ def run_network(name: str, out: Path, images: Mapping[str, int], common: Mapping
     for norm, method in product(NORMS, METHODS):
         certified, audited = out / f"certify-{norm}-{method}", out / f"audit-{norm}-{method}"
         if not (certified / "done").exists():
-            run_certify(**network, norm=norm, domain="free", images=images[method], method=method, out=certified)
+            run_certify(
+                **network,
+                norm=norm,
+                domain="free",
+                images=images[method],
+                method=method,
+                resume=(certified / "config.json").exists(),
+                out=certified,
+            )
             Run(certified).write_text("done", "")
         if not (audited / "done").exists():
             result = run_audit(**network, certificates=certified / "certify.csv", out=audited)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from robust_nas.certification.records import Certificate, Claim, random_targets
+from robust_nas.certification.records import Certificate, Claim, random_targets, read_certificates, read_certificates
 from robust_nas.data import Examples, Source, load
 from robust_nas.genotype import Architecture
 from robust_nas.runs import Run, choose_device, progress
@@ -68,6 +68,7 @@ def run_certify(
     memory: float = MEMORY,
     epsilons: Sequence[float] = (),
     targeted: bool = False,
+    resume: bool = False,
     seed: int = 0,
     device: str = "auto",
     out: str | Path = "runs/certify",
@@ -88,13 +89,14 @@ def run_certify(
         epsilons: radii in [0, 1] pixels at which the verified accuracy is wanted.
         targeted: prove for each image that one random class does not overtake its label, instead of all classes, as
             CNN-Cert does. The attacks then count towards that class only. The file's config.json says so.
+        resume: go on with the run in `out`; what it has certified stands.
         seed: of the attack, of the target classes, and of the training.
         device: auto, cpu or cuda.
         out: the run's folder.
 
     Raises:
-        InputError: an argument is wrong, a file is not what it should be, or the weights are of another
-            architecture or data set.
+        InputError: an argument is wrong, a file is not what it should be, the weights are of another architecture or
+            data set, or there is nothing to resume.
         UnsupportedOperator: the network holds an operator with no sound rule.
         RuntimeError: a certified radius passes the attack's: a bug.
     """
@@ -109,7 +111,7 @@ def run_certify(
     summary: Summary = []
     if weights is None:
         common = {"arch": arch, "dataset": dataset, "data": data, "download": download, "preset": preset}
-        training = _train_first(**common, seed=seed, device=device, out=Path(out) / "train")
+        training = _train_first(**common, resume=resume, seed=seed, device=device, out=Path(out) / "train")
         weights = training.weights_path
         summary = [("weights", f"none given; trained first: {weights}"), *training.summary]
     network = exact_network(genotype, Path(weights), dataset, test, place, memory)
@@ -118,22 +120,24 @@ def run_certify(
     options = {
         **chosen, **asdict(claim), **asdict(effort), "memory": memory, "epsilons": list(epsilons), "targeted": targeted
     }  # fmt: skip
-    run = Run.start(out, "certify", options, place)
+    run = Run.resume(out, options) if resume else Run.start(out, "certify", options, place)
 
-    log = run.csv("certify.csv")
+    kept = _whole_batches(run.folder / "certify.csv", images) if resume else []
+    log = run.csv("certify.csv", len(kept))
     certificates: list[Certificate] = []
     proven = Counter(dict.fromkeys(epsilons, 0))
-    with progress("certify", images) as step:
+    with progress("certify", images, len(kept)) as step:
         for index in torch.arange(images).split(BATCH):
             batch = exact_examples(test, index, place)
-            targets = random_targets(index, batch.labels, network.classes, seed) if targeted else None
-            found = _certify(network, batch, index, targets, claim, effort, seed)
-            for certificate in found:
-                log.append(asdict(certificate))
+            found = kept[len(certificates) : len(certificates) + len(index)]
+            if not found:
+                targets = random_targets(index, batch.labels, network.classes, seed) if targeted else None
+                found = _certify(network, batch, index, targets, claim, effort, seed)
+                for certificate in found:
+                    log.append(asdict(certificate))
+                    step(f"{certificate.status}, radius {certificate.radius:.3g}")
             for epsilon in proven:
                 proven[epsilon] += _count_verified(network, batch, found, epsilon, claim)
-            for certificate in found:
-                step(f"{certificate.status}, radius {certificate.radius:.3g}")
             certificates += found
     accuracies = [_accuracy(epsilon, count, claim, certificates) for epsilon, count in proven.items()]
     paths = [log.path, *_write_accuracies(run, accuracies)]
@@ -161,9 +165,15 @@ def exact_examples(examples: Source, index: Int[Tensor, " b"], device: torch.dev
     return Examples(images.double().to(device), labels.to(device))
 
 
-def _train_first(**options: Any) -> TrainingResult:
+def _whole_batches(path: Path, images: int) -> list[Certificate]:
+    """What an interrupted run certified: attacks draw random numbers for a batch, so a part of one is done again."""
+    found = read_certificates(path) if path.exists() else []
+    return found if len(found) == images else found[: len(found) // BATCH * BATCH]
+
+
+def _train_first(resume: bool, out: Path, **options: Any) -> TrainingResult:
     print(f"no --weights: training the network first (preset {options['preset']})", file=sys.stderr, flush=True)
-    return run_training(recipe="standard", **options)
+    return run_training(recipe="standard", resume=resume and (out / "config.json").exists(), out=out, **options)
 
 
 @torch.no_grad()

@@ -138,6 +138,38 @@ def test_writes_what_was_done(trained, certified):
     assert options["weights"] == str(trained[1])
 
 
+def test_a_stopped_certification_goes_on_and_ends_as_if_it_had_not(trained, certified, tmp_path, monkeypatch):
+    """Batches that are whole stand; of one that is not, no row counts."""
+    monkeypatch.setattr(certify, "BATCH", 2)
+    whole, stopped = (certify_options(trained, tmp_path / name) for name in ("whole", "stopped"))
+    expected = run_certify(**whole)
+    run_certify(**stopped)
+    path, lines = stopped["out"] / "certify.csv", (whole["out"] / "certify.csv").read_text().splitlines(keepends=True)
+    bounded = []
+    compute = certify.certified_radius
+    monkeypatch.setattr(
+        certify, "certified_radius", lambda network, images, *rest, **options: (
+            bounded.append(len(images)), compute(network, images, *rest, **options))[1]
+    )  # fmt: skip
+    for rows, computed in ((3, 4), (0, 6), (6, 0)):
+        path.write_text("".join(lines[: rows + 1]) if rows else "")
+        bounded.clear()
+        if not rows:
+            path.unlink()
+        found = run_certify(**stopped, resume=True)
+        assert sum(bounded) == computed
+        for ours, theirs in zip(read_certificates(path), read_certificates(whole["out"] / "certify.csv"), strict=True):
+            assert replace(ours, seconds=0.0) == replace(theirs, seconds=0.0)
+        verified = [each["out"] / "verified.csv" for each in (whole, stopped)]
+        assert verified[0].read_bytes() == verified[1].read_bytes()
+        timed = {"seconds an image"}
+        assert [pair for pair in found.summary if pair[0] not in timed] == [
+            pair for pair in expected.summary if pair[0] not in timed
+        ]
+    with pytest.raises(InputError, match="was started with seed 0, not 1"):
+        run_certify(**{**stopped, "seed": 1}, resume=True)
+
+
 def test_the_summary_names_the_threat_model(certified):
     summary = dict(certified[1].summary)
     assert summary["threat model"] == "l-infinity, perturbed pixels stay in [0,1] (unit domain)"
