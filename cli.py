@@ -197,6 +197,7 @@ def search(**options: Any) -> None:
 @option("--bound", type=click.Choice(["ibp", "crown-ibp"]), default="ibp", help="Bound that certified begins with.")
 @option("--epochs", type=click.IntRange(min=1), help="Length of the training. [the preset's]")
 @batch_size_option
+@option("--channels", type=click.IntRange(min=1), help="Channels of a node in the first cells. [the preset's]")
 @resume_option
 @run_options("runs/train")
 def train(**options: Any) -> None:

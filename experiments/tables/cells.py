@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,16 @@ TABLES: dict[int, tuple[Column, ...]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of a table, and the job that gives it."""
+    """A figure of a table, and the job that gives it.
+
+    Attributes:
+        channels: of the network, where it is of another width than the scale's.
+    """
 
     row: str
     seed: int
     dataset: str
+    channels: int | None
     column: Column
     job: Job
 
@@ -65,15 +71,13 @@ def cells(
 ) -> list[Cell]:
     """All cells of a table, row by row. Rows without a search have no cell for its cost."""
     found = []
-    for images in table.images:
-        for row in table.rows:
-            for seed in seeds:
-                jobs = chain(scale, scale.protocols[protocol], row, images, seed, targeted)
-                found += [
-                    Cell(row.label, seed, images.train, column, jobs[column.job])
-                    for column in TABLES[number]
-                    if column.job in jobs
-                ]
+    for images, row, seed, channels in product(table.images, table.rows, seeds, (None, *table.channels)):
+        jobs = chain(scale, scale.protocols[protocol], row, images, seed, targeted, channels)
+        found += [
+            Cell(row.label, seed, images.train, channels, column, jobs[column.job])
+            for column in TABLES[number]
+            if column.job in jobs
+        ]
     return found
 
 
@@ -93,6 +97,6 @@ def gather(found: Sequence[Cell], root: Path) -> list[dict[str, Any]]:
         result = results[cell.job.name]
         figure = cell.column.figure_of(result)
         if figure is not None:
-            place = {"row": cell.row, "seed": cell.seed, "dataset": cell.dataset, "column": cell.column.name}
-            rows.append({**place, **figure, "device": result["device"]})
+            place = {"row": cell.row, "seed": cell.seed, "dataset": cell.dataset, "channels": cell.channels}
+            rows.append({**place, "column": cell.column.name, **figure, "device": result["device"]})
     return rows

@@ -81,17 +81,28 @@ class Job:
         return self.after._arch(root)
 
 
-def chain(scale: Scale, protocol: Protocol, row: Row, images: Images, seed: int, targeted: bool) -> dict[str, Job]:
+def chain(
+    scale: Scale,
+    protocol: Protocol,
+    row: Row,
+    images: Images,
+    seed: int,
+    targeted: bool,
+    channels: int | None = None,
+) -> dict[str, Job]:
     """The jobs for a row on a data set, with one seed: "search" (not of a published architecture), "train", "attack",
     and "linf" and "l2", the certifications.
 
     Args:
         targeted: certify against one random class an image.
+        channels: of the trained network; None for the preset's.
     """
     jobs: dict[str, Job] = {}
     if row.search is not None:
         jobs["search"] = _search({**scale.search, **protocol.search, **row.search}, images.search, seed)
     training = {**scale.train, **protocol.train, "recipe": protocol.recipe_of(row)}
+    if channels is not None:
+        training["channels"] = channels
     jobs["train"] = train = _train(training, jobs.get("search"), row, images, seed)
     of_images = {"dataset": images.train, "seed": seed}
     attack = {**scale.attack, **of_images}
@@ -116,7 +127,8 @@ def _search(options: Options, dataset: str, seed: int) -> Job:
 
 
 def _train(options: Options, search: Job | None, row: Row, images: Images, seed: int) -> Job:
-    setting = f"{options['recipe']}-{images.train}-{options['preset']}"
+    width = f"-{options['channels']}-channels" if "channels" in options else ""
+    setting = f"{options['recipe']}-{images.train}-{options['preset']}{width}"
     options = {**options, "dataset": images.train, "seed": seed}
     if search is None:
         return Job("train", f"published-{_word(str(row.zoo))}", setting, {**options, "arch": row.zoo})

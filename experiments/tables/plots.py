@@ -1,4 +1,7 @@
-"""Robustness against clean accuracy: a method that gives up accuracy for radius shows as one that moves left."""
+"""Robustness against clean accuracy: a method that gives up accuracy for radius shows as one that moves left.
+
+Where networks of several widths were trained, a line joins them: methods can be compared at equal accuracy.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def robust_columns(block: Block) -> list[str]:
 
 
 def plot(block: Block, path: Path) -> bool:
-    """A panel a robust column, a point a method and seed; False, and no file, where there is no such point."""
+    """A panel a robust column, a point a method and seed, and lines through the means of each method's networks of
+    several widths; False, and no file, where there is no such point."""
     columns = robust_columns(block)
     if not columns:
         return False
@@ -58,6 +62,9 @@ def _panel(axes: Axes, block: Block, rows: list[str], column: str) -> None:
             s=30,
             alpha=0.8,
         )
+        if curve := block.over_widths(row, column):
+            x, y = zip(*curve, strict=True)
+            axes.plot(x, y, color=f"C{place % _COLOURS}", linewidth=0.8, marker=".", markersize=3, alpha=0.8)
     certified = column.startswith("Certified")
     axes.set(
         title=column,

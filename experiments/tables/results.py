@@ -14,9 +14,12 @@ from experiments.tables.published import COST_RATIO, GPU_DAYS, REFERENCE, TABLES
 from experiments.tables.statistics import Comparison, compare
 from verify.errors import InputError
 
-COLUMNS = ("table", "scale", "protocol", "row", "seed", "dataset", "column", "value", "images", "seconds", "device")
-"""Of the long CSV: accuracies in percent, radii in pixels from 0 to 1, `images` that the value is a mean of (0
-or nothing where it is none), `seconds` of the device that it took."""
+COLUMNS = (
+    "table", "scale", "protocol", "row", "seed", "dataset", "channels", "column", "value", "images", "seconds", "device"
+)  # fmt: skip
+"""Of the long CSV: `channels` of networks of another width than the scale's, accuracies in percent, radii in pixels
+from 0 to 1, `images` that the value is a mean of (0 or nothing where it is none), `seconds` of the device that it
+took."""
 CLEAN = ("Without attack", "Test accuracy")
 """Accuracy on the images that are attacked, and on all test images."""
 COST = "Search cost (s)"
@@ -35,6 +38,7 @@ class Line:
     row: str
     seed: int
     dataset: str
+    channels: int | None
     column: str
     value: float
     images: int | None
@@ -77,6 +81,8 @@ class Block:
     Attributes:
         paper_dataset: the paper's figures are those on it: the same data set, or where the paper has nothing on that,
             the first of the paper's table.
+        lines: of networks of the scale's own width.
+        widths: of the others.
     """
 
     table: int
@@ -85,6 +91,7 @@ class Block:
     dataset: str
     paper_dataset: str
     lines: tuple[Line, ...]
+    widths: tuple[Line, ...] = ()
 
     @cached_property
     def rows(self) -> list[str]:
@@ -118,6 +125,22 @@ class Block:
         """Device time of all of a method's values; None where the CSV has none."""
         found = [line.seconds for line in self.lines if line.row == row and line.seconds is not None]
         return math.fsum(found) if found else None
+
+    def over_widths(self, row: str, column: str) -> list[tuple[float, float]]:
+        """Clean accuracy and robustness of a method's networks of every width, means over the seeds that have both.
+
+        By accuracy; nothing where there is only one width.
+        """
+        by_width: dict[int | None, dict[str, dict[int, float]]] = {}
+        for line in (*self.lines, *self.widths):
+            if line.row == row and line.column in (self.columns[0], column):
+                by_width.setdefault(line.channels, {}).setdefault(line.column, {})[line.seed] = line.value
+        points = []
+        for found in by_width.values():
+            accuracy, robustness = (found.get(name, {}) for name in (self.columns[0], column))
+            if seeds := set(accuracy) & set(robustness):
+                points.append((mean(accuracy[seed] for seed in seeds), mean(robustness[seed] for seed in seeds)))
+        return sorted(points) if len(points) > 1 else []
 
     def comparisons(self) -> dict[tuple[str, str, str], Comparison]:
         """By method of the paper, baseline and column: all of "the method is better" that can be looked at."""
@@ -170,10 +193,13 @@ def blocks(results: Path, table: int) -> list[Block]:
     found: dict[tuple[str, str, str], list[Line]] = {}
     for line in lines:
         found.setdefault((line.scale, line.protocol, line.dataset), []).append(line)
-    return [
-        Block(table, *key, _paper_dataset(table, key[2]), tuple(group + cost_ratios(group)))
-        for key, group in found.items()
-    ]
+    return [_block(table, key, group) for key, group in found.items()]
+
+
+def _block(table: int, key: tuple[str, str, str], lines: Sequence[Line]) -> Block:
+    own = [line for line in lines if line.channels is None]
+    others = [line for line in lines if line.channels is not None]
+    return Block(table, *key, _paper_dataset(table, key[2]), tuple(own + cost_ratios(own)), tuple(others))
 
 
 def cost_ratios(lines: Sequence[Line]) -> list[Line]:
@@ -204,10 +230,14 @@ def read(path: Path) -> list[Line]:
             lines = [_line(path, place, row) for place, row in enumerate(reader, 2) if row["value"] != ""]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give the results.csv of `dsrna table`") from None
-    keys = [(line.table, line.scale, line.protocol, line.dataset, line.row, line.column, line.seed) for line in lines]
+    keys = [
+        (line.table, line.scale, line.protocol, line.dataset, line.row, line.channels or "", line.column, line.seed)
+        for line in lines
+    ]
     if len(set(keys)) < len(keys):
         twice = next(key for place, key in enumerate(keys) if key in keys[:place])
-        raise InputError(f"{path}: twice the value of {', '.join(map(str, twice))}; delete one")
+        words = ", ".join(str(part) for part in twice if part != "")
+        raise InputError(f"{path}: twice the value of {words}; delete one")
     return lines
 
 
@@ -220,6 +250,7 @@ def _line(path: Path, place: int, row: Mapping[str, str]) -> Line:
             row["row"],
             int(row["seed"]),
             row["dataset"],
+            int(row["channels"]) if row["channels"] else None,
             row["column"],
             float(row["value"]),
             int(row["images"] or 0) or None,

@@ -14,7 +14,7 @@ from experiments.tables.estimates import Estimates, listing
 from experiments.tables.jobs import Job, graph
 from experiments.tables.pool import Launcher, alone, carry_out
 from experiments.tables.report import report
-from experiments.tables.scale import TableScale, load_scale
+from experiments.tables.scale import load_scale
 from robust_nas.data import DEFAULT_ROOT, load
 from robust_nas.registry import named
 from robust_nas.runs import Run, choose_device, versions
@@ -89,8 +89,8 @@ def run_table(
     if workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
     named("protocol", protocol, plan.protocols)
-    chosen = _restricted(plan.tables[table], rows, datasets)
-    found = cells(plan, table, chosen, protocol, seeds or plan.seeds, targeted)
+    wanted = plan.tables[table].only(rows, datasets)
+    found = cells(plan, table, wanted, protocol, seeds or plan.seeds, targeted)
     jobs = graph(cell.job for cell in found)
     root = Path(out) / JOBS
     if dry_run:
@@ -113,16 +113,6 @@ def run_table(
     text = report(path, table, results.folder)
     results.write_json("config.json", {"command": "table", "options": options, "versions": versions()})
     return TableResult(text, sorted(each for each in results.folder.iterdir() if each.is_file()), failed)
-
-
-def _restricted(table: TableScale, labels: Sequence[str], datasets: Sequence[str]) -> TableScale:
-    """The table with these rows and data sets alone, where any are named."""
-    rows = {row.label: row for row in table.rows}
-    images = {each.train: each for each in table.images}
-    return TableScale(
-        tuple(named("data set of this table", name, images) for name in datasets or images),
-        tuple(named("row", label, rows) for label in labels or rows),
-    )
 
 
 def _places(jobs: Sequence[Job], data: str | Path | None, imagefolder: str | Path | None) -> dict[str, Path]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,37 @@ class Images:
 
 @dataclass(frozen=True)
 class TableScale:
-    """What a table is made of at a scale."""
+    """What a table is made of at a scale.
+
+    Attributes:
+        channels: widths, beside that of the scale's networks, at which every row is trained and evaluated too: for a
+            comparison at equal accuracy.
+    """
 
     images: tuple[Images, ...]
     rows: tuple[Row, ...]
+    channels: tuple[int, ...] = ()
 
     @classmethod
     def parse(cls, options: Options, rows: Mapping[str, Row]) -> TableScale:
-        """Read `images = [{ search, train }, ...]` and `rows = [label, ...]`."""
+        """Read `images = [{ search, train }, ...]`, `rows = [label, ...]` and, if need be, `channels = [2, ...]`."""
         images = tuple(Images(**each) for each in options["images"])
-        return cls(images, tuple(named("row", label, rows) for label in options["rows"]))
+        chosen = tuple(named("row", label, rows) for label in options["rows"])
+        return cls(images, chosen, tuple(options.get("channels", ())))
+
+    def only(self, rows: Sequence[str], datasets: Sequence[str]) -> TableScale:
+        """With the rows of these labels and these data sets to train on alone, where any are named.
+
+        Raises:
+            InputError: the table has no such row or data set.
+        """
+        labels = {row.label: row for row in self.rows}
+        images = {each.train: each for each in self.images}
+        return replace(
+            self,
+            images=tuple(named("data set of this table", name, images) for name in datasets or images),
+            rows=tuple(named("row", label, labels) for label in rows or labels),
+        )
 
 
 @dataclass(frozen=True)

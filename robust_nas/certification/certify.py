@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from robust_nas.certification.records import Certificate, Claim, random_targets, read_certificates, read_certificates
+from robust_nas.certification.records import Certificate, Claim, random_targets, read_certificates
 from robust_nas.data import Examples, Source, load
 from robust_nas.genotype import Architecture
 from robust_nas.runs import Run, choose_device, progress

@@ -53,6 +53,7 @@ def run_training(
     bound: str = "ibp",
     epochs: int | None = None,
     batch_size: int | None = None,
+    channels: int | None = None,
     resume: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -74,7 +75,7 @@ def run_training(
         norm, epsilon: of the perturbations that recipes "adversarial" and "certified" train against, in pixels of
             [0, 1]; None for the recipe's own (`training.recipes.epsilons`).
         bound: of recipe "certified".
-        epochs, batch_size: in place of the preset's.
+        epochs, batch_size, channels: in place of the preset's.
         resume: go on with the run in `out`.
         seed: for weights, order of the images, augmentation, drop-path and the recipe's random numbers.
         device: auto, cpu or cuda.
@@ -91,7 +92,7 @@ def run_training(
         raise InputError(f"unknown norm {norm!r} for recipe {recipe}; known: {', '.join(kind.norms)}")
     place = choose_device(device)
     images = load(dataset, data, download)
-    changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
+    changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "channels": channels}
     sizes = preset_for(preset, recipe, images.train.images.shape[-1])
     changes["cells"] = genotype.depth
     sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})

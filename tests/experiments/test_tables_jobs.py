@@ -116,6 +116,16 @@ def test_a_row_has_the_last_word_and_a_protocol_the_one_before():
     assert (options["epochs"], options["nodes"], options["batch_size"]) == (7, 4, 324)
 
 
+def test_another_width_shares_the_search_alone(tmp_path):
+    scale = tiny()
+    usual, narrow = (
+        chain(scale, scale.protocols["paper"], row("DSRNA-CB"), DIGITS, 0, False, channels) for channels in (None, 2)
+    )
+    assert {kind for kind in usual if usual[kind].name == narrow[kind].name} == {"search"}
+    assert narrow["train"].arguments(tmp_path)["channels"] == 2
+    assert "standard-digits-quick-2-channels-linf" in narrow["linf"].name
+
+
 def test_targeted_certificates_are_other_jobs():
     scale = tiny()
     plain, targeted = (chain(scale, scale.protocols["paper"], row("PC-DARTS"), DIGITS, 0, each) for each in (False, True))

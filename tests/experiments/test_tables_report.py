@@ -53,6 +53,7 @@ def write(path, lines):
         "row": "DSRNA-CB",
         "seed": 0,
         "dataset": "mnist",
+        "channels": "",
         "column": "Certified linf",
         "value": 0.01,
         "images": 20,
@@ -256,6 +257,30 @@ def test_no_images_are_0_images(tmp_path):
     assert block.cells["DSRNA-CB", "Params (M)"].images == set()
 
 
+def test_networks_of_other_widths_stand_beside_and_do_not_count(tmp_path):
+    """They are no seeds of a cell and no part of a comparison; together with the scale's own they make a curve."""
+    narrow, narrower = {"channels": 2}, {"channels": 1}
+    lines = [
+        *values("DSRNA-CB", "Test accuracy", 96.0, 98.0),
+        *values("DSRNA-CB", "Certified linf", 0.01, 0.03),
+        *values("DSRNA-CB", "Test accuracy", 90.0, 92.0, **narrow),
+        *values("DSRNA-CB", "Certified linf", 0.04, 0.06, **narrow),
+        *values("DSRNA-CB", "Test accuracy", 80.0, 70.0, **narrower),
+        *values("DSRNA-CB", "Certified linf", 0.09, **narrower),  # the other seed has no accuracy to stand beside
+        *values("SDARTS-ADV", "Test accuracy", 95.0),
+        *values("SDARTS-ADV", "Certified linf", 0.02),
+    ]
+    (block,) = blocks(write(tmp_path / "r.csv", lines), 5)
+    assert block.cells["DSRNA-CB", "Certified linf"].by_seed == {0: 0.01, 1: 0.03}
+    assert block.seconds("DSRNA-CB") == 8.0
+    expected = [(80.0, 0.09), (91.0, 0.05), (97.0, 0.02)]
+    for found, wanted in zip(block.over_widths("DSRNA-CB", "Certified linf"), expected, strict=True):
+        assert found == pytest.approx(wanted)
+    assert block.over_widths("SDARTS-ADV", "Certified linf") == []
+    report(write(tmp_path / "r.csv", lines), 5, tmp_path)
+    assert "0.0900" not in (tmp_path / "table5.md").read_text(encoding="utf-8")
+
+
 def test_blocks_are_scales_protocols_and_datasets(tmp_path):
     lines = [
         line
@@ -320,11 +345,18 @@ def test_committed_tables_come_from_their_csv(folder, tmp_path, monkeypatch):
 def test_committed_tables_have_every_cell(folder):
     _, scale, protocol = folder.name.split("-")
     number, scale = int(folder.name[len("table")]), load_scale(scale)
-    assert json.loads((folder / "config.json").read_text())["options"]["rows"] == []
-    wanted = wanted_cells(scale, number, protocol, scale.seeds, scale.tables[number].rows, False)
+    options = json.loads((folder / "config.json").read_text())["options"]
+    chosen = scale.tables[number].only(options["rows"], options["datasets"])
+    assert scale.name != "smoke" or chosen == scale.tables[number]
+    wanted = wanted_cells(scale, number, chosen, protocol, scale.seeds, False)
     with (folder / "results.csv").open() as file:
-        found = Counter((line["row"], int(line["seed"]), line["column"]) for line in csv.DictReader(file))
-    assert found == Counter((cell.row, cell.seed, cell.column.name) for cell in wanted)
+        found = Counter(
+            (line["dataset"], line["row"], int(line["seed"]), line["channels"], line["column"])
+            for line in csv.DictReader(file)
+        )
+    assert found == Counter(
+        (cell.dataset, cell.row, cell.seed, str(cell.channels or ""), cell.column.name) for cell in wanted
+    )
 
 
 @pytest.mark.parametrize(
@@ -346,7 +378,7 @@ def test_damage_is_named(tmp_path, lines, message):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="no column column"):
+    with pytest.raises(InputError, match="no column channels"):
         report(tmp_path / "x.csv", 5, tmp_path)
     with pytest.raises(InputError, match=r"missing\.csv"):
         report(tmp_path / "missing.csv", 5, tmp_path)

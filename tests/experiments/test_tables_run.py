@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,7 @@ from experiments.tables.run import run_table
 from tests.experiments.tables_helpers import idle_job, tiny
 from verify.errors import InputError
 
-COLUMNS = "table,scale,protocol,row,seed,dataset,column,value,images,seconds,device"
+COLUMNS = "table,scale,protocol,row,seed,dataset,channels,column,value,images,seconds,device"
 SCALE = """
 seeds = [0]
 threads = 1
@@ -86,7 +87,7 @@ def figure(value, images=0, seconds=0.0):
 
 def test_cells_take_their_figures_from_finished_jobs(tmp_path):
     scale = tiny()
-    found = cells(scale, 2, "paper", [0], scale.tables[2].rows, False)
+    found = cells(scale, 2, scale.tables[2], "paper", [0], False)
     jobs = {job.kind: job for cell in found if cell.row == "DARTS (1st)" for job in cell.job.line}
     finish(tmp_path, jobs["search"], {"Search cost (s)": figure(7.5, seconds=7.5)})
     finish(
@@ -94,7 +95,7 @@ def test_cells_take_their_figures_from_finished_jobs(tmp_path):
         jobs["train"],
         {"Test accuracy": figure(90.0, 500, 3.0), "Params (M) on CIFAR-10": figure(3.3), "Params (M) on ImageNet": figure(5.0)},
     )
-    common = {"row": "DARTS (1st)", "seed": 0, "dataset": "digits", "device": "a CPU, 1 threads"}
+    common = {"row": "DARTS (1st)", "seed": 0, "dataset": "digits", "channels": None, "device": "a CPU, 1 threads"}
     assert gather(found, tmp_path) == [
         {**common, "column": "Test accuracy", "value": 90.0, "images": 500, "seconds": 3.0},
         {**common, "column": "Params (M)", "value": 3.3, "images": 0, "seconds": 0.0},
@@ -102,9 +103,21 @@ def test_cells_take_their_figures_from_finished_jobs(tmp_path):
     ]
 
 
+def test_networks_of_other_widths_are_cells_of_their_own(tmp_path):
+    scale = tiny()
+    table = replace(scale.tables[5].only(["DARTS (1st)"], []), channels=(2,))
+    found = cells(scale, 5, table, "paper", [0], False)
+    assert [(cell.channels, cell.column.name) for cell in found] == [
+        (channels, column) for channels in (None, 2) for column in ("Test accuracy", "Certified linf")
+    ]
+    for cell in found:
+        finish(tmp_path, cell.job, {cell.column.name: figure(float(cell.channels or 4))})
+    assert [(row["channels"], row["value"]) for row in gather(found, tmp_path)] == [(None, 4.0)] * 2 + [(2, 2.0)] * 2
+
+
 def test_a_published_architecture_has_no_search_cost():
     scale = tiny()
-    columns = {cell.column.name for cell in cells(scale, 2, "paper", [0], scale.tables[2].rows[:1], False)}
+    columns = {cell.column.name for cell in cells(scale, 2, scale.tables[2].only(["PC-DARTS"], []), "paper", [0], False)}
     assert columns == {"Test accuracy", "Params (M)"}
 
 
