@@ -23,9 +23,9 @@ $(READY): setup.cfg pyproject.toml
 	$(PY) -m pip install --no-deps auto-LiRPA==0.3
 	touch $@
 
-# One process a core, up to four; the tests of a file stay together, for their fixtures.
+# One process a core, up to four; an idle one takes tests from the others, so that none works alone at the end.
 test: setup
-	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 	$(MAKE) lint
 
 lint: setup
