@@ -17,6 +17,7 @@ from experiments.tables.results import COST, Block, Cell, decimals, number
 EMPTY = "-"
 _CONSOLE_WIDTH = 200
 _TIME = "device time (s)"
+_WIDTHS = "A line joins the means of a method's networks of several widths, for a comparison at equal accuracy."
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -34,6 +35,7 @@ def markdown(blocks: Sequence[Block], pictures: Sequence[str | None]) -> str:
         lines += _pipes(_headers(block), _body(block, "{} ({})"))
         if picture:
             lines += ["", f"![robustness against clean accuracy]({picture})"]
+            lines += ["", _WIDTHS] if block.widths else []
         compared = _comparisons(block)
         lines += ["", "### Is it better?", "", _TESTS if compared else "No two methods have a seed in common."]
         for headers, rows in compared:
