@@ -190,8 +190,7 @@ def search(**options: Any) -> None:
 @option(
     "--norm",
     type=click.Choice(["linf", "l2"]),
-    default="linf",
-    help="Norm of the perturbations that robust recipes train against; tangent knows l2.",
+    help="Norm of the perturbations that robust recipes train against. [linf; tangent: l2]",
 )
 @option("--epsilon", type=Positive(), help="Their size, in [0,1] pixels. [by data set and norm]")
 @option("--bound", type=click.Choice(["ibp", "crown-ibp"]), default="ibp", help="Bound that certified begins with.")

@@ -48,7 +48,7 @@ def run_training(
     download: bool = False,
     preset: str = "quick",
     recipe: str = "standard",
-    norm: str = "linf",
+    norm: str | None = None,
     epsilon: float | None = None,
     bound: str = "ibp",
     epochs: int | None = None,
@@ -72,8 +72,8 @@ def run_training(
         dataset, data, download: as `robust_nas.data.load` takes them.
         preset: size and schedule, a key of `PRESETS`; an architecture that has a number of cells keeps it.
         recipe: the loss, a key of `RECIPES`.
-        norm, epsilon: of the perturbations that recipes "adversarial" and "certified" train against, in pixels of
-            [0, 1]; None for the recipe's own (`training.recipes.epsilons`).
+        norm, epsilon: of the perturbations that robust recipes train against, in pixels of [0, 1]; None for the first
+            norm that the recipe knows, and for its own epsilon (`training.recipes.epsilons`).
         bound: of recipe "certified".
         epochs, batch_size, channels: in place of the preset's.
         resume: go on with the run in `out`.
@@ -88,6 +88,7 @@ def run_training(
     genotype = find(arch)
     named("preset", preset, PRESETS)
     kind = named("recipe", recipe, RECIPES)
+    norm = norm or kind.norms[0]
     if norm not in kind.norms:
         raise InputError(f"unknown norm {norm!r} for recipe {recipe}; known: {', '.join(kind.norms)}")
     place = choose_device(device)

@@ -52,7 +52,8 @@ def test_writes_what_was_done(options, tmp_path, recipe):
     assert [bool(row["held_out_accuracy"]) for row in rows] == [False, False, False, True] * 2
     sidecar = json.loads((tmp_path / "run" / "model.json").read_text())
     assert (sidecar["dataset"], sidecar["preset"], sidecar["recipe"], sidecar["seed"]) == ("digits", "quick", recipe, 3)
-    assert sidecar["settings"]["epsilon"] == {"adversarial": 0.1, "certified": 0.1}.get(recipe, 0)
+    assert sidecar["settings"]["epsilon"] == {"adversarial": 0.1, "certified": 0.1, "tangent": 0.3}.get(recipe, 0)
+    assert sidecar["settings"]["norm"] == RECIPES[recipe].norms[0]
     assert sidecar["sizes"]["epochs"] == 2
     assert sidecar["test_accuracy"] == result.test_accuracy
     network, _ = load_network(GENOTYPE, result.weights_path)
