@@ -29,6 +29,8 @@ Intervals: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 INPUT = "/input"
 MEMORY = 4096.0
 """MiB that affine forms may take, if nothing else is said."""
+UNSTABLE = 0.25
+"""The part of a network's neurons that count as unstable where images share the memory."""
 ROWS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}
 """A backward pass for many neurons is split so that no coefficient tensor holds more elements than this: on a CPU as
 many as its caches hold."""
@@ -105,10 +107,16 @@ class BoundedGraph(BoundedModule):
         return list(self._modules.values())
 
     def images_at_once(self) -> int:
-        """How many images' affine forms fit into the memory, each with as many rows of errors as of pixels."""
+        """How many images' affine forms fit into the memory, each with rows of errors for a part of its neurons.
+
+        Images bounded together share the rows. With too few for each, errors are merged that would have had a row in
+        an image of its own: bounds would be looser for the company, and no sooner there.
+        """
         nodes = [node for node in self.nodes if node.from_input]
         pixels = self[INPUT].output_shape[1:].numel()
-        return max(1, int(self.memory / (2 * pixels * row_size(nodes, self.example_dtype.itemsize))))
+        neurons = sum(self[name].output_shape[1:].numel() for name in self.relaxed)
+        rows = pixels + UNSTABLE * neurons
+        return max(1, int(self.memory / (rows * row_size(nodes, self.example_dtype.itemsize))))
 
     @property
     def batch_norms(self) -> list[BatchNorm]:
