@@ -20,6 +20,7 @@ from verify import (
     margins,
     verified,
 )
+from verify.affine import row_size
 from verify.bounds import FORWARD
 from verify.regions import largest_epsilon
 
@@ -378,3 +379,13 @@ def test_a_bad_time_limit_is_refused(limit):
     model, images, labels = classifier(0)
     with pytest.raises(InputError, match="time limit must be positive"):
         certified_radius(BoundedNetwork(model, images), images, labels, time_limit=limit)
+
+
+def test_images_share_the_memory_with_room_for_the_errors_of_each():
+    """4 pixels and 120 neurons, a quarter of them unstable: 34 rows an image."""
+    layers = (nn.Linear(4, 60), nn.ReLU(), nn.Linear(60, 60), nn.ReLU(), nn.Linear(60, 3))
+    model, images = randomise(nn.Sequential(*layers), 1), random_images((4,), 1, 2)
+    graph = BoundedNetwork(model, images).graph
+    row = row_size([node for node in graph.nodes if node.from_input], 8)
+    for memory, expected in ((33 * row, 1), (67 * row, 1), (69 * row, 2), (341 * row, 10)):
+        assert BoundedNetwork(model, images, memory).graph.images_at_once() == expected
