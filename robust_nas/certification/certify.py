@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,10 @@ def run_certify(
         weights = training.weights_path
         summary = [("weights", f"none given; trained first: {weights}"), *training.summary]
     network = exact_network(genotype, Path(weights), dataset, test, place, memory)
-    chosen = {"arch": arch, "weights": weights, "dataset": dataset, "images": images, "seed": seed}
+    content = sha256(Path(weights).read_bytes()).hexdigest()  # certificates of other weights must not be resumed
+    chosen = {
+        "arch": arch, "weights": weights, "weights' hash": content, "dataset": dataset, "images": images, "seed": seed
+    }  # fmt: skip
     effort = Effort(tolerance, time_limit)
     options = {
         **chosen, **asdict(claim), **asdict(effort), "memory": memory, "epsilons": list(epsilons), "targeted": targeted

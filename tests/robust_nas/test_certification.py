@@ -170,6 +170,11 @@ def test_a_stopped_certification_goes_on_and_ends_as_if_it_had_not(trained, tmp_
         ]
     with pytest.raises(InputError, match="was started with seed 0, not 1"):
         run_certify(**{**stopped, "seed": 1}, resume=True)
+    config = json.loads((stopped["out"] / "config.json").read_text())
+    config["options"]["weights' hash"] = "that of the weights before they were trained again"
+    (stopped["out"] / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="was started with weights' hash that of the weights before"):
+        run_certify(**stopped, resume=True)
 
 
 def test_the_summary_names_the_threat_model(certified):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.verify.helpers import random_images, randomise
-from verify import Ball, BoundedNetwork, margins
+from verify import METHODS, Ball, BoundedNetwork, margins
 from verify.errors import InputError
 
 
@@ -73,6 +73,18 @@ def test_on_the_intervals_of_a_bound_it_is_that_bounds_line(cell, norm):
     found = network.lower_given(ball, rows, bounds.intervals)
     assert torch.allclose(found, expected, rtol=1e-9)
     assert (found < network.bounds(Ball(images, 0.0, norm), specification=rows, method="ibp").lower).all()
+
+
+def test_given_intervals_leave_no_trace_in_later_bounds(cell):
+    """Absurd ones would prove anything."""
+    model, images, network = cell
+    ball, rows = Ball(images, 0.1, "l2"), margins(model(images).argmax(1), 4)
+    points = {name: (value + 9, value + 9) for name, (value, _) in network.tangents(images, images).neurons.items()}
+    network.lower_given(ball, rows, points)
+    for method in METHODS:
+        found = network.bounds(ball, specification=rows, method=method).lower
+        expected = BoundedNetwork(model, images).bounds(ball, specification=rows, method=method).lower
+        assert torch.equal(found, expected), method
 
 
 def test_where_no_neuron_can_change_sides_it_is_the_networks_linear_part(cell):
