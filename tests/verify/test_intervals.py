@@ -490,7 +490,7 @@ def gradient(network: BoundedNetwork, images: Tensor) -> Tensor:
 
 def test_the_gradient_in_alpha_of_a_deep_supernet():
     """Eight cells in float32."""
-    assert (gradient(*supernet(8, channels=4, nodes=2)).abs() > 1e-6).float().mean() > 0.9
+    assert (gradient(*supernet(8, channels=4, nodes=1)).abs() > 1e-6).float().mean() > 0.9
 
 
 def test_the_gradient_in_alpha_is_that_of_double_precision(five_cells):

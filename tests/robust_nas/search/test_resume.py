@@ -51,7 +51,7 @@ def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path, method, order, dea
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
 
 
-FEW = [("darts", 3), ("p-darts", 6), ("sdarts-adv", 3), ("snas", 3), ("proxyless", 3)]
+FEW = [("darts", 3), ("p-darts", 3), ("sdarts-adv", 3), ("snas", 3), ("proxyless", 3)]
 """In every run of the tests; test_trials stops and resumes random search and RobNet. The others are like one of these."""
 
 
@@ -59,22 +59,22 @@ FEW = [("darts", 3), ("p-darts", 6), ("sdarts-adv", 3), ("snas", 3), ("proxyless
     ("method", "place"),
     [
         case if case in FEW else pytest.param(*case, marks=pytest.mark.slow)
-        for case in product(STRATEGIES, (3, 6))
+        for case in product(STRATEGIES, (1, 3))
     ],
 )
 def test_a_state_taken_between_any_two_steps_continues_bit_for_bit(tmp_path, method, place):
-    def fresh():
-        metric = search_run._metric("combined", PRESET, "linf", 0) if STRATEGIES[method].metrics else None
-        stopping = STOPPING_RULES["plateau"]() if STRATEGIES[method].metrics else None
-        return tiny_search(PRESET, strategy=STRATEGIES[method](), metric=metric, gamma=5.0, stopping=stopping)
+    preset = replace(PRESET, epochs=2)
 
-    whole = fresh()
-    rows = list(whole.steps())
-    stopped = fresh()
-    steps = stopped.steps()
-    for _ in range(place):
-        next(steps)
-    checkpoint.save(tmp_path, stopped.state_dict())
+    def fresh():
+        metric = search_run._metric("combined", preset, "linf", 0) if STRATEGIES[method].metrics else None
+        stopping = STOPPING_RULES["plateau"]() if STRATEGIES[method].metrics else None
+        return tiny_search(preset, strategy=STRATEGIES[method](), metric=metric, gamma=5.0, stopping=stopping)
+
+    whole, rows = fresh(), []
+    for row in whole.steps():
+        rows.append(row)
+        if len(rows) == place:
+            checkpoint.save(tmp_path, whole.state_dict())
     resumed = fresh()
     torch.rand(7)
     resumed.load_state_dict(checkpoint.load(tmp_path).state)
@@ -90,7 +90,7 @@ def test_a_state_taken_between_any_two_steps_continues_bit_for_bit(tmp_path, met
 def options(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "quick", dict.fromkeys(PRESETS["quick"], TINY))
     monkeypatch.setattr(search_run, "load", lambda *_: small_data())
-    return {**OPTIONS, "metric": "jacobian", "out": tmp_path / "run"}
+    return {**OPTIONS, "metric": "none", "out": tmp_path / "run"}
 
 
 def test_a_finished_run_resumes_to_itself(options):

@@ -23,26 +23,22 @@ PAPER = PRESETS["paper"]["none"]
 PRESET = replace(TINY, channels=4, candidates=2, trial_epochs=1)
 
 
-def test_r_darts_has_a_stage_for_every_weight_decay_on_a_fresh_supernet():
+def test_r_darts_gives_the_result_of_the_weight_decay_that_wins_with_its_alphas(monkeypatch):
+    """Each weight decay has a stage of its own, on a fresh supernet."""
     assert STRATEGIES["r-darts"]().stages(PAPER)[0] == PAPER
-    search, seen = tiny_search(PRESET, strategy=STRATEGIES["r-darts"]()), {}
-    seen[0] = (search.stage._weights.param_groups[0]["weight_decay"], search.model)
-    for _ in search.steps():
-        seen[search.number] = (search.stage._weights.param_groups[0]["weight_decay"], search.model)
-    assert [decay for decay, _ in seen.values()] == [3e-4, 9e-4, 27e-4, 81e-4]
-    assert len({id(model) for _, model in seen.values()}) == 4
-
-
-def test_r_darts_gives_the_result_of_the_stage_that_wins_with_its_alphas(monkeypatch):
     scores = iter([0.2, 0.9, 0.3, 0.4])
     monkeypatch.setattr(Trials, "_score", lambda self, network: next(scores))
     search = tiny_search(replace(PRESET, alpha_learning_rate=0.5), strategy=STRATEGIES["r-darts"]())
-    alphas, genotypes, stage = [], [], search.stage
+    decays, models, alphas, genotypes, stage = [], [], [], [], search.stage
     for _ in search.steps():
         if search.stage is not stage or search.trials is not None and len(genotypes) == 3:  # a stage has just ended
+            decays.append(stage._weights.param_groups[0]["weight_decay"])
+            models.append(stage.model)
             alphas.append({name: alpha.detach().clone() for name, alpha in stage.model.alphas.items()})
             genotypes.append(stage.model.genotype())
             stage = search.stage
+    assert decays == [3e-4, 9e-4, 27e-4, 81e-4]
+    assert len({id(model) for model in models}) == 4
     assert len(genotypes) == 4 and len({str(genotype) for genotype in genotypes}) == 4
     assert search.trials.candidates == genotypes
     assert search.genotype() == genotypes[1]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from robust_nas.search import memory
+from robust_nas.search import run as search_run
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.stopping import Stop, StoppingRule
 from robust_nas.search.strategies import STRATEGIES
@@ -100,3 +101,21 @@ def test_memory_is_estimated_and_advice_given_where_it_is_short(monkeypatch):
     assert memory.advice(small).endswith("batch size 6")
     monkeypatch.setattr(memory, "available", lambda device: 0.0)
     assert "lower --batch-size" in memory.advice(small)
+
+
+@pytest.mark.parametrize(
+    "method",
+    # slow: they step as darts does
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("r-darts", "darts-es", "darts+") else name
+        for name, strategy in STRATEGIES.items()
+        if strategy.metrics
+    ],
+)
+def test_any_method_with_a_gradient_in_alpha_takes_any_metric(method):
+    metric = search_run._metric("combined", TINY, "linf", 0)  # the sum of the other two
+    search = tiny_search(replace(TINY, channels=4), strategy=STRATEGIES[method](), metric=metric, gamma=0.5)
+    row = next(iter(search.steps()))
+    assert row["finite"] == 1 and row["robustness_gradient"] > 1e-4
+    assert row["certified_bound"] < 0 and row["gap"] > 0 and row["jacobian"] < 0
+    assert row["robustness"] == pytest.approx(row["certified_bound"] + row["jacobian"])
