@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -47,10 +48,11 @@ def certified(trained, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def light_audit(monkeypatch):
-    """Fewer attacks: what the audit finds is tested with it."""
+def light_attacks(monkeypatch):
+    """Fewer and shorter: what attacks find is tested with them."""
     for effort in ("SAMPLES", "STARTS", "STEPS"):
         monkeypatch.setattr(audit, effort, 5)
+    monkeypatch.setattr(certify, "attack_radius", partial(certify.attack_radius, steps=5))
 
 
 @pytest.fixture
