@@ -488,9 +488,10 @@ def gradient(network: BoundedNetwork, images: Tensor) -> Tensor:
     return torch.cat([alpha.grad.double().flatten() for alpha in network.model.architecture_parameters()])
 
 
-def test_the_gradient_in_alpha_of_a_deep_supernet():
+@pytest.mark.parametrize("nodes", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_gradient_in_alpha_of_a_deep_supernet(nodes):
     """Eight cells in float32."""
-    assert (gradient(*supernet(8, channels=4, nodes=1)).abs() > 1e-6).float().mean() > 0.9
+    assert (gradient(*supernet(8, channels=4, nodes=nodes)).abs() > 1e-6).float().mean() > 0.9
 
 
 def test_the_gradient_in_alpha_is_that_of_double_precision(five_cells):

@@ -27,7 +27,7 @@ def geometries(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, int, int]]:
     return nn.Conv2d(2, out, kernel, stride, padding, dilation, groups, bias), (2, *size)
 
 
-@settings(max_examples=14)
+@settings(max_examples=20)
 @given(geometries(), st.booleans())
 def test_a_convolution_is_sound_whatever_its_geometry(geometry, first):
     convolution, shape = geometry
