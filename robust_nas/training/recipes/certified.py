@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robust_nas.training.learner import Learner, cross_entropies
 from robust_nas.training.recipes.base import Loss, Recipe, bounded
-from verify.bounds import margins
+from verify.bounds import Bounds, margins
 from verify.errors import InputError
 from verify.graph import Intervals
 from verify.regions import Ball
@@ -20,6 +20,8 @@ TOLERANCE = 0.5
 """tau of the two regularisers."""
 REGULARISATION = 0.5
 """lambda_0: their weight at epsilon 0; it falls to 0 as epsilon grows to its value."""
+WIDEST = 1e6
+"""Logits; where intervals of the margins come out wider, epsilon is made smaller, see `Certified`."""
 
 
 class Certified(Recipe):
@@ -33,6 +35,11 @@ class Certified(Recipe):
     reads and w_0 that of the ball, and `_balance`, which wants active and inactive neurons to weigh the same in the
     mean and the variance of the intervals' centres. Fresh weights have the spread that keeps widths in expectation
     (section 3.1).
+
+    The intervals of a fresh deep network are wider than any float: 10^48 times the ball's at the end of 20 cells, where
+    a batch norm follows every convolution. An image whose margins have intervals wider than `WIDEST` is therefore given
+    a ball so small that theirs are about as wide as that. What such a loss falls with is the logarithm of the width,
+    until the image can bear the epsilon that is due.
 
     With bound "crown-ibp" (Zhang et al., ICLR 2020) the margins are a mixture that begins with CROWN's, on intervals,
     and ends with the intervals' as epsilon reaches its value.
@@ -61,29 +68,46 @@ class Certified(Recipe):
         logits = self.network.freeze(images, self.processes.moments)
         grown = self.grown(progress)
         ball = Ball(images, self.settings.epsilon * grown, self.settings.norm, "free")
-        lower, intervals = self._margins(ball, margins(labels, logits.shape[1]), grown)
+        rows = margins(labels, logits.shape[1])
+        ball, bounds = self._intervals(ball, rows, grown)
+        lower = self._margins(ball, rows, bounds.lower, grown)
         robust = self.mean(torch.logsumexp(torch.cat([torch.zeros_like(lower[:, :1]), -lower], 1), 1))
-        regulariser = self._regulariser(ball, intervals) if grown < 1 else torch.zeros_like(robust)
+        regulariser = self._regulariser(ball, bounds.intervals) if grown < 1 else torch.zeros_like(robust)
         value = robust + REGULARISATION * (1 - grown) * regulariser
         return Loss(
             value,
             {
                 "clean_loss": self.figure(self.mean(cross_entropies(logits, labels))),
-                "epsilon": self.settings.epsilon * grown,
+                "epsilon": self.figure(self.mean(ball.epsilon)),
                 "verified": self.figure(self.mean((lower > 0).all(1).to(lower))),
                 "regulariser": self.figure(regulariser),
             },
         )
 
+    def _intervals(self, ball: Ball, rows: Float[Tensor, "b s k"], grown: float) -> tuple[Ball, Bounds]:
+        """Bounds by intervals, and the balls, some of them made smaller, that they are of."""
+
+        def bounds() -> Bounds:
+            return self.network.bounds(ball, specification=rows, method="ibp", keep_intervals=grown < 1)
+
+        found = bounds()
+        too_wide = ~((found.upper - found.lower).detach() < WIDEST).all(1)  # not a number is too wide
+        if too_wide.any():
+            with torch.no_grad():
+                slope = self.network.width_slope(ball.centre, ball.norm, rows, ball.domain).amax(1).double()
+            smaller = torch.fmin(ball.epsilon, (math.log(WIDEST) - slope).exp())
+            ball = ball.with_epsilon(torch.where(too_wide, smaller, ball.epsilon))
+            found = bounds()
+        return ball, found
+
     def _margins(
-        self, ball: Ball, specification: Float[Tensor, "b s k"], grown: float
-    ) -> tuple[Float[Tensor, "b s"], Intervals]:
-        bounds = self.network.bounds(ball, specification=specification, method="ibp", keep_intervals=grown < 1)
-        lower = bounds.lower
-        if self.settings.bound == "crown-ibp" and grown < 1:
-            tighter = self.network.bounds(ball, specification=specification, method="crown-ibp").lower
-            lower = grown * lower + (1 - grown) * tighter
-        return lower, bounds.intervals
+        self, ball: Ball, rows: Float[Tensor, "b s k"], lower: Float[Tensor, "b s"], grown: float
+    ) -> Float[Tensor, "b s"]:
+        """Lower bounds of the margins: the intervals', with CROWN's mixed in as the recipe's bound says."""
+        if self.settings.bound != "crown-ibp" or grown == 1:
+            return lower
+        tighter = self.network.bounds(ball, specification=rows, method="crown-ibp").lower
+        return grown * lower + (1 - grown) * tighter
 
     def _regulariser(self, ball: Ball, intervals: Intervals) -> Float[Tensor, ""]:
         """This process' part of the mean over layers of both regularisers."""

@@ -26,7 +26,7 @@ def small_data() -> Data:
 def preset(recipe, **changes):
     """TINY with everything random that the recipe allows."""
     if recipe == "certified":
-        return replace(TINY, optimiser="adam", learning_rate=1e-3, **changes)
+        return replace(TINY, **{"optimiser": "adam", "learning_rate": 1e-3, **changes})
     if recipe in BOUNDED:
         return replace(TINY, **changes)
     return replace(TINY, **{"drop_path": 0.2, "cutout": 3, "auxiliary": 0.4, **changes})

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from robust_nas.distributed import normalise
-from robust_nas.training.recipes import RecipeSettings, default_epsilon
+from robust_nas.training.recipes import RecipeSettings, certified, default_epsilon
 from robust_nas.training.recipes.certified import _balance, _sums, _tightness, keep_widths
 from robust_nas.training.statistics import fixed, recorded
 from tests.robust_nas.training.helpers import BOUNDED, small_data, training
+from verify.bounds import margins
 from verify.errors import InputError
 from verify.operators.normalisation import moments
 from verify.regions import Ball
@@ -146,6 +147,37 @@ def test_no_perturbation_costs_more_than_the_certified_loss(norm, bound):
         F.cross_entropy(recipe.network(ball.sample(generator)), labels).item() for _ in range(50)
     )
     assert loss.log["clean_loss"] < worst <= certified
+
+
+def test_only_images_with_intervals_too_wide_are_given_smaller_balls(monkeypatch):
+    recipe, learner, images, labels = in_double("certified", RecipeSettings("linf", 0.1), ramp=(0.0, 1.0))
+    recipe.network.freeze(images)
+    small = torch.tensor([True, False, False, True, False, True])
+    due, rows = torch.where(small, 1e-9, 0.06).double(), margins(labels, 3)
+    ball = Ball(images, due, "linf", "free")
+    bounds = recipe.network.bounds(ball, specification=rows, method="ibp")
+    widest = 10 * (bounds.upper - bounds.lower)[small].amax().item()
+    monkeypatch.setattr(certified, "WIDEST", widest)
+    given, bounds = recipe._intervals(ball, rows, 0.6)
+    assert torch.equal(given.epsilon[small], due[small])
+    assert ((given.epsilon[~small] > 0) & (given.epsilon[~small] < 1e-4)).all()
+    assert torch.equal(bounds.lower, recipe.network.bounds(given, specification=rows, method="ibp").lower)
+    assert ((bounds.upper - bounds.lower).amax(1)[~small] / widest).log().abs().amax() < 3  # about as wide as that
+
+
+def test_a_network_of_20_cells_comes_to_bear_a_larger_ball():
+    """Its intervals are so wide at first that at the due epsilon nothing else would count."""
+    settings = RecipeSettings("linf", 0.01)
+    found = training("certified", settings, cells=20, channels=4, learning_rate=0.005, epochs=2)
+    examples = small_data().train
+    logits = found.recipe.network.freeze(examples.images)
+    rows = margins(examples.labels, logits.shape[1])
+    due = found.recipe.network.bounds(examples.images, 1e-5, specification=rows, method="ibp")
+    assert ((due.upper - due.lower).amax(1) > 10 * certified.WIDEST).all()
+    log = list(found.steps())
+    assert 0 < log[0]["epsilon"] < 1e-9
+    assert all(math.isfinite(row["loss"]) for row in log)
+    assert sum(row["epsilon"] for row in log[4:]) > 2 * sum(row["epsilon"] for row in log[:4])
 
 
 def test_the_tangent_loss_is_that_of_linear_networks_around_the_images():
