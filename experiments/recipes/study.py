@@ -31,9 +31,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "standard": {"recipe": "standard"},
     "jacobian": {"recipe": "jacobian"},
     "adversarial": {"recipe": "adversarial"},
-    "certified linf": {"recipe": "certified", "norm": "linf", "epsilon": 0.02},
-    "tangent l2": {"recipe": "tangent", "norm": "l2", "epsilon": 0.5},
+    "certified linf": {"recipe": "certified", "norm": "linf"},
+    "tangent l2": {"recipe": "tangent", "norm": "l2"},
 }
+EPSILONS = {("certified linf", "mnist"): 0.02}
+"""Where it is not the recipe's own: a fifth of that, for the sake of the accuracy."""
 ATTACKS = ("fgsm", "pgd-100", "cw", "autoattack")
 NORMS = ("linf", "l2")
 METHODS = ("ibp", "affine")
@@ -41,10 +43,11 @@ METHODS = ("ibp", "affine")
 
 def run_network(name: str, out: Path, images: Mapping[str, int], common: Mapping[str, Any]) -> None:
     """Train, certify, audit and attack one network; what is done is not done again."""
+    options = {**NETWORKS[name], "epsilon": EPSILONS.get((name, common["dataset"]))}
     weights = out / "train" / "model.safetensors"
     if not weights.with_suffix(".json").exists():
         resume = (out / "train" / "config.json").exists()
-        run_training(arch=ARCH, **NETWORKS[name], preset="small", resume=resume, out=weights.parent, **common)
+        run_training(arch=ARCH, **options, preset="small", resume=resume, out=weights.parent, **common)
     network = {"arch": ARCH, "weights": weights, **common}
     for norm, method in product(NORMS, METHODS):
         certified, audited = out / f"certify-{norm}-{method}", out / f"audit-{norm}-{method}"
