@@ -13,13 +13,14 @@ setup: $(READY)
 
 # A torch that PYTHON has is seen through a .pth file; --system-site-packages would miss one in a virtual environment.
 # torch comes first, so that nothing after it chooses another one; setup.cfg says why the last two come apart.
+# pip knows it by the version of its package, which leaves out the +cu124 that PyPI's CUDA builds have in __version__.
 $(READY): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PYTHON) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' 2>/dev/null \
 	  > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch_of_python.pth" || true
 	$(PY) -c 'import torch' 2>/dev/null || $(PY) -m pip install '$(TORCH)'
 	$(PY) -m pip install -e '.[dev]'
-	$(PY) -m pip install torchvision "torch==$$($(PY) -c 'import torch; print(torch.__version__)')"
+	$(PY) -m pip install torchvision "torch==$$($(PY) -c 'from importlib.metadata import version; print(version("torch"))')"
 	$(PY) -m pip install --no-deps auto-LiRPA==0.3
 	touch $@
 
