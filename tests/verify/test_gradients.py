@@ -35,11 +35,7 @@ def objective(network: BoundedNetwork, norm: str, method: str) -> Tensor:
 
 @torch.no_grad()
 def assert_gradient(function: Callable[[], Tensor], parameters: dict[str, nn.Parameter]) -> None:
-    """The gradient of `function`, already in the parameters, is right in a random direction.
-
-    Bounds jump where rounding decides which of two equal elements wins a max pool (the 0 of a ReLU is often in two
-    places), so two out of five steps have to agree with the gradient; to agree by chance is no danger.
-    """
+    """The gradient of `function`, already in the parameters, is right in a random direction."""
     generator = torch.Generator().manual_seed(0)
     expected = 0.0
     directions, starts = {}, {}
@@ -48,18 +44,13 @@ def assert_gradient(function: Callable[[], Tensor], parameters: dict[str, nn.Par
         directions[name], starts[name] = random * (1e-2 + parameter.std(correction=0)), parameter.detach().clone()
         expected += (parameter.grad * directions[name]).sum().item()
     assert abs(expected) > 1e-6
-    found: list[float] = []
-    for step in (1e-6, 1.7e-6, 2.9e-6, 0.6e-6, 4.1e-6):
+    for step in (1e-6, 4.1e-6):
         values = []
         for sign in (1, -1):
             for name, parameter in parameters.items():
                 parameter.copy_(starts[name] + sign * step * directions[name])
             values.append(function().item())
-        found.append((values[0] - values[1]) / (2 * step))
-        if sum(abs(value - expected) <= 1e-4 * abs(expected) for value in found) == 2:
-            break
-    else:
-        raise AssertionError(f"gradient {expected}, differences {found}")
+        assert (values[0] - values[1]) / (2 * step) == pytest.approx(expected, rel=1e-4)
     for name, parameter in parameters.items():
         parameter.copy_(starts[name])
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.lirpa import Bound
@@ -61,6 +61,10 @@ class Mean(LinearOperator):
         dimensions = self.call.argument(1)
         if not dimensions or any(dimension % rank == 0 for dimension in dimensions):
             raise self.refuse("a mean or sum over the batch dimension")
+
+
+TIE = 1e-5
+"""Lower bounds as near to each other as this part of the window's widest interval count as equal."""
 
 
 class Windows(NamedTuple):
@@ -132,10 +136,10 @@ class MaxPool(Operator):
         Otherwise, as CNN-Cert does for max pooling, y <= gamma + sum_i w_i (x_i - l_i) with
         w_i = max(u_i - gamma, 0) / (u_i - l_i), which holds for any gamma >= max_i l_i: the line through
         (l_i, gamma) and (u_i, u_i) lies above x_i. gamma = (sum u/(u-l) - 1) / sum 1/(u-l), clipped to
-        [max l, min u]. From below y >= x_j for the element j of the largest lower bound.
+        [max l, min u]. From below y >= x_j for the element j of the largest lower bound (`_first`).
         """
         candidates = self._candidates(l, u)
-        best, first = l.max(2, keepdim=True)
+        best, first = l.amax(2, keepdim=True), self._first(l, u, candidates)
         zero, one = torch.zeros_like(l), torch.ones_like(l)
         # Where nothing competes the numbers below are replaced; they only have to be finite.
         l, u = torch.where(candidates, l, zero), torch.where(candidates, u, one)
@@ -148,7 +152,7 @@ class MaxPool(Operator):
         intercept = gamma.squeeze(2) - (weight * l).sum(2)
         alone = candidates.sum(2, keepdim=True) == 1
         upper_weight = torch.where(alone, candidates.to(weight.dtype), weight)
-        winner = F.one_hot(first.squeeze(2), l.shape[2]).movedim(-1, 2).to(weight.dtype)
+        winner = F.one_hot(first, l.shape[2]).movedim(-1, 2).to(weight.dtype)
         return Windows(winner, upper_weight, torch.where(alone.squeeze(2), torch.zeros_like(intercept), intercept))
 
     def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
@@ -160,7 +164,8 @@ class MaxPool(Operator):
         assert form is not None
         lower, upper = self._windows(self.inputs[0].lower), self._windows(self.inputs[0].upper)
         shape = (*lower.shape[:2], *self.output_shape[2:])
-        candidates, winner = self._candidates(lower, upper), lower.argmax(2)
+        candidates = self._candidates(lower, upper)
+        winner = self._first(lower, upper, candidates)
         elements = [Form(*(self._element(part, number) for part in form)) for number in range(lower.shape[2])]
         best = elements[0]
         for number, element in enumerate(elements):
@@ -194,6 +199,18 @@ class MaxPool(Operator):
         best, winner = l.max(2, keepdim=True)
         positions = torch.arange(l.shape[2], device=l.device).view(1, 1, -1, 1)
         return (u > best) | (positions == winner)
+
+    def _first(
+        self, l: Float[Tensor, "b c k n"], u: Float[Tensor, "b c k n"], candidates: Bool[Tensor, "b c k n"]
+    ) -> Int[Tensor, "b c n"]:
+        """The candidate of the largest lower bound of every window; of several that are equal, the first.
+
+        Rounding must not choose: bounds would jump with it. The 0 of a ReLU is often in two places of a window.
+        """
+        zero = torch.zeros_like(l)
+        best = l.amax(2, keepdim=True)
+        widest = torch.where(candidates, u - l, zero).amax(2, keepdim=True)
+        return (candidates & (l >= best - TIE * widest)).to(torch.uint8).argmax(2)
 
     def _windows(self, x: Float[Tensor, "b c h w"], border: float = -torch.inf) -> Float[Tensor, "b c k n"]:
         """The elements of every window; padding is -inf, so it never competes."""

@@ -143,6 +143,19 @@ def test_padding_never_wins(where):
         assert network.bounds(Ball(images, 0.1, "linf", "free"), method=method).upper.max() <= -0.9 + 1e-12
 
 
+@pytest.mark.parametrize("method", ["crown-ibp", "affine", "crown"])
+def test_rounding_does_not_choose_between_equal_elements(method):
+    """max(x, y, ...) - x + y of two equal pixels: which of them stands for the maximum decides the bounds."""
+    model = Function(lambda m, x: (F.max_pool2d(x, 2) - x[:, :, :1, :1] + x[:, :, :1, 1:]).flatten(1))
+    found = []
+    for rounding in (-1e-15, 0.0, 1e-15):
+        images = torch.tensor([[[[0.5, 0.5 + rounding], [0.2, 0.3]]]], dtype=torch.float64)
+        bounds = BoundedNetwork(model, images).bounds(images, 0.2, domain="free", method=method)
+        found.append(torch.cat([bounds.lower, bounds.upper]))
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[2], found[1])
+
+
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(-2, 2), st.floats(0, 2)), min_size=4, max_size=4), st.data())
 def test_the_relaxation_of_a_window_encloses_the_maximum(sides, data):
