@@ -46,7 +46,8 @@ def test_importing_verify_changes_nothing_else():
     done = subprocess.run([sys.executable, "-c", UNTOUCHED], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "untouched"
-    assert done.stderr == ""
+    # What a CUDA build of torch says where it finds a toolkit and no GPU, as soon as auto_LiRPA asks for its compiler.
+    assert [line for line in done.stderr.splitlines() if "No CUDA runtime is found" not in line] == []
 
 
 @pytest.mark.parametrize("version", [None, "0.2", "0.7.0"])
