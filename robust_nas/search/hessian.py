@@ -36,7 +36,8 @@ def top_eigenvalue(loss: Float[Tensor, ""], parameters: Sequence[Tensor]) -> flo
     def product(vector: np.ndarray) -> np.ndarray:
         tangent = torch.from_numpy(vector.ravel()).to(gradient)
         parts = torch.autograd.grad(gradient, parameters, tangent, retain_graph=True, materialize_grads=True)
-        result = torch.cat([part.reshape(-1) for part in parts]).cpu().double().numpy()
+        # Detached: torch 2.6 marks the zeros of `materialize_grads` as requiring a gradient.
+        result = torch.cat([part.detach().reshape(-1) for part in parts]).cpu().double().numpy()
         if not np.isfinite(result).all():
             raise FloatingPointError
         return result
