@@ -3,7 +3,8 @@
     python experiments/benchmarks/limits.py --data DIR
 
 The linearised network's intervals leave out everything nonlinear, so they are narrower than sound ones can be; the
-bounds printed here prove nothing. Where they are negative, no better interval helps: two lines a ReLU are too few.
+bounds found here prove nothing. Where they are negative, no better interval helps: two lines a ReLU are too few.
+Writes results/limits.csv.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from pathlib import Path
 
 import click
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from experiments.benchmarks.networks import load_reference
 from experiments.common import first_correct
 from robust_nas.data import load
+from robust_nas.runs import Run
 from verify import BoundedNetwork, attack_radius, margins
 
+RESULTS = Path(__file__).parent.parent / "results"
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5)
 TINY = 1e-6
 """A radius at which bounds are those of the linearised network, in float64."""
@@ -43,20 +44,19 @@ def margin(network: BoundedNetwork, image: Tensor, label: Tensor, radius: float)
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Folder that holds MNIST.")
 @click.option("--images", type=click.IntRange(min=1), default=4, show_default=True)
 def main(data: Path | None, images: int) -> None:
-    """Print the bound at fractions of the attack radius."""
+    """The bound of the margin, in logits, at fractions of each image's attack radius."""
     torch.set_num_threads(1)
     mnist = load("mnist", data)
     model = load_reference("darts", mnist).model
     _, (x, labels) = first_correct(model, mnist.test, images, 2 * images)
     network = BoundedNetwork(model.double(), x[:1].double())
     attack = attack_radius(network, x.double(), labels, domain="free").tolist()
-    columns = [f"{fraction} of the attack" for fraction in FRACTIONS]
-    table = Table("image", *columns, title="bound of the margin, logits")
+    rows = []
     for number, radius in enumerate(attack):
         image, label = x[number : number + 1].double(), labels[number : number + 1]
-        found = [margin(network, image, label, fraction * radius) for fraction in FRACTIONS]
-        table.add_row(str(number), *(f"{value:.1f}" for value in found))
-    Console().print(table)
+        found = {str(fraction): margin(network, image, label, fraction * radius) for fraction in FRACTIONS}
+        rows.append({"image": number, "attack_radius": radius, **found})
+    print(Run(RESULTS).write_csv("limits.csv", rows).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

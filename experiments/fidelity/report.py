@@ -22,9 +22,9 @@ def correlations(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     for column in columns:
         row: dict[str, object] = {"metric": column}
         for truth in TRUTHS:
-            row[truth] = _spearman(table[column], table[truth])
+            row[truth] = spearman(table[column], table[truth])
             row[f"{truth} low"], row[f"{truth} high"] = _interval(table[column], table[truth])
-        row["jacobian"] = _spearman(table[column], table["jacobian"])
+        row["jacobian"] = spearman(table[column], table["jacobian"])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -49,13 +49,14 @@ def plot(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
     figure = Figure(figsize=(3 * len(columns), 3.2), layout="constrained")
     for axes, column in zip(np.atleast_1d(figure.subplots(1, len(columns), sharey=True)), columns, strict=True):
         axes.scatter(table[column].rank(), table["radius"].rank(), s=14)
-        axes.set(xlabel=f"rank of {column}", title=f"{_spearman(table[column], table['radius']):.2f}")
+        axes.set(xlabel=f"rank of {column}", title=f"{spearman(table[column], table['radius']):.2f}")
     figure.axes[0].set_ylabel("rank of the certified radius")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
-def _spearman(first: pd.Series, second: pd.Series) -> float:
+def spearman(first: pd.Series, second: pd.Series) -> float:
+    """Spearman's rank correlation."""
     return float(spearmanr(first, second).statistic)
 
 
