@@ -6,12 +6,14 @@ Every network has the small preset's size and seed 0. Each is certified in the f
 all images by intervals, which are made for networks of the certified recipe and say nothing of the others, and the
 first few by affine forms, which take seconds an image. Each is attacked with all attacks of the paper at the paper's
 epsilons. All on the same first test images. `--only` restricts the run to one network, so that several processes can
-share the work; the table is written from what there is.
+share the work. Trained weights are kept in `weights`, from where every certificate can be had again; rows of the table
+stay until their network is run anew.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -22,10 +24,12 @@ import pandas as pd
 
 from robust_nas.attacks import run_attack
 from robust_nas.certification import run_audit, run_certify
+from robust_nas.files import atomic_path
 from robust_nas.runs import Run, read_rows
 from robust_nas.training import run_training
 
 ARCH = Path(__file__).with_name("genotype.json")
+WEIGHTS = Path(__file__).with_name("weights")
 RESULTS = Path(__file__).parent.parent / "results"
 NETWORKS: dict[str, dict[str, Any]] = {
     "standard": {"recipe": "standard"},
@@ -43,11 +47,12 @@ METHODS = ("ibp", "affine")
 
 def run_network(name: str, out: Path, images: Mapping[str, int], common: Mapping[str, Any]) -> None:
     """Train, certify, audit and attack one network; what is done is not done again."""
-    options = {**NETWORKS[name], "epsilon": EPSILONS.get((name, common["dataset"]))}
-    weights = out / "train" / "model.safetensors"
+    weights = weights_of(name, common["dataset"])
     if not weights.with_suffix(".json").exists():
+        options = {**NETWORKS[name], "epsilon": EPSILONS.get((name, common["dataset"]))}
         resume = (out / "train" / "config.json").exists()
-        run_training(arch=ARCH, **options, preset="small", resume=resume, out=weights.parent, **common)
+        run_training(arch=ARCH, **options, preset="small", resume=resume, out=out / "train", **common)
+        keep(out / "train", weights)
     network = {"arch": ARCH, "weights": weights, **common}
     for norm, method in product(NORMS, METHODS):
         certified, audited = out / f"certify-{norm}-{method}", out / f"audit-{norm}-{method}"
@@ -76,13 +81,27 @@ def run_network(name: str, out: Path, images: Mapping[str, int], common: Mapping
         )
 
 
+def weights_of(name: str, dataset: str) -> Path:
+    """Where the weights of a network are kept; it is trained once its sidecar is there."""
+    return WEIGHTS / dataset / f"{name.replace(' ', '-')}.safetensors"
+
+
+def keep(training: Path, weights: Path) -> None:
+    """Copy what a training has written, the sidecar last, and what it took into that."""
+    with atomic_path(weights) as temporary:
+        shutil.copyfile(training / "model.safetensors", temporary)
+    sidecar = json.loads((training / "model.json").read_text(encoding="utf-8"))
+    seconds = sum(step["seconds"] or 0.0 for step in read_rows(training / "timing.csv"))
+    Run(weights.parent).write_json(f"{weights.stem}.json", {**sidecar, "training_seconds": seconds})
+
+
 def row(name: str, out: Path, dataset: str) -> dict[str, Any]:
     """One network, in figures; a misclassified image has radius 0 and counts in the mean.
 
     Columns of radii name the method and the number of images. Where gradients look masked, accuracies under attack are
     too high.
     """
-    sidecar = json.loads((out / "train" / "model.json").read_text(encoding="utf-8"))
+    sidecar = json.loads(weights_of(name, dataset).with_suffix(".json").read_text(encoding="utf-8"))
     attacked = json.loads((out / "attack" / "summary.json").read_text(encoding="utf-8"))
     pairs = list(product(NORMS, METHODS))
     found = {pair: pd.read_csv(out / "-".join(("certify", *pair)) / "certify.csv") for pair in pairs}
@@ -98,15 +117,18 @@ def row(name: str, out: Path, dataset: str) -> dict[str, Any]:
         **{f"{norm} radius {by} ({len(rows)})": float(rows["radius"].mean()) for (norm, by), rows in found.items()},
         "signs of masked gradients": sum(guard["sign"] for guard in attacked["guards"]),
         "broken": broken + len(attacked["violated"]),
-        "training_seconds": sum(step["seconds"] or 0.0 for step in read_rows(out / "train" / "timing.csv")),
+        "training_seconds": sidecar["training_seconds"],
         **{f"{method} seconds": float(found["linf", method]["seconds"].mean()) for method in METHODS},
     }
 
 
 def write(rows: list[dict[str, Any]], dataset: str) -> None:
-    """results/recipes_DATASET.csv and .md."""
-    results = Run(RESULTS)
-    results.write_csv(f"recipes_{dataset}.csv", rows)
+    """results/recipes_DATASET.csv and .md: these rows, and those of other networks that are there."""
+    results, path = Run(RESULTS), RESULTS / f"recipes_{dataset}.csv"
+    kept: list[Any] = pd.read_csv(path).to_dict("records") if path.exists() else []
+    by_name = {each["training"]: each for each in [*kept, *rows]}
+    rows = [by_name[name] for name in NETWORKS if name in by_name]
+    results.write_csv(path.name, rows)
     columns = list(rows[0])[1:]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     lines += [f"| {' | '.join(_cell(each[column]) for column in columns)} |" for each in rows]
@@ -127,7 +149,7 @@ def _cell(value: Any) -> str:
 def main(dataset: str, data: Path, images: int, tight_images: int, only: str | None, out: Path) -> None:
     """Run what is missing, then write results/recipes_DATASET.csv and .md."""
     common = {"dataset": dataset, "data": data, "device": "cpu"}
-    folders = {name: out / dataset / name.replace(" ", "-") for name in NETWORKS}
+    folders = {name: out / dataset / weights_of(name, dataset).stem for name in NETWORKS}
     for name in [only] if only else NETWORKS:
         run_network(name, folders[name], {"ibp": images, "affine": tight_images}, common)
     done = {name: folder for name, folder in folders.items() if (folder / "attack" / "summary.json").exists()}

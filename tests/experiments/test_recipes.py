@@ -11,9 +11,10 @@ from robust_nas.training.recipes import RECIPES
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
     """A network of which two images were certified and attacked, one of them misclassified."""
     files = {
+        "train/model.safetensors": "weights",
         "train/model.json": json.dumps({"settings": {"epsilon": 0.1}, "test_accuracy": 0.75}),
         "train/timing.csv": "epoch,step,seconds,peak_memory_mb\n1,1,1.5,9\n1,2,0.5,9\n",
         "attack/summary.json": json.dumps(
@@ -37,7 +38,16 @@ def folder(tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
+    monkeypatch.setattr(study, "WEIGHTS", tmp_path / "weights")
+    for network in ("certified l2", "standard"):
+        study.keep(tmp_path / "train", study.weights_of(network, "mnist"))
     return tmp_path
+
+
+def test_trained_weights_are_kept_with_what_they_took(folder):
+    assert (folder / "weights" / "mnist" / "certified-l2.safetensors").read_text() == "weights"
+    sidecar = json.loads((folder / "weights" / "mnist" / "certified-l2.json").read_text())
+    assert sidecar == {"settings": {"epsilon": 0.1}, "test_accuracy": 0.75, "training_seconds": 2.0}
 
 
 def test_a_row_of_the_table(folder):
@@ -63,8 +73,10 @@ def test_a_row_of_the_table(folder):
 
 def test_the_table_is_written_as_csv_and_markdown(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "RESULTS", tmp_path)
+    study.write([{**study.row("standard", folder, "mnist"), "training": "jacobian"}], "mnist")
     study.write([study.row("standard", folder, "mnist")], "mnist")
-    assert pd.read_csv(tmp_path / "recipes_mnist.csv")["linf radius ibp (2)"].tolist() == [0.02]
+    assert pd.read_csv(tmp_path / "recipes_mnist.csv")["training"].tolist() == ["standard", "jacobian"]
+    assert pd.read_csv(tmp_path / "recipes_mnist.csv")["linf radius ibp (2)"].tolist() == [0.02, 0.02]
     assert "| standard | 0.1 | 0.75 | 2 | 0.5 | 0.25 |" in (tmp_path / "recipes_mnist.md").read_text()
 
 
