@@ -176,7 +176,8 @@ class MaxPool(Operator):
             difference = Form(rival.lower - best.upper, rival.upper - best.lower, rival.rows - best.rows)
             able = (candidates[:, :, number] & (winner != number)).view(shape)
             gap = torch.where(able, torch.maximum(gap, sweep.bounds(difference)[1]), gap)
-        gap = torch.minimum(gap, (upper.amax(2) - lower.amax(2)).view(shape))
+        least = lower.gather(2, winner.unsqueeze(2)).squeeze(2)  # of x_j, which may be a tie below the largest
+        gap = torch.minimum(gap, (upper.amax(2) - least).view(shape))
         return best.with_error(torch.zeros_like(gap), gap, sweep)
 
     def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, x: Bound, **_: Any) -> Backward:

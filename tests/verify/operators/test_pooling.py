@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images, random_rows, randomise
-from verify import Ball, BoundedNetwork, UnsupportedOperator
+from verify import Ball, BoundedNetwork, Box, UnsupportedOperator
 
 SHAPE = (2, 6, 7)
 
@@ -154,6 +154,17 @@ def test_rounding_does_not_choose_between_equal_elements(method):
         found.append(torch.cat([bounds.lower, bounds.upper]))
     torch.testing.assert_close(found[0], found[1])
     torch.testing.assert_close(found[2], found[1])
+
+
+def test_an_affine_form_allows_for_what_a_tie_leaves_out():
+    """The first of two nearly equal lower bounds stands for the maximum, and is the smaller one."""
+    model = Function(lambda m, x: F.relu(F.max_pool2d(x, 2) - x[:, :, :1, :1]).flatten(1))
+    lower = torch.tensor([[[[0.0, 5e-6], [-1.0, -1.0]]]], dtype=torch.float64)
+    upper = torch.tensor([[[[1.0, 1.0], [-1.0, -1.0]]]], dtype=torch.float64)
+    network = BoundedNetwork(model, lower)
+    worst = model(torch.tensor([[[[0.0, 1.0], [-1.0, -1.0]]]], dtype=torch.float64)).item()
+    intervals = network.bounds(Box(lower, upper), method="affine").intervals
+    assert list(intervals.values())[-1][1].item() >= worst
 
 
 @settings(max_examples=60)
