@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from threading import Thread
+from typing import Any, Protocol
 
 from experiments.tables.jobs import LOG, Job
 from robust_nas.runs import notice, progress, stop_signals
 from verify.errors import InputError
 
 POLL_SECONDS = 0.05
+STOPS = (signal.SIGINT, signal.SIGTERM)
 LOCK_SECONDS = 10.0
 """How long the processes of a run that was killed may take to notice it."""
+PRELOADED = ("experiments.tables.worker", "torch._dynamo", "sklearn.datasets", "foolbox", "pyautoattack")
+"""What jobs import, the last four when they are at work: seconds for each process that would do so by itself."""
 
-Launch = Callable[[Job, int], "subprocess.Popen[bytes]"]
+
+class Process(Protocol):
+    """What the pool asks of a process, as `multiprocessing.Process` has it."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs; minus the signal that killed it."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+
+    def join(self) -> None:
+        """Wait for its end."""
+
+
+Launch = Callable[[Job, int], Process]
 """Starts a job's process on a worker, whose number is given."""
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """Starts `experiments.tables.worker`.
+    """Starts a process for a job, in which `experiments.tables.worker` carries it out.
+
+    On a CPU processes are forks of a server that has imported everything and done nothing else. Where there are GPUs
+    each starts from nothing: an import that asks for CUDA in the server would make it useless in the forks.
 
     Attributes:
         root: holds the jobs' folders.
@@ -45,32 +72,71 @@ class Launcher:
     places: Mapping[str, Path]
     lock: int
 
-    def __call__(self, job: Job, worker: int) -> subprocess.Popen[bytes]:
+    def __call__(self, job: Job, worker: int) -> Process:
         """Start a job; what it prints goes to the log in its folder."""
         folder = self.root / job.name
         folder.mkdir(parents=True, exist_ok=True)
         place = {"device": self.device, "data": str(self.places[job.options["dataset"]])}
         options = {**job.arguments(self.root), **place}
         about = {"kind": job.kind, "subject": job.subject, "setting": job.setting}
-        task = json.dumps({"kind": job.kind, "options": options, "about": about})
-        with (folder / LOG).open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "experiments.tables.worker", task],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment(worker),
-                pass_fds=[self.lock],
-                start_new_session=True,  # Ctrl-C is for the parent, which tells them
-            )
+        task = {"kind": job.kind, "options": options, "about": about}
+        context = get_context("spawn") if self.gpus else get_context("forkserver")
+        context.set_forkserver_preload(list(PRELOADED))
+        gpu = self.gpus[worker % len(self.gpus)] if self.gpus else None
+        process = context.Process(target=_work, args=(task, folder / LOG, self.threads, gpu, _Inherited(self.lock)))
+        resource_tracker.ensure_running()  # the first start would do it, and let the signals through
+        with _signals_blocked():
+            process.start()
+        return process
 
-    def _environment(self, worker: int) -> dict[str, str]:
-        here = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(self.threads)}
-        if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[worker % len(self.gpus)]
-        return environment
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Within the block stops wait, and processes that are started wait for their own: Ctrl-C reaches all of them, also
+    before they can deal with it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+class _Inherited:
+    """A file descriptor that a process gets as an argument."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Callable[[Any], int], tuple[Any]]:
+        return _number, (DupFd(self.number),)
+
+
+def _number(duplicate: Any) -> int:
+    return int(duplicate.detach())
+
+
+def _work(task: Mapping[str, Any], log: Path, threads: int, gpu: str | None, lock: int) -> None:
+    """What a job's process does, from its start to its exit code; `lock` stays open until then."""
+    Thread(target=_die_with_parent, daemon=True).start()
+    with log.open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    os.setsid()  # Ctrl-C is for the parent, which tells the others
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    from experiments.tables import worker  # takes seconds, and only these processes need it
+
+    sys.exit(worker.main(task, threads))
+
+
+def _die_with_parent() -> None:
+    """End when the parent has ended, killed or not."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager
@@ -134,7 +200,7 @@ class _Pool:
     ) -> None:
         self.waiting, self.root, self.launch, self.step = waiting, root, launch, step
         self.idle = list(range(workers))
-        self.running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
+        self.running: dict[int, tuple[Job, Process]] = {}
         self.failed: dict[str, str] = {}
 
     def start(self) -> None:
@@ -146,12 +212,14 @@ class _Pool:
 
     def collect(self) -> None:
         """Note which processes have ended, and give up the jobs that need what failed."""
-        ended = [worker for worker, (_, process) in self.running.items() if process.poll() is not None]
-        for worker in ended:
-            job, process = self.running.pop(worker)
+        codes = {worker: process.exitcode for worker, (_, process) in self.running.items()}
+        for worker, code in codes.items():
+            if code is None:
+                continue
+            job, _ = self.running.pop(worker)
             self.idle.append(worker)
             if not job.done(self.root):
-                self._fail(job, _reason(process.returncode, self.root / job.name / LOG))
+                self._fail(job, _reason(code, self.root / job.name / LOG))
             self.step(job.name)
         for job in list(self.waiting):
             if job.after is not None and job.after.name in self.failed:
@@ -164,13 +232,13 @@ class _Pool:
         for _, process in self.running.values():
             process.terminate()
         for _, process in self.running.values():
-            process.wait()
+            process.join()
 
     def kill(self) -> None:
         """End those that still run."""
         for _, process in self.running.values():
             process.kill()
-            process.wait()
+            process.join()
 
     def _is_ready(self, job: Job) -> bool:
         return job.after is None or job.after.done(self.root)

@@ -1,13 +1,13 @@
-"""The process that carries out one job: `python -m experiments.tables.worker TASK`, TASK being JSON."""
+"""What the process of a job does: the job, its result, its exit code."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Thread
 from typing import Any
+
+import torch
 
 from experiments.tables.figures import DO
 from experiments.tables.jobs import RESULT
@@ -15,11 +15,11 @@ from robust_nas.runs import Run, choose_device, device_name, peak_memory
 from verify.errors import InputError
 
 
-def main() -> int:
-    """Carry out a job and write its result; the exit code: 0, 2 after one line for people, 130 when stopped."""
-    Thread(target=_die_with_parent, daemon=True).start()
+def main(task: Mapping[str, Any], threads: int) -> int:
+    """Carry out a job with so many threads; the exit code: 0, 2 after one line for people, 130 when stopped."""
+    torch.set_num_threads(threads)
     try:
-        carry_out(json.loads(sys.argv[1]))
+        carry_out(task)
     except KeyboardInterrupt:
         return 130
     except InputError as error:
@@ -28,7 +28,7 @@ def main() -> int:
     return 0
 
 
-def carry_out(task: dict[str, Any]) -> None:
+def carry_out(task: Mapping[str, Any]) -> None:
     """Do what `task` says: `kind`, `options` of the run, and `about` for the result."""
     options = task["options"]
     out = Path(options["out"])
@@ -42,14 +42,3 @@ def carry_out(task: dict[str, Any]) -> None:
         "device": device_name(place),
     }
     Run(out).write_json(RESULT, result)
-
-
-def _die_with_parent() -> None:
-    """End when the parent has ended, killed or not: nobody else holds the other end of this process' standard input."""
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -43,6 +43,13 @@ def idle_job(name, after=None, **options):
     return Job("search" if after is None else "train", name, "idle", {"seed": 0, "dataset": "digits", **options}, after)
 
 
+class Script(subprocess.Popen):
+    """A process as the pool wants it."""
+
+    exitcode = property(subprocess.Popen.poll)
+    join = subprocess.Popen.wait
+
+
 def launcher(root, log, script="open(result, 'w').write('{}')"):
     """Launches processes that run `script`, which knows its `name` and where its `result` goes; `log` gets the names."""
 
@@ -52,7 +59,7 @@ def launcher(root, log, script="open(result, 'w').write('{}')"):
         folder.mkdir(parents=True, exist_ok=True)
         program = f"import os, sys, time; name, result = sys.argv[1:]; {script}"
         with (folder / "log.txt").open("wb") as output:
-            return subprocess.Popen(
+            return Script(
                 [sys.executable, "-S", "-E", "-c", program, job.subject, str(folder / RESULT)], stdout=output, stderr=output
             )
 

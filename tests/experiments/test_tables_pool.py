@@ -112,7 +112,7 @@ def test_a_second_stop_does_not_wait(tmp_path):
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         carry_out([idle_job("a")], tmp_path, 1, launch_and_keep)
-    assert time.monotonic() - started < 30 and processes[0].returncode == -9
+    assert time.monotonic() - started < 30 and processes[0].exitcode == -9
 
 
 def test_a_folder_is_for_one_run_at_a_time(tmp_path, monkeypatch):
@@ -134,8 +134,3 @@ def test_a_process_that_outlives_its_parent_keeps_the_folder(tmp_path, monkeypat
         pass
 
 
-def test_gpus_are_given_out_in_turn(tmp_path):
-    launch = pool.Launcher(tmp_path, 3, ["5", "7"], "auto", {"digits": Path("data")}, 0)
-    environments = [launch._environment(worker) for worker in range(3)]
-    assert [each["CUDA_VISIBLE_DEVICES"] for each in environments] == ["5", "7", "5"]
-    assert environments[0]["OMP_NUM_THREADS"] == "3"
