@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from experiments.tables import pool
+from experiments.tables.jobs import Job
 from experiments.tables.pool import alone, carry_out
 from tests.experiments.tables_helpers import idle_job, launcher
 from verify.errors import InputError
@@ -134,3 +136,81 @@ def test_a_process_that_outlives_its_parent_keeps_the_folder(tmp_path, monkeypat
         pass
 
 
+@pytest.mark.parametrize(("gpus", "method", "given"), [([], "forkserver", [None] * 3), (["5", "7"], "spawn", ["5", "7", "5"])])
+def test_gpus_are_given_out_in_turn_and_never_to_forks(tmp_path, monkeypatch, gpus, method, given):
+    started = []
+
+    class Context:
+        set_forkserver_preload = staticmethod(lambda modules: None)
+
+        def __init__(self, name):
+            self.name = name
+
+        def Process(self, target, args):  # noqa: N802
+            started.append((self.name, args[3]))
+            return SimpleNamespace(start=lambda: None)
+
+    monkeypatch.setattr(pool, "get_context", Context)
+    launch = pool.Launcher(tmp_path, 3, gpus, "auto", {"digits": Path("data")}, 0)
+    for worker in range(3):
+        launch(idle_job(str(worker)), worker)
+    assert started == [(method, gpu) for gpu in given]
+
+
+@pytest.fixture
+def broken_job():
+    """Needs an architecture that there is none of."""
+    options = {"seed": 0, "dataset": "digits", "arch": "nowhere", "recipe": "standard", "preset": "quick"}
+    return Job("train", "nowhere", "digits", options)
+
+
+def test_what_is_wrong_with_a_job_is_one_line_in_its_log(tmp_path, broken_job):
+    with alone(tmp_path) as lock:
+        launch = pool.Launcher(tmp_path, 1, [], "cpu", {"digits": tmp_path}, lock)
+        failed = carry_out([broken_job], tmp_path, 1, launch)
+    log = (tmp_path / broken_job.name / "log.txt").read_text()
+    assert log.startswith("nowhere: no such genotype file") and log.count("\n") == 1
+    assert failed == {broken_job.name: log.strip()}
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from experiments.tables import pool
+from tests.experiments.tables_helpers import idle_job
+
+def idle(task, log, threads, gpu, lock):
+    pool.Thread(target=pool._die_with_parent, daemon=True).start()
+    log.write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    pool.PRELOADED, pool._work = (), idle
+    root = Path(sys.argv[1])
+    with pool.alone(root) as lock:
+        pool.Launcher(root, 1, [], "cpu", {"digits": root}, lock)(idle_job("a"), 0)
+        time.sleep(600)
+"""
+
+
+def test_a_killed_parent_takes_its_processes_along_and_they_hold_the_folder_until_then(tmp_path):
+    """`idle` in place of `_work`, which would take seconds to start."""
+    program = tmp_path / "parent.py"
+    program.write_text(PARENT)
+    log = tmp_path / "root" / idle_job("a").name / "log.txt"
+    environment = {**os.environ, "PYTHONPATH": str(Path(pool.__file__).parents[2])}
+    parent = subprocess.Popen([sys.executable, str(program), str(tmp_path / "root")], env=environment)
+    while not (log.exists() and log.read_text()):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    child = int(log.read_text())
+    os.kill(child, signal.SIGSTOP)
+    parent.kill()
+    parent.wait()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError):
+        patch.setattr(pool, "LOCK_SECONDS", 0.1)
+        with alone(tmp_path / "root"):
+            pass
+    os.kill(child, signal.SIGCONT)
+    with alone(tmp_path / "root"):
+        pass

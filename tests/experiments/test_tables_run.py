@@ -251,7 +251,7 @@ def test_a_row_that_fails_leaves_its_cells_empty_and_exit_code_1(tmp_path, scale
     assert cli.main(["table", "5", "--scale", str(scale), "--out", str(out), "--device", "cpu"]) == 1
     assert "no result: train/published-nowhere" in capsys.readouterr().err
     config = json.loads((out / "table5-tiny-paper" / "config.json").read_text())
-    assert config["options"] == {"table": 5, "scale": "tiny", "protocol": "paper", "targeted": False, "rows": [], "seeds": []}
+    assert config["options"] == {"table": 5, "scale": "tiny", "protocol": "paper", "targeted": False, "rows": [], "datasets": [], "seeds": []}
     assert config["versions"]["torch"] == torch.__version__
     with (out / "table5-tiny-paper" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
