@@ -26,7 +26,7 @@ Method: TypeAlias = Literal["ibp", "block", "crown-ibp", "affine", "crown", "alp
 METHODS: tuple[str, ...] = get_args(Method)
 FORWARD = ("ibp", "block")
 """Methods that are one forward sweep of intervals."""
-_WIDENING = 1e-10
+WIDENING = 1e-10
 """Relative outward widening of intermediate bounds in a float64 confirmation: far above its rounding errors
 (about 1e-16 an operation), far below anything that changes a radius."""
 
@@ -97,6 +97,7 @@ class BoundedNetwork:
         example: an input of the right shape, type and device; its values do not matter.
         memory: MiB that the affine forms of one call may take (methods "affine", "crown" and "alpha-crown"); less is
             looser, never unsound.
+        widening: WIDENING makes of a network in float64 what `double` gives, without a copy.
 
     Raises:
         UnsupportedOperator: the network holds an operator with no sound rule (named), or mixes images.
@@ -107,7 +108,9 @@ class BoundedNetwork:
         >>> certified = (bounds.lower > 0).all(1)
     """
 
-    def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"], memory: float = MEMORY) -> None:
+    def __init__(
+        self, model: nn.Module, example: Float[Tensor, "b *shape"], memory: float = MEMORY, widening: float = 0.0
+    ) -> None:
         if not memory > 0:
             raise InputError(f"memory must be positive, not {memory}")
         self.model = model
@@ -116,7 +119,7 @@ class BoundedNetwork:
         self.example = random.to(example)
         self._modes = self._current_modes()
         self.graph = BoundedGraph(model, self.example)
-        self.graph.memory = memory
+        self.graph.memory, self.graph.widening = memory, widening
         self._check_agreement()
 
     def __call__(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
@@ -272,7 +275,7 @@ class BoundedNetwork:
         A copy (itself if it is such a copy already): later changes of the model do not reach it. Frozen statistics
         come along.
         """
-        return self if self.graph.widening else self._copy(torch.float64, _WIDENING)
+        return self if self.graph.widening else self._copy(torch.float64, WIDENING)
 
     def single(self) -> BoundedNetwork:
         """The same network in float32, where bounds are fast: to look for what `double` then confirms.
@@ -283,9 +286,9 @@ class BoundedNetwork:
 
     def _copy(self, dtype: torch.dtype, widening: float) -> BoundedNetwork:
         self._check_mode()
-        twin = BoundedNetwork(copy.deepcopy(self.model).to(dtype), self.example.to(dtype), self.graph.memory)
+        model, example = copy.deepcopy(self.model).to(dtype), self.example.to(dtype)
+        twin = BoundedNetwork(model, example, self.graph.memory, widening)
         twin.graph.copy_statistics(self.graph)
-        twin.graph.widening = widening
         return twin
 
     def _backward(self, region: Region, rows: Float[Tensor, "b s k"], method: str) -> tuple[Tensor, Tensor, Line]:

@@ -166,7 +166,7 @@ def carry_out(jobs: Sequence[Job], root: Path, workers: int, launch: Launch) -> 
     Ctrl-C and SIGTERM stop all of them; those that can save their state do so first, and a second one does not wait.
 
     Args:
-        jobs: each after what it needs.
+        jobs: whatever they need among them.
         root: holds their folders.
         workers: how many at a time.
 
@@ -176,7 +176,8 @@ def carry_out(jobs: Sequence[Job], root: Path, workers: int, launch: Launch) -> 
     Raises:
         KeyboardInterrupt: stopped.
     """
-    waiting = [job for job in jobs if not job.done(root)]
+    # By depth: searches, then trainings, then what is short, so that no worker idles for long at the end.
+    waiting = sorted((job for job in jobs if not job.done(root)), key=lambda job: len(job.line))
     with stop_signals() as asked, progress("jobs", len(jobs), len(jobs) - len(waiting)) as step:
         pool = _Pool(waiting, root, workers, launch, step)
         try:

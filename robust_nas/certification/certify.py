@@ -23,6 +23,7 @@ from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_trained, run_training
 from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError, attack_radius, certified_radius, verified
+from verify.bounds import WIDENING
 from verify.graph import MEMORY
 
 BATCH = 8
@@ -159,8 +160,8 @@ def exact_network(
         InputError: see `load_trained`.
         UnsupportedOperator: the network holds an operator with no sound rule.
     """
-    network = load_trained(genotype, weights, dataset)
-    return BoundedNetwork(network.to(device), test.images[:1].to(device), memory).double()
+    network = load_trained(genotype, weights, dataset).to(device, torch.float64)
+    return BoundedNetwork(network, test.images[:1].to(device, torch.float64), memory, WIDENING)
 
 
 def exact_examples(examples: Source, index: Int[Tensor, " b"], device: torch.device) -> Examples:
@@ -192,7 +193,7 @@ def _certify(
 ) -> list[Certificate]:
     images, labels = batch
     predicted = network(images).argmax(1)
-    attacked = attack_radius(network, images, labels, claim.norm, claim.domain, seed=seed, targets=targets)
+    attacked = attack_radius(network.model, images, labels, claim.norm, claim.domain, seed=seed, targets=targets)
     proof = certified_radius(
         network,
         images,

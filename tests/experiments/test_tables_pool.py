@@ -60,7 +60,7 @@ def test_a_failure_is_one_line_and_the_others_go_on(tmp_path, capsys):
         jobs[3].name: f"not run, because {jobs[2].name} failed",
         jobs[4].name: f"not run, because {jobs[3].name} failed",
     }
-    assert [name for name, _ in log] == ["a", "a2", "b"] and all(job.done(tmp_path) for job in jobs[:2])
+    assert [name for name, _ in log] == ["a", "b", "a2"] and all(job.done(tmp_path) for job in jobs[:2])
     assert f"failed: {jobs[2].name}: no such data" in capsys.readouterr().err
     carry_out(jobs, tmp_path, 1, launcher(tmp_path, log))
     assert all(job.done(tmp_path) for job in jobs)
@@ -146,7 +146,7 @@ def test_gpus_are_given_out_in_turn_and_never_to_forks(tmp_path, monkeypatch, gp
         def __init__(self, name):
             self.name = name
 
-        def Process(self, target, args):  # noqa: N802
+        def Process(self, target, args):
             started.append((self.name, args[3]))
             return SimpleNamespace(start=lambda: None)
 
