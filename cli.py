@@ -363,7 +363,7 @@ def audit(**options: Any) -> int:
 @option("--row", "rows", multiple=True, help="Only this row; may be repeated.")
 @option("--dataset", "datasets", multiple=True, help="Only this data set of the table; may be repeated.")
 @option("--seeds", type=Seeds(), default=(), metavar="S,S,...", help="Random seeds. [the scale's]")
-@option("--workers", type=click.IntRange(min=1), default=1, help="Processes at a time; GPUs are given out in turn.")
+@option("--workers", type=click.IntRange(min=1), help="Jobs at a time. [one a GPU, or what the cores have room for]")
 @option("--dry-run", is_flag=True, help="List the jobs, with estimated time and memory.")
 @option("--data", type=FOLDER, help="Folder that holds the data sets. [data]")
 @option("--imagefolder", type=FOLDER, help="Folder that holds train/CLASS/* and val/CLASS/*. [--data]")
@@ -378,7 +378,7 @@ def table(**options: Any) -> int:
 
     \b
     Examples:
-      dsrna table 5 --scale smoke --workers 2
+      dsrna table 5 --scale smoke
       dsrna table 1 --scale paper --protocol equal --data DIR --dry-run
     """
     from experiments.tables.run import run_table

@@ -48,7 +48,7 @@ def run_table(
     rows: Sequence[str] = (),
     datasets: Sequence[str] = (),
     seeds: Sequence[int] = (),
-    workers: int = 1,
+    workers: int | None = None,
     dry_run: bool = False,
     data: str | Path | None = None,
     imagefolder: str | Path | None = None,
@@ -72,7 +72,8 @@ def run_table(
         rows: labels of those to run; none for all.
         datasets: those to train and evaluate on; none for all of the table.
         seeds: in place of the scale's.
-        workers: processes at a time. Where there are several GPUs, they are given out in turn.
+        workers: processes at a time; None for as many as there are GPUs, or without one as the cores have room for.
+            Where there are several GPUs, they are given out in turn.
         dry_run: only list the jobs, with what they will take.
         data, download: as `robust_nas.data.load` takes them.
         imagefolder: the folder for image folders; None for `data`.
@@ -86,19 +87,20 @@ def run_table(
     plan = load_scale(scale)
     if table not in plan.tables:
         raise InputError(f"no table {table} at this scale; known: {', '.join(map(str, plan.tables))}")
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
     named("protocol", protocol, plan.protocols)
     wanted = plan.tables[table].only(rows, datasets)
     found = cells(plan, table, wanted, protocol, seeds or plan.seeds, targeted)
     jobs = graph(cell.job for cell in found)
     root = Path(out) / JOBS
+    gpus = _gpus(device)
+    workers = workers or len(gpus) or max(1, _cores() // plan.threads)
     if dry_run:
         return TableResult(listing(jobs, root, workers, Estimates.read()), [], {})
     places = _places([job for job in jobs if not job.done(root)], data, imagefolder)
     for dataset, place in places.items():  # here and not in the jobs, which must not fetch it at the same time
         load(dataset, place, download)
-    gpus = _gpus(device)
     with alone(root) as lock:
         failed = carry_out(jobs, root, workers, Launcher(root, plan.threads, gpus, device, places, lock))
     block = {"table": table, "scale": plan.name, "protocol": protocol}
@@ -121,6 +123,11 @@ def _places(jobs: Sequence[Job], data: str | Path | None, imagefolder: str | Pat
     folders = common if imagefolder is None else Path(imagefolder)
     datasets = sorted({job.options["dataset"] for job in jobs})
     return {dataset: folders if dataset.startswith("imagefolder") else common for dataset in datasets}
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus(device: str) -> list[str]:

@@ -208,6 +208,19 @@ def test_what_cannot_run_is_one_line(options, words, tmp_path, scale):
         run_table(scale=scale, out=tmp_path / "out", **options)
 
 
+@pytest.mark.parametrize(("gpus", "cores", "threads", "workers"), [([], 5, 2, 2), ([], 1, 4, 1), (["0", "1", "2"], 8, 1, 3)])
+def test_without_a_number_of_workers_there_is_one_for_each_gpu_or_for_all_cores(
+    tmp_path, scale, monkeypatch, gpus, cores, threads, workers
+):
+    asked = []
+    monkeypatch.setattr(run, "_cores", lambda: cores)
+    monkeypatch.setattr(run, "_gpus", lambda device: gpus)
+    monkeypatch.setattr(run, "carry_out", lambda jobs, root, workers, launch: asked.append(workers) or {})
+    scale.write_text(scale.read_text().replace("threads = 1", f"threads = {threads}"))
+    assert run_table(table=2, scale=scale, out=tmp_path / "out").text == "no figure yet"
+    assert asked == [workers]
+
+
 def table_process(scale, out, *options):
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent)}
     program = "import sys, cli, experiments.tables.run as run; run.report = lambda *_: ''; sys.exit(cli.main(sys.argv[1:]))"
@@ -229,7 +242,7 @@ def figures_of(path):
 def test_killed_at_random_moments_with_two_workers_it_ends_as_undisturbed_with_one(tmp_path, scale):
     moments = random.Random(0)
     for table in (2, 4):
-        assert table_process(scale, tmp_path / "one", str(table)).wait() == 0
+        assert table_process(scale, tmp_path / "one", str(table), "--workers", "1").wait() == 0
         for _ in range(5):
             process = table_process(scale, tmp_path / "two", str(table), "--workers", "2")
             time.sleep(moments.uniform(3, 15))
