@@ -379,12 +379,14 @@ def table(**options: Any) -> int:
     \b
     Examples:
       dsrna table 5 --scale smoke
+      torchrun --nproc-per-node 4 -m cli table 2 --scale small --data DIR
       dsrna table 1 --scale paper --protocol equal --data DIR --dry-run
     """
     from experiments.tables.run import run_table
 
     result = run_table(**options)
-    click.echo(result.text)
+    if result.text:  # of torchrun's processes only the first one has anything to say
+        click.echo(result.text)
     print_paths(result.paths)
     for name, why in result.failed.items():
         click.echo(f"no result: {name}: {why}", err=True)

@@ -122,6 +122,7 @@ def _work(task: Mapping[str, Any], log: Path, threads: int, gpu: str | None, loc
     with log.open("wb") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
+    os.environ.pop("WORLD_SIZE", None)  # torchrun's, who may have started the parent: a job works alone
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     os.setsid()  # Ctrl-C is for the parent, which tells the others

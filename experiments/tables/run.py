@@ -62,7 +62,8 @@ def run_table(
     protocols share. Finished ones are not run again, interrupted ones go on. The table lies in
     `out`/tableN-SCALE-PROTOCOL: results.csv, a figure a row, what `report` makes of it, and config.json with the
     options and versions. On a CPU, however often it was stopped and with however many workers, the same figures come
-    out, but for measured times.
+    out, but for measured times. Under torchrun its first process hands the jobs out to as many workers as torchrun
+    started processes, and the others return at once.
 
     Args:
         table: 1 to 6.
@@ -72,8 +73,8 @@ def run_table(
         rows: labels of those to run; none for all.
         datasets: those to train and evaluate on; none for all of the table.
         seeds: in place of the scale's.
-        workers: processes at a time; None for as many as there are GPUs, or without one as the cores have room for.
-            Where there are several GPUs, they are given out in turn.
+        workers: processes at a time; None for those of torchrun, else as many as there are GPUs, or without one as the
+            cores have room for. Where there are several GPUs, they are given out in turn.
         dry_run: only list the jobs, with what they will take.
         data, download: as `robust_nas.data.load` takes them.
         imagefolder: the folder for image folders; None for `data`.
@@ -81,9 +82,13 @@ def run_table(
         out: the folder.
 
     Raises:
-        InputError: an argument is wrong, the data are not there, or another run is at work in `out`.
+        InputError: an argument is wrong, the data are not there, another run is at work in `out`, or torchrun started
+            processes on several machines.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM.
     """
+    rank, team = _of_torchrun()
+    if rank:
+        return TableResult("", [], {})
     plan = load_scale(scale)
     if table not in plan.tables:
         raise InputError(f"no table {table} at this scale; known: {', '.join(map(str, plan.tables))}")
@@ -95,7 +100,7 @@ def run_table(
     jobs = graph(cell.job for cell in found)
     root = Path(out) / JOBS
     gpus = _gpus(device)
-    workers = workers or len(gpus) or max(1, _cores() // plan.threads)
+    workers = workers or team or len(gpus) or max(1, _cores() // plan.threads)
     if dry_run:
         return TableResult(listing(jobs, root, workers, Estimates.read()), [], {})
     places = _places([job for job in jobs if not job.done(root)], data, imagefolder)
@@ -123,6 +128,13 @@ def _places(jobs: Sequence[Job], data: str | Path | None, imagefolder: str | Pat
     folders = common if imagefolder is None else Path(imagefolder)
     datasets = sorted({job.options["dataset"] for job in jobs})
     return {dataset: folders if dataset.startswith("imagefolder") else common for dataset in datasets}
+
+
+def _of_torchrun() -> tuple[int, int]:
+    """This process' number among those that torchrun started, and how many they are; 0 and 0 without torchrun."""
+    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
+        raise InputError("a table runs on one machine; take torchrun --nnodes 1, and another --out on each machine")
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 0))
 
 
 def _cores() -> int:

@@ -221,6 +221,20 @@ def test_without_a_number_of_workers_there_is_one_for_each_gpu_or_for_all_cores(
     assert asked == [workers]
 
 
+def test_torchruns_first_process_has_a_worker_for_each_and_the_others_nothing_to_do(tmp_path, scale, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(run, "carry_out", lambda jobs, root, workers, launch: asked.append(workers) or {})
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        assert cli.main(["table", "2", "--scale", str(scale), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert asked == [3] and capsys.readouterr().out == "no figure yet\n"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="a table runs on one machine"):
+        run_table(table=2, scale=scale, out=tmp_path / "out")
+
+
 def table_process(scale, out, *options):
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent)}
     program = "import sys, cli, experiments.tables.run as run; run.report = lambda *_: ''; sys.exit(cli.main(sys.argv[1:]))"
@@ -256,6 +270,17 @@ def test_killed_at_random_moments_with_two_workers_it_ends_as_undisturbed_with_o
         assert table_process(scale, tmp_path / "two", str(table)).wait() == 0
         assert paths[1].read_bytes() == again
     assert len(list((tmp_path / "two" / "jobs" / "train").iterdir())) == 2  # shared by both tables
+
+
+@pytest.mark.slow
+def test_under_torchrun_the_figures_are_the_same(tmp_path, scale):
+    assert table_process(scale, tmp_path / "one", "2", "--workers", "1").wait() == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cli", "table", "2"]
+    options = ["--scale", str(scale), "--out", str(tmp_path / "two"), "--device", "cpu"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=Path(cli.__file__).parent)
+    assert done.returncode == 0 and "another run is at work" not in done.stderr, done.stderr
+    one, two = (figures_of(tmp_path / out / "table2-tiny-paper" / "results.csv") for out in ("one", "two"))
+    assert len(one) >= 4 and one.to_csv() == two.to_csv()
 
 
 @pytest.mark.slow
