@@ -97,7 +97,7 @@ class BoundedNetwork:
         example: an input of the right shape, type and device; its values do not matter.
         memory: MiB that the affine forms of one call may take (methods "affine", "crown" and "alpha-crown"); less is
             looser, never unsound.
-        widening: WIDENING makes of a network in float64 what `double` gives, without a copy.
+        widening: WIDENING makes of a network in float64 what `double` gives, without a copy; 0 in other types.
 
     Raises:
         UnsupportedOperator: the network holds an operator with no sound rule (named), or mixes images.
@@ -113,6 +113,8 @@ class BoundedNetwork:
     ) -> None:
         if not memory > 0:
             raise InputError(f"memory must be positive, not {memory}")
+        if widening and example.dtype != torch.float64:  # it would pass for a confirmation, which it is not
+            raise InputError(f"relaxations are widened in float64, not in {example.dtype}; use double()")
         self.model = model
         # Two images: batch norm in training mode needs two, and equal ones could hide a mixing of images.
         random = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))

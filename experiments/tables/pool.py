@@ -22,6 +22,7 @@ from verify.errors import InputError
 
 POLL_SECONDS = 0.05
 STOPS = (signal.SIGINT, signal.SIGTERM)
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCK_SECONDS = 10.0
 """How long the processes of a run that was killed may take to notice it."""
 PRELOADED = ("experiments.tables.worker", "torch._dynamo", "sklearn.datasets", "foolbox", "pyautoattack")
@@ -83,9 +84,9 @@ class Launcher:
         context = get_context("spawn") if self.gpus else get_context("forkserver")
         context.set_forkserver_preload(list(PRELOADED))
         gpu = self.gpus[worker % len(self.gpus)] if self.gpus else None
-        process = context.Process(target=_work, args=(task, folder / LOG, self.threads, gpu, _Inherited(self.lock)))
+        process = context.Process(target=_work, args=(task, folder / LOG, self.threads, _Inherited(self.lock)))
         resource_tracker.ensure_running()  # the first start would do it, and let the signals through
-        with _signals_blocked():
+        with _signals_blocked(), _visible(gpu):
             process.start()
         return process
 
@@ -95,11 +96,29 @@ def _signals_blocked() -> Iterator[None]:
     """Within the block stops wait, and processes that are started wait for their own: Ctrl-C reaches all of them, also
     before they can deal with it.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _visible(gpu: str | None) -> Iterator[None]:
+    """Processes that are started within the block see this GPU alone, those without one what there is.
+
+    CUDA reads the variable when it is first asked for anything, which an import may do: in the process it is too late.
+    """
+    before = os.environ.get(VISIBLE)
+    if gpu is not None:
+        os.environ[VISIBLE] = gpu
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[VISIBLE] = before
+        else:
+            os.environ.pop(VISIBLE, None)
 
 
 class _Inherited:
@@ -116,15 +135,13 @@ def _number(duplicate: Any) -> int:
     return int(duplicate.detach())
 
 
-def _work(task: Mapping[str, Any], log: Path, threads: int, gpu: str | None, lock: int) -> None:
+def _work(task: Mapping[str, Any], log: Path, threads: int, lock: int) -> None:
     """What a job's process does, from its start to its exit code; `lock` stays open until then."""
     Thread(target=_die_with_parent, daemon=True).start()
     with log.open("wb") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
     os.environ.pop("WORLD_SIZE", None)  # torchrun's, who may have started the parent: a job works alone
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     os.setsid()  # Ctrl-C is for the parent, which tells the others
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     from experiments.tables import worker  # takes seconds, and only these processes need it

@@ -132,9 +132,10 @@ def _places(jobs: Sequence[Job], data: str | Path | None, imagefolder: str | Pat
 
 def _of_torchrun() -> tuple[int, int]:
     """This process' number among those that torchrun started, and how many they are; 0 and 0 without torchrun."""
-    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ.get("WORLD_SIZE"):
+    team = os.environ.get("WORLD_SIZE", "0")
+    if os.environ.get("LOCAL_WORLD_SIZE", team) != team:
         raise InputError("a table runs on one machine; take torchrun --nnodes 1, and another --out on each machine")
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 0))
+    return int(os.environ.get("RANK", 0)), int(team)
 
 
 def _cores() -> int:

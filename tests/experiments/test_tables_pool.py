@@ -139,6 +139,7 @@ def test_a_process_that_outlives_its_parent_keeps_the_folder(tmp_path, monkeypat
 @pytest.mark.parametrize(("gpus", "method", "given"), [([], "forkserver", [None] * 3), (["5", "7"], "spawn", ["5", "7", "5"])])
 def test_gpus_are_given_out_in_turn_and_never_to_forks(tmp_path, monkeypatch, gpus, method, given):
     started = []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     class Context:
         set_forkserver_preload = staticmethod(lambda modules: None)
@@ -147,14 +148,13 @@ def test_gpus_are_given_out_in_turn_and_never_to_forks(tmp_path, monkeypatch, gp
             self.name = name
 
         def Process(self, target, args):
-            started.append((self.name, args[3]))
-            return SimpleNamespace(start=lambda: None)
+            return SimpleNamespace(start=lambda: started.append((self.name, os.environ.get("CUDA_VISIBLE_DEVICES"))))
 
     monkeypatch.setattr(pool, "get_context", Context)
     launch = pool.Launcher(tmp_path, 3, gpus, "auto", {"digits": Path("data")}, 0)
     for worker in range(3):
         launch(idle_job(str(worker)), worker)
-    assert started == [(method, gpu) for gpu in given]
+    assert started == [(method, gpu) for gpu in given] and "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ from pathlib import Path
 from experiments.tables import pool
 from tests.experiments.tables_helpers import idle_job
 
-def idle(task, log, threads, gpu, lock):
+def idle(task, log, threads, lock):
     pool.Thread(target=pool._die_with_parent, daemon=True).start()
     log.write_text(str(os.getpid()))
     time.sleep(600)

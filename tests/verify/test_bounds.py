@@ -27,7 +27,7 @@ from tests.verify.helpers import (
     randomise,
 )
 from verify import METHODS, NORMS, Ball, BoundedNetwork, Box, InputError, margins
-from verify.bounds import FORWARD
+from verify.bounds import FORWARD, WIDENING
 
 CROWN = [method for method in METHODS if method not in FORWARD]
 
@@ -504,6 +504,19 @@ def test_double_widens_outward_and_hardly(method):
     torch.testing.assert_close(wide.lower.float(), narrow.lower, rtol=1e-3, atol=1e-3)
     if method not in FORWARD:
         assert (wide.lower < narrow.lower).any()
+
+
+def test_a_network_made_exact_is_what_double_gives():
+    images = random_images(IMAGE).float()
+    made = BoundedNetwork(convnet().float().double(), images.double(), widening=WIDENING)
+    copied = BoundedNetwork(convnet().float(), images).double()
+    assert made.double() is made
+    torch.testing.assert_close(*(each.bounds(images.double(), 0.1).lower for each in (made, copied)), rtol=0, atol=0)
+
+
+def test_single_precision_cannot_pass_for_exact():
+    with pytest.raises(InputError, match="widened in float64"):
+        BoundedNetwork(convnet().float(), torch.zeros(1, *IMAGE), widening=WIDENING)
 
 
 def test_double_is_a_copy():
