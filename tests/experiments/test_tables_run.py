@@ -297,3 +297,14 @@ def test_a_row_that_fails_leaves_its_cells_empty_and_exit_code_1(tmp_path, scale
     assert [(row["row"], row["column"]) for row in rows] == [("DARTS (1st)", name) for name in ("Test accuracy", "Certified linf")]
     radii = pd.read_csv(next((out / "jobs" / "certify").iterdir()) / "certify.csv")
     assert float(rows[1]["value"]) == pytest.approx(radii.radius.mean(), abs=1e-9)
+
+
+@pytest.mark.slow
+def test_a_fork_computes_what_any_process_does(tmp_path, scale):
+    """Forked from a server that has loaded torch with as many threads as it likes: the bytes must not depend on that."""
+    run_table(table=5, scale=scale, rows=["DARTS (1st)"], device="cpu", out=tmp_path)
+    (search,), (train,) = ((tmp_path / "jobs" / kind).iterdir() for kind in ("search", "train"))
+    options = ["--recipe", "standard", "--epochs", "1", "--batch-size", "400", "--device", "cpu", "--out", str(tmp_path / "alone")]
+    command = [sys.executable, "-m", "cli", "train", "--arch", str(search / "genotype.json"), *options]
+    subprocess.run(command, check=True, capture_output=True, cwd=Path(cli.__file__).parent)
+    assert (tmp_path / "alone" / "model.safetensors").read_bytes() == (train / "model.safetensors").read_bytes()
