@@ -246,6 +246,22 @@ class BoundedNetwork:
             outputs = forward_ad.unpack_dual(values[self.graph.final_name]).primal
         return Tangents(outputs, {name: (pair.primal, pair.tangent) for name, pair in pairs.items()})
 
+    def vector_jacobian(
+        self, images: Float[Tensor, "b *shape"], vectors: Float[Tensor, "r b k"]
+    ) -> Float[Tensor, "r b *shape"]:
+        """v^T J(x) for r vectors v of each image, J the Jacobian of the outputs; differentiable in the parameters.
+
+        A sweep of the operators' transposes, as in CROWN, where autograd would differentiate its own backward pass:
+        torch's second derivative of a convolution computes gradients that nobody asked for, the depthwise ones a group
+        at a time.
+
+        Raises:
+            InputError: the model changed mode since it was wrapped.
+        """
+        self._check_mode()
+        values = self.graph.values(images, constant=True)
+        return torch.stack([self.graph.pullback(rows, values) for rows in vectors])
+
     def width_slope(
         self,
         images: Float[Tensor, "b *shape"],

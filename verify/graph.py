@@ -133,15 +133,37 @@ class BoundedGraph(BoundedModule):
         """
         return self.values(x, record)[self.final_name]
 
-    def values(self, x: Float[Tensor, "b *shape"], record: Moments | None = None) -> dict[str, Tensor]:
-        """The value of every node, by its name; see `evaluate`."""
+    def values(
+        self, x: Float[Tensor, "b *shape"], record: Moments | None = None, constant: bool = False
+    ) -> dict[str, Tensor]:
+        """The value of every node, by its name; see `evaluate`.
+
+        Args:
+            constant: keep no autograd graph of what depends on x; of weights, such as softmax(alpha), there is one.
+        """
         values: dict[str, Tensor] = {}
+        differentiable = torch.is_grad_enabled()
         for node in self.nodes:
             inputs = [values[parent.name] for parent in node.inputs]
             if record is not None and isinstance(node, BatchNorm) and node.on_batch:
                 node.record(inputs[0], record)
-            values[node.name] = x if node.name == INPUT else node.forward(*inputs)
+            with torch.set_grad_enabled(differentiable and not (constant and node.from_input)):
+                values[node.name] = x if node.name == INPUT else node.forward(*inputs)
         return values
+
+    def pullback(
+        self, rows: Float[Tensor, "b *classes"], values: dict[str, Tensor]
+    ) -> Float[Tensor, "b *shape"]:
+        """J^T rows, J the Jacobian of the outputs at the input whose `values` these are."""
+        reached = {self.final_name: rows}
+        for node in reversed(self.nodes):
+            if node.name not in reached or node.name == INPUT:
+                continue
+            parts = node.pullback(reached.pop(node.name), [values[parent.name] for parent in node.inputs])
+            for position, part in zip(node.varying, parts, strict=True):
+                name = node.inputs[position].name
+                reached[name] = reached[name] + part if name in reached else part
+        return reached[INPUT]
 
     @property
     def relaxed(self) -> list[str]:

@@ -58,7 +58,7 @@ class JacobianNorm(RobustnessMetric):
     ) -> Measurement:
         images = images[: self.processes.count(self.images)]
         vectors = self._vectors(network.classes, len(images)).to(images)
-        products = vector_jacobian_products(network, images, vectors).flatten(2)
+        products = network.vector_jacobian(images, vectors).flatten(2)
         if self.estimate == "projection":
             value = -network.classes / 2 * products.square().sum(2).mean()
         else:
@@ -86,18 +86,3 @@ class JacobianNorm(RobustnessMetric):
             vectors = torch.randn(self.images, classes, generator=self._generator)
             vectors = vectors / vectors.norm(dim=1, keepdim=True)
         return vectors[self.processes.rank :: self.processes.size][:own].unsqueeze(0)
-
-
-def vector_jacobian_products(
-    network: BoundedNetwork, images: Float[Tensor, "b c h w"], vectors: Float[Tensor, "r b k"]
-) -> Float[Tensor, "r b c h w"]:
-    """v^T J(x) for r vectors v of each image; differentiable in the parameters where gradients are enabled."""
-    differentiable = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = images.detach().requires_grad_()
-        logits = network(x)
-        products = [
-            torch.autograd.grad((logits * vector).sum(), x, retain_graph=True, create_graph=differentiable)[0]
-            for vector in vectors
-        ]
-    return torch.stack(products)

@@ -295,7 +295,8 @@ class Search:
         done = (epoch - preset.warm_up) * self.steps_an_epoch + number - 1
         total = (preset.epochs - preset.warm_up) * self.steps_an_epoch
         part = max(0.0, done / total) if total else 0.0
-        return Step(self.number, epoch, part, preset, self._generator, self.processes, self.data.name)
+        watched = (number - 1) % self.plan.watch_every == 0
+        return Step(self.number, epoch, part, preset, self._generator, self.processes, self.data.name, watched)
 
     def _end_epoch(self, stage: Stage, eigenvalue: float | None) -> None:
         plan = self.plan

@@ -37,6 +37,7 @@ class Plan:
         stopping: a rule that may end the last stage early.
         hessian: whether to follow the top eigenvalue of the Hessian of the validation loss in alpha.
         amp: whether the weights' forward pass computes in bfloat16 where that is safe.
+        watch_every: how many steps apart the log has the gradients of the loss and of R, from the first of an epoch on.
     """
 
     preset: SearchPreset
@@ -48,6 +49,7 @@ class Plan:
     stopping: StoppingRule | None = None
     hessian: bool = False
     amp: bool = False
+    watch_every: int = 10
 
 
 class Stage:
@@ -113,7 +115,7 @@ class Stage:
         with strategy.around_step(self.model, step):
             if self._alpha_step and self.alpha_steps(step.epoch):
                 with strategy.around_alpha_step(self.model, step):
-                    figures |= self._alpha_step(held_out, train)
+                    figures |= self._alpha_step(held_out, train, step.watched)
             with strategy.around_weight_step(self.model, step, lambda: self._loss(train)):
                 examples = strategy.training_examples(self.model, step, train)
                 figures["train_loss"] = weight_step(

@@ -189,7 +189,7 @@ def assert_sound(
 ) -> None:
     """All that holds for the bounds of any network: nothing met in the ball leaves them, neither outputs nor
     neurons; a ball of radius 0 gives the output; a tiny ball gives the output -+ radius times the dual norm of
-    the gradient (CROWN).
+    the gradient (CROWN). And the gradient by the sweep of transposes is autograd's.
 
     Args:
         train: batch norm on the statistics of the images.
@@ -205,6 +205,7 @@ def assert_sound(
         function = frozen(model, images)
     classes = network.classes
     rows = random_rows(3, classes, len(images), seed)
+    assert_vector_jacobian(network, function, images, rows.transpose(0, 1))
     for norm, domain in balls:
         # The last image has radius 0.
         epsilon = scale * RADII[norm] * torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
@@ -220,6 +221,15 @@ def assert_sound(
             torch.testing.assert_close(bounds.upper[-1], high[-1], rtol=1e-9, atol=1e-9)
     if not ties:  # nor in the first image, which has pixels of equal value
         assert_exact_when_tiny(network, function, images[1:], rows[1:], balls[0][0])
+
+
+def assert_vector_jacobian(network: BoundedNetwork, function: nn.Module, images: Tensor, vectors: Tensor) -> None:
+    """v^T J, for vectors "r b k", is autograd's."""
+    x = images.detach().requires_grad_()
+    outputs = function(x)
+    expected = [torch.autograd.grad(outputs, x, vector, retain_graph=True)[0] for vector in vectors]
+    found = network.vector_jacobian(images, vectors)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-9, atol=1e-12)
 
 
 def assert_exact_when_tiny(

@@ -111,6 +111,25 @@ def test_the_gradient_passes_through_the_statistics(supernet):
     assert (gradients[0] - gradients[1]).norm() > 0.05 * gradients[0].norm()
 
 
+def test_the_gradient_of_the_jacobian_is_that_of_differentiating_twice(supernet):
+    """In alpha, in the weights, and by way of the batch's statistics."""
+    vectors, mix = random_rows(2, 3, 3).transpose(0, 1), torch.randn(2, *IMAGES.shape, dtype=torch.float64)
+    parameters = list(supernet.model.parameters())
+    found = []
+    for by_autograd in (True, False):
+        supernet.freeze(IMAGES)
+        if by_autograd:
+            x = IMAGES.clone().requires_grad_()
+            outputs = supernet(x)
+            products = [torch.autograd.grad(outputs, x, vector, create_graph=True)[0] for vector in vectors]
+        else:
+            products = list(supernet.vector_jacobian(IMAGES, vectors))
+        found.append(torch.autograd.grad((mix * torch.stack(products)).sum(), parameters, materialize_grads=True))
+    for twice, once in zip(*found, strict=True):
+        torch.testing.assert_close(once, twice, rtol=1e-9, atol=1e-9)
+    assert all(gradient.abs().max() > 1e-6 for gradient in found[1][:2])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_of_a_network_in_evaluation_mode(method):
     """Weights, biases, and scale and shift of batch norm; through a max pool."""

@@ -36,6 +36,9 @@ class ReLU(Activation):
         low = (lines.lower_slope * (t - radius) + lines.lower_intercept) / 2  # where relu itself has 0
         return middle + low * scale, half - low
 
+    def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
+        return [rows * (values[0] > 0)]
+
     def lines(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         active, inactive = lower >= 0, upper <= 0
         stable = active | inactive

@@ -142,6 +142,19 @@ class Operator(Bound):
         radii = [(upper - lower) / 2 if slot in varying else None for slot, (lower, upper) in enumerate(intervals)]
         return centres, radii, centres[varying[0]].new_ones(())
 
+    def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
+        """J^T rows for each input that varies, J the Jacobian of the call at `values`.
+
+        By autograd, with J constant in the values: so it is almost everywhere, the functions here being piecewise
+        linear. A curved one needs a rule of its own.
+        """
+        varying = self.varying
+        values = [value.detach().requires_grad_() if slot in varying else value for slot, value in enumerate(values)]
+        with torch.enable_grad():
+            image = self.forward(*values)
+        at = [values[slot] for slot in varying]
+        return list(torch.autograd.grad(image, at, rows, create_graph=torch.is_grad_enabled()))
+
     def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
         """The form of the result from those of the inputs (None for one that does not vary)."""
         raise self.refuse("an operator without a rule for affine forms")
@@ -239,6 +252,10 @@ class LinearOperator(Operator):
         with torch.enable_grad():
             image = self.forward(*(zeros.get(position, value) for position, value in enumerate(values)))
         return list(torch.autograd.grad(image, list(zeros.values()), rows, create_graph=torch.is_grad_enabled()))
+
+    def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
+        varying = self.varying
+        return self.transpose(rows, [value[:1] if slot in varying else value for slot, value in enumerate(values)])
 
     def _one_side(self, A: Coefficients, values: list[Tensor]) -> tuple[list[Coefficients], Any]:
         back: list[Coefficients] = [None] * len(self.inputs)

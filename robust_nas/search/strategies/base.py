@@ -40,6 +40,7 @@ class Step:
         generator: on the CPU, for what a strategy draws; in the same state in all processes.
         processes: those that share each batch.
         dataset: the name of the data set.
+        watched: whether the log is to have figures of this step that cost extra.
     """
 
     stage: int
@@ -49,6 +50,7 @@ class Step:
     generator: torch.Generator
     processes: Processes = ALONE
     dataset: str = ""
+    watched: bool = True
 
 
 class Method(ABC, Generic[Model]):

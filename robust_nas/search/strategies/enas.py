@@ -152,12 +152,12 @@ class ControllerStep(ArchitectureStep):
 
     columns = ("val_loss", "val_accuracy", "reward", "baseline", "controller_entropy", "finite")
 
-    def __call__(self, held_out: Examples, train: Examples) -> dict[str, int | float | None]:
+    def __call__(self, held_out: Examples, train: Examples, watched: bool = True) -> dict[str, int | float | None]:
         """Take the step; returns figures for the log, `baseline` as it was in the step, `controller_entropy` in nats.
 
         Args:
             held_out: this process' share of the validation batch.
-            train: not read.
+            train, watched: not read.
         """
         model = _sampled(self.network.model)
         assert model.architecture is not None

@@ -122,12 +122,24 @@ def alpha_step(metric, order="first"):
     return search.model, search.stage._alpha_step, Examples(data.train.images.double(), data.train.labels)
 
 
-@pytest.mark.parametrize("order", ["first", "second"])
-def test_a_metric_that_is_not_finite_counts_for_nothing(order):
-    (plain, step, batch), (model, broken, _) = alpha_step(None, order), alpha_step(Broken(), order)
+class Kinked(RobustnessMetric):
+    """Finite, with a gradient that is not."""
+
+    columns = ()
+
+    def __call__(self, network, images, labels):
+        return Measurement((0 * network(images)).sum().abs().sqrt(), {})
+
+
+@pytest.mark.parametrize(
+    ("metric", "watched", "order"),
+    [(Broken, True, "first"), (Broken, False, "second"), (Kinked, True, "second"), (Kinked, False, "first")],
+)
+def test_a_metric_that_is_not_finite_counts_for_nothing(metric, watched, order):
+    (plain, step, batch), (model, broken, _) = alpha_step(None, order), alpha_step(metric(), order)
     before = [alpha.detach().clone() for alpha in plain.architecture_parameters()]
     step(batch, batch)
-    assert broken(batch, batch)["finite"] == 0
+    assert broken(batch, batch, watched)["finite"] == 0
     triples = zip(plain.architecture_parameters(), model.architecture_parameters(), before, strict=True)
     assert all(torch.equal(mine, theirs) and not torch.equal(mine, old) for mine, theirs, old in triples)
 
@@ -154,6 +166,31 @@ def test_cosine_is_that_of_the_two_gradients():
     figures = step(batch, batch)
     assert figures["cosine"] == pytest.approx(F.cosine_similarity(downhill, pull, dim=0).item())
     assert figures["robustness_gradient"] == pytest.approx(pull.norm().item())
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_gradients_are_the_same_together_as_one_by_one(order):
+    model, step, batch = alpha_step(JacobianNorm("l2", estimate="exact", delta=1.0), order)
+    alphas, moves, figures = model.architecture_parameters(), [], []
+    step = replace(step, optimiser=torch.optim.SGD(alphas, lr=1.0))  # by the gradient itself
+    for watched in (True, False):
+        before = [alpha.detach().clone() for alpha in alphas]
+        figures.append(step(batch, batch, watched))
+        moves.append([alpha.detach() - old for alpha, old in zip(alphas, before, strict=True)])
+        with torch.no_grad():
+            for alpha, old in zip(alphas, before, strict=True):
+                alpha.copy_(old)
+    apart, together = figures
+    assert apart["robustness_gradient"] > 0.01 * apart["loss_gradient"]  # else the test shows nothing
+    assert all(torch.allclose(one, other, rtol=1e-9, atol=1e-12) for one, other in zip(*moves, strict=True))
+    assert all(together[name] is None for name in ("loss_gradient", "robustness_gradient", "cosine"))
+    assert {name: apart[name] for name in ("val_loss", "robustness", "finite")}.items() <= together.items()
+
+
+def test_the_log_has_both_gradients_every_few_steps():
+    plan = Plan(replace(TINY, batch_size=4), metric=JacobianNorm("l2"), gamma=1.0, watch_every=2)
+    rows = list(Search(plan, small_data()).steps())
+    assert [row["cosine"] is not None for row in rows] == [True, False, True]
 
 
 def test_steps_leave_no_gradient_behind():

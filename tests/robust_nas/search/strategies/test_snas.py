@@ -86,7 +86,7 @@ class Recorded(Stochastic):
 
 def test_alpha_and_weights_step_with_one_sample_on_one_batch():
     strategy = Recorded()
-    search = tiny_search(strategy=strategy, metric=IntervalSlope("linf"), gamma=1.0)
+    search = tiny_search(strategy=strategy, metric=IntervalSlope("linf"), gamma=1.0, watch_every=1)
     rows = list(search.steps())
     assert len(strategy.seen) == 2 * len(rows) == 8  # no image is held out
     for train, held_out in search._pairs(6):
