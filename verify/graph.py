@@ -370,7 +370,7 @@ class _Builder:
         owner, _, attribute = name.rpartition(".")
         module = self.model.get_submodule(owner)
         # An alias: a Parameter set on a node would be registered as the node's own.
-        return self._add_leaf(Leaf(name, lambda: _alias(getattr(module, attribute))))
+        return self._add_leaf(Leaf(name, lambda: (tensor := getattr(module, attribute)).view_as(tensor)))
 
     def _add_leaf(self, leaf: Leaf) -> Bound:
         leaf.name = f"/leaf/{leaf.ori_name}"
@@ -420,10 +420,6 @@ class _Builder:
         node.forward_value = node.forward(*(parent.forward_value for parent in inputs))
         node.output_shape = node.forward_value.shape
         return node
-
-
-def _alias(tensor: Tensor) -> Tensor:
-    return tensor.view_as(tensor)
 
 
 def _has_several_results(node: fx.Node) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
@@ -32,9 +34,12 @@ def trace(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
     def run(*values: Tensor) -> Any:
         return functional_call(model, dict(zip(tensors, values[:-1], strict=True)), (values[-1],))
 
+    # Without a mode of ours torch's tracer makes one a node, for shapes that we do not read: half of the time.
+    shapes = TracingContext(FakeTensorMode(allow_fallback_kernels=True))
     with kept_random_state(example.device), torch.no_grad():
         try:
-            traced = make_fx(run, tracing_mode="real", pre_dispatch=True)(*tensors.values(), example.clone())
+            with tracing(shapes):
+                traced = make_fx(run, tracing_mode="real", pre_dispatch=True)(*tensors.values(), example.clone())
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             raise UnsupportedOperator(f"the network cannot be traced: {reason}") from error

@@ -79,7 +79,7 @@ class Size:
 
 
 SIZES = {
-    "quick": Size("quick", (1, 8, 8), None, 5, (*VARIANTS, STOCK)),
+    "quick": Size("quick", (1, 8, 8), None, 3, (*VARIANTS, STOCK)),
     "paper": Size("paper", (3, 32, 32), 16, 2, tuple(VARIANTS)[:6]),
 }
 EPOCH_BATCH, EPOCH_STEPS = 8, 16

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from experiments.benchmarks.searches import Evaluation
 from robust_nas.spaces.backbone import Backbone
+from robust_nas.spaces.relaxation import Relaxation
 from verify import Ball, InputError, margins
 from verify.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
 
@@ -91,6 +93,8 @@ def for_stock(model: nn.Module, images: Float[Tensor, "b c h w"]) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d) and not module.affine:  # which stock cannot read
             module.weight = nn.Parameter(torch.ones(module.num_features))
             module.bias = nn.Parameter(torch.zeros(module.num_features))
+        if isinstance(module, Relaxation):  # a softmax, but for masks that stock has no rule for
+            module.forward = partial(torch.softmax, dim=-1)  # type: ignore[method-assign]
     if isinstance(twin, Backbone):
         stem = FoldedStem(twin, images)
         twin.input, twin.stem = nn.Identity(), stem  # type: ignore[assignment]

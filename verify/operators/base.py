@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -45,8 +46,16 @@ class Call:
     index: int | None = None
 
     def __call__(self, *values: Any) -> Any:
-        result = self.target(*_fill(self.args, values), **_fill(self.kwargs, values))
+        args = list(self.args)
+        for position in self._open:
+            args[position] = _fill(args[position], values)
+        result = self.target(*args, **_fill(self.kwargs, values))
         return result if self.index is None else result[self.index]
+
+    @cached_property
+    def _open(self) -> list[int]:
+        """The positional arguments that hold slots: a call is made often, and most of its arguments are numbers."""
+        return [position for position, argument in enumerate(self.args) if _has_slot(argument)]
 
     def argument(self, position: int, default: Any = None) -> Any:
         """A positional argument, or the default when the call leaves it out."""
@@ -60,6 +69,10 @@ class Call:
     def is_random(self) -> bool:
         """Whether the call may draw random numbers (dropout may, in training mode)."""
         return torch.Tag.nondeterministic_seeded in self.target.tags
+
+
+def _has_slot(template: Any) -> bool:
+    return isinstance(template, Slot) or isinstance(template, (list, tuple)) and any(map(_has_slot, template))
 
 
 def _fill(template: Any, values: Sequence[Any]) -> Any:
@@ -97,7 +110,7 @@ class Operator(Bound):
     def forward(self, *values: Tensor) -> Tensor:
         return self.call(*values)
 
-    @property
+    @cached_property
     def varying(self) -> list[int]:
         """Positions of the inputs that depend on the network's input."""
         return [position for position, node in enumerate(self.inputs) if node.from_input]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -51,10 +52,15 @@ class BatchNorm(LinearOperator):
         if self.varying_arguments != [0]:
             raise self.refuse("scale or statistics that depend on the network's input")
 
-    @property
+    @cached_property
     def on_batch(self) -> bool:
         """Whether the statistics are the batch's (training mode, or a layer without running statistics)."""
         return bool(self.call.args[5]) or self.slot_of(3) is None
+
+    @cached_property
+    def _slots(self) -> list[int | None]:
+        """The inputs that are weight, bias, mean and variance."""
+        return [self.slot_of(argument) for argument in (1, 2, 3, 4)]
 
     def record(self, x: Float[Tensor, "b c *size"], moments: Moments) -> None:
         """Take the statistics of a clean batch."""
@@ -84,9 +90,7 @@ class BatchNorm(LinearOperator):
 
     def _scale_and_shift(self, values: list[Tensor] | tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Both of shape "c 1 ..." so that they multiply "b c ..."."""
-        weight, bias, mean, variance = (
-            None if (slot := self.slot_of(argument)) is None else values[slot] for argument in (1, 2, 3, 4)
-        )
+        weight, bias, mean, variance = (None if slot is None else values[slot] for slot in self._slots)
         if self.on_batch:
             if self.statistics is None:
                 raise InputError(
