@@ -92,7 +92,10 @@ def test_writes_what_was_done(options):
     ]
     rows = list(csv.DictReader((out / "search.csv").open()))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "1"), ("1", "2")]
-    numbers = {name: float(value) for name, value in rows[1].items()}
+    assert all(math.isfinite(float(value)) for value in rows[0].values())
+    seldom = {"loss_gradient", "robustness_gradient", "cosine"}
+    assert {name for name, value in rows[1].items() if not value} == seldom
+    numbers = {name: float(value) for name, value in rows[1].items() if value}
     assert all(math.isfinite(value) for value in numbers.values())
     assert numbers["weighted_robustness"] == pytest.approx(TINY.gamma * numbers["robustness"])
     meta = Genotype.load(result.genotype_path).meta
