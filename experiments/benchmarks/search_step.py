@@ -4,7 +4,7 @@
 
 Time and peak memory of a first-order step on one supernet and one batch, a metric at a time, each in a process of its
 own that does nothing else; and, where it runs, of stock auto_LiRPA's CROWN-IBP on a supernet without the operations
-that it refuses. Time is the mean over the steps of a search, one in ten of which takes its two gradients one by one.
+that it refuses. Time is the mean over the steps of a search, one in five of which takes its two gradients one by one.
 Random images: the time depends on how many neurons are unstable only for `affine` and `crown`.
 """
 

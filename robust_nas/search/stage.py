@@ -49,7 +49,7 @@ class Plan:
     stopping: StoppingRule | None = None
     hessian: bool = False
     amp: bool = False
-    watch_every: int = 10
+    watch_every: int = 5
 
 
 class Stage:
