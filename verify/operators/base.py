@@ -48,8 +48,9 @@ class Call:
     def __call__(self, *values: Any) -> Any:
         args = list(self.args)
         for position in self._open:
-            args[position] = _fill(args[position], values)
-        result = self.target(*args, **_fill(self.kwargs, values))
+            argument = args[position]
+            args[position] = values[argument.position] if isinstance(argument, Slot) else _fill(argument, values)
+        result = self.target(*args, **(_fill(self.kwargs, values) if self.kwargs else {}))
         return result if self.index is None else result[self.index]
 
     @cached_property

@@ -5,6 +5,7 @@ Here is where a max pool's bound is computed: :meth:`MaxPool.relax`.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -90,7 +91,7 @@ class MaxPool(Operator):
         if len(self.inputs[0].output_shape) != 4:
             raise self.refuse('an input that is not "b c h w"')
 
-    @property
+    @cached_property
     def geometry(self) -> tuple[tuple[int, int], ...]:
         """Kernel, stride, padding and dilation, each (rows, columns)."""
         kernel = _pair(self.call.args[1])
