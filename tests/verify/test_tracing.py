@@ -144,10 +144,17 @@ HIDDEN = [
 
 @pytest.mark.parametrize("function", HIDDEN)
 def test_writes_that_the_trace_would_miss_are_refused(function):
-    """All of these differ from their trace only where h is negative, which no image in [0, 1] shows."""
-    with pytest.raises(UnsupportedOperator) as caught:
-        BoundedNetwork(network(function), torch.rand(2, 4, dtype=torch.float64))
-    assert "\n" not in str(caught.value)
+    """All of these differ from their trace only where h is negative, which no image in [0, 1] shows.
+
+    Some torch may trace one of them right, as 2.14 does dropout, of which it takes the result for the argument itself.
+    """
+    model, x = network(function), 4 * torch.rand(64, 4, dtype=torch.float64) - 2
+    try:
+        bounded = BoundedNetwork(model, x.abs())
+    except UnsupportedOperator as error:
+        assert "\n" not in str(error)
+    else:
+        torch.testing.assert_close(bounded(x), model(x))
 
 
 def test_a_counter_in_the_forward_pass_is_harmless():
