@@ -213,8 +213,8 @@ class AlphaStep(ArchitectureStep):
             held_out: this process' share of the validation batch.
             train: its share of the training batch, on which the second order unrolls.
             watched: give the norms and the cosine of the two terms' gradients. Both terms pass through the clean
-                batch's statistics, and so through all of its graph: one by one they cost a fifth more than together.
-                Equal up to rounding.
+                batch's statistics, and so through all of its graph: together they cost less than one by one. Equal up
+                to rounding.
         """
         alphas: list[Tensor] = self.optimiser.param_groups[0]["params"]
         if self.unrolled is None:
