@@ -243,8 +243,7 @@ class AlphaStep(ArchitectureStep):
         self, held_out: Examples, alphas: Sequence[Tensor], weights: Sequence[Tensor], watched: bool
     ) -> tuple[Gradients, dict[str, Any]]:
         """Gradients of the objective in alphas and weights, without a term that is not finite; figures for the log."""
-        logits = self.network.freeze(held_out.images, self.processes.moments)
-        loss = self.processes.weight(len(held_out.labels)) * F.cross_entropy(logits, held_out.labels)
+        logits, loss = self._loss(held_out)
         right = float((logits.argmax(1) == held_out.labels).sum())
         val_loss, right, images = self.processes.total([loss.item(), right, float(len(held_out.labels))])
         figures = {
@@ -262,10 +261,17 @@ class AlphaStep(ArchitectureStep):
             pull = -self.gamma * measured.value if self.gamma else None
         parameters = [*alphas, *weights]
         if pull is not None and figures["finite"] and not watched:
-            gradients = self._gradients(loss + pull, parameters, retain_graph=True)
+            gradients = self._gradients(loss + pull, parameters)
             if _finite(gradients):
                 return gradients, figures
+            figures["finite"], pull = 0.0, None
+            _, loss = self._loss(held_out)  # to have kept its graph would cost memory in every step
         return self._apart(loss, pull, parameters, len(alphas), figures)
+
+    def _loss(self, held_out: Examples) -> tuple[Tensor, Tensor]:
+        """Logits and this process' part of the loss; fixes the statistics of batch norm to those of the batch."""
+        logits = self.network.freeze(held_out.images, self.processes.moments)
+        return logits, self.processes.weight(len(held_out.labels)) * F.cross_entropy(logits, held_out.labels)
 
     def _apart(
         self, loss: Tensor, pull: Tensor | None, parameters: Sequence[Tensor], alphas: int, figures: dict[str, Any]
@@ -273,7 +279,7 @@ class AlphaStep(ArchitectureStep):
         """The same from the gradients of the two terms one by one, with figures of both.
 
         Args:
-            pull: -gamma R; None where only the loss has a gradient.
+            pull: -gamma R; None where only the loss counts.
             alphas: how many of the parameters, the first, the figures are of.
             figures: those so far; `finite` says whether R is.
         """

@@ -113,7 +113,7 @@ def test_the_gradient_passes_through_the_statistics(supernet):
 
 def test_the_gradient_of_the_jacobian_is_that_of_differentiating_twice(supernet):
     """In alpha, in the weights, and by way of the batch's statistics."""
-    vectors, mix = random_rows(2, 3, 3).transpose(0, 1), torch.randn(2, *IMAGES.shape, dtype=torch.float64)
+    vectors, mix = random_rows(2, 3, 3).transpose(0, 1), random_images(IMAGES.shape, 2, seed=1) - 0.5
     parameters = list(supernet.model.parameters())
     found = []
     for by_autograd in (True, False):

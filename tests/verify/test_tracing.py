@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.verify.helpers import Function, assert_sound, randomise
+from tests.verify.helpers import Function, assert_sound, random_images, randomise
 from verify import BoundedNetwork, UnsupportedOperator
 from verify.tracing import trace
 
@@ -148,7 +148,7 @@ def test_writes_that_the_trace_would_miss_are_refused(function):
 
     Some torch may trace one of them right, as 2.14 does dropout, of which it takes the result for the argument itself.
     """
-    model, x = network(function), 4 * torch.rand(64, 4, dtype=torch.float64) - 2
+    model, x = network(function), 4 * random_images((4,), 64) - 2
     try:
         bounded = BoundedNetwork(model, x.abs())
     except UnsupportedOperator as error:

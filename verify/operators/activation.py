@@ -37,7 +37,7 @@ class ReLU(Activation):
         return middle + low * scale, half - low
 
     def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
-        return [rows * (values[0] > 0)]
+        return [rows.masked_fill(values[0] <= 0, 0)]  # an infinite row too, as torch has it
 
     def lines(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         active, inactive = lower >= 0, upper <= 0

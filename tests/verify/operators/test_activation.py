@@ -1,5 +1,7 @@
 """ReLU: its two lines, in place and out of place, wherever it stands."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -105,6 +107,15 @@ def test_relu_of_one_tensor_is_one_node():
         assert bounds.upper.abs().max() < 1e-12
     assert separate.lower.max() < -0.01
     assert separate.upper.min() > 0.01
+
+
+def test_the_derivative_is_torchs_where_numbers_are_not_finite():
+    model, x = nn.Sequential(nn.Flatten(), nn.ReLU()), torch.tensor([[-1.0, 0.0, 2.0, math.nan], [1.0, -2.0, 0.0, -3.0]])
+    rows = torch.tensor([[math.inf, math.nan, math.inf, 1.0], [-math.inf, -math.inf, 1.0, 0.0]])
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(leaf), leaf, rows)
+    found = BoundedNetwork(model, torch.zeros(1, 4)).vector_jacobian(x, rows[None])[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(
