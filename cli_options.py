@@ -60,6 +60,10 @@ class NonNegatives(click.ParamType):
         return tuple(NonNegative().convert(part, param, ctx) for part in value.split(","))
 
 
+SEED = click.IntRange(0, 2**32 - 1)
+"""What NumPy takes."""
+
+
 class Seeds(click.ParamType):
     """A list of random seeds, such as `0,1,2`."""
 
@@ -72,7 +76,7 @@ class Seeds(click.ParamType):
         parts = [part.strip() for part in value.split(",")]
         if not all(part.isdecimal() for part in parts):
             self.fail(f"{value!r} is not a list of whole numbers >= 0", param, ctx)
-        return tuple(map(int, parts))
+        return tuple(SEED.convert(part, param, ctx) for part in parts)
 
 
 class Names(click.ParamType):
@@ -117,7 +121,7 @@ def out_option(out: str) -> Callable[[Command], Command]:
 
 def run_options(out: str) -> Callable[[Command], Command]:
     """What every command that computes takes."""
-    seed = option("--seed", type=click.IntRange(min=0), default=0, help="Random seed.")
+    seed = option("--seed", type=SEED, default=0, help="Random seed.")
     return options(seed, device_option, out_option(out))
 
 

@@ -133,7 +133,6 @@ def batches(
     examples: Source,
     batch_size: int,
     generator: torch.Generator,
-    device: torch.device | str = "cpu",
     *,
     augment: bool = False,
     fewest: int = 2,
@@ -144,7 +143,6 @@ def batches(
         examples: on the CPU. batch_size: images a batch; the last has what is left.
         generator: of the CPU; the order and the augmentation depend on its state alone, so that a run which
             saves that state can be resumed.
-        device: where the batches go.
         augment: change the images at random, as `augmented` of the examples does.
         fewest: skip the last batch if it has fewer images; of one, batch norm cannot take the variance.
     """
@@ -152,8 +150,7 @@ def batches(
     for index in order.split(batch_size):
         if len(index) < fewest:
             continue
-        images, labels = examples.augmented(index, generator) if augment else examples.take(index)
-        yield Examples(images.to(device), labels.to(device))
+        yield examples.augmented(index, generator) if augment else examples.take(index)
 
 
 def batch_count(images: int, size: int, fewest: int) -> int:

@@ -7,20 +7,23 @@ gradients, and the moments of batch norm. So the result depends on the batch, no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce  # differentiable, unlike torch.distributed's
 
 from robust_nas.data import Examples
 from verify.errors import InputError
 from verify.operators.normalisation import moments
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,47 @@ class Processes:
 
     def sum(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The sum of a tensor over all processes; gradients reach all of them."""
-        return values if self.size == 1 else all_reduce(values)
+        return values if self.size == 1 else _total(values)
 
     def moments(self, x: Float[Tensor, "b c *size"]) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
         """Mean and biased variance a channel, over the images of all processes; gradients reach all of them."""
-        if self.size == 1:
-            return moments(x)
+        return moments(x) if self.size == 1 else self._moments(x)[:2]
+
+    def _moments(self, x: Float[Tensor, "b c *size"]) -> tuple[Tensor, Tensor, Float[Tensor, ""]]:
+        """Mean, biased variance, and the number of values of a channel."""
         dimensions = [0, *range(2, x.dim())]
-        number = all_reduce(x.new_tensor(x.numel() / x.shape[1]))
+        number = _total(x.new_tensor(x.numel() / x.shape[1]))
         shape = [1, -1] + [1] * (x.dim() - 2)
-        mean = all_reduce(x.sum(dimensions)) / number
-        variance = all_reduce((x - mean.view(shape)).square().sum(dimensions)) / number
-        return mean, variance
+        mean = _total(x.sum(dimensions)) / number
+        variance = _total((x - mean.view(shape)).square().sum(dimensions)) / number
+        return mean, variance, number
+
+    def leader_first(self, make: Callable[[], Made]) -> Made:
+        """What `make` gives; the others call it after the one that leads, and find the files that it has written."""
+        if self.size > 1 and not self.leads:
+            dist.barrier()
+        made = make()
+        if self.size > 1 and self.leads:
+            dist.barrier()
+        return made
+
+    @contextmanager
+    def own_random_numbers(self, seed: int, step: int, device: torch.device) -> Iterator[None]:
+        """Torch's global generators are this process' own within the block, and all processes' alike after it.
+
+        What dropout and drop-path draw is then another for the images of each process, and a share of more images,
+        which draws more, leaves no process ahead of the others. One process draws as ever.
+
+        Args:
+            seed, step: what the numbers depend on, beside the process.
+            device: whose generator is meant, beside the CPU's.
+        """
+        if self.size == 1:
+            yield
+            return
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(int(np.random.SeedSequence((seed, step, self.rank)).generate_state(1)[0]))
+            yield
 
     @contextmanager
     def synchronised(self, model: nn.Module) -> Iterator[None]:
@@ -104,10 +136,12 @@ class Processes:
     def _normalise(self, norm: nn.BatchNorm2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         if not norm.training:
             return type(norm).forward(norm, x)
-        mean, variance = self.moments(x)
+        with torch.autocast(x.device.type, enabled=False):  # as torch's own: statistics are never of half precision
+            return self._normalise_wide(norm, x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
+
+    def _normalise_wide(self, norm: nn.BatchNorm2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        mean, variance, number = self._moments(x)
         if norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None:
-            images = self.total([float(len(x))])[0]
-            number = images * x[0, 0].numel()
             with torch.no_grad():
                 norm.running_mean.lerp_(mean, norm.momentum)
                 norm.running_var.lerp_(variance * number / (number - 1), norm.momentum)
@@ -119,6 +153,25 @@ class Processes:
     def _device(self) -> torch.device:
         """Where a backend wants its tensors."""
         return torch.device("cuda", self.local) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes; so is its gradient in each part. Differentiable any number of times."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _total(gradients[0])
+
+
+def _total(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    total: Tensor = _Total.apply(values)
+    return total
 
 
 def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
@@ -137,6 +190,8 @@ def normalise(
     return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
 
+TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What it sets, beside WORLD_SIZE, and torch.distributed reads."""
 ALONE = Processes()
 """One process, with the whole of every batch."""
 
@@ -146,12 +201,14 @@ def processes(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started, this one alone without it; gloo on a CPU, nccl on CUDA.
 
     Raises:
-        InputError: more processes on this machine than it has GPUs.
+        InputError: more processes on this machine than it has GPUs; or something else than torchrun has set WORLD_SIZE.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
         yield ALONE
         return
+    if missing := [name for name in TORCHRUN if name not in os.environ]:
+        raise InputError(f"WORLD_SIZE is {size} without {', '.join(missing)}: start with torchrun, or unset WORLD_SIZE")
     local = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
         if local >= torch.cuda.device_count():

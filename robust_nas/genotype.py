@@ -364,7 +364,7 @@ def _check_concat(name: str, concat: tuple[int, ...], nodes: int) -> None:
 
 
 def _check_codes(name: str, codes: tuple[str, ...], nodes: int) -> None:
-    edges = sum(range(2, 2 + nodes))
+    edges = nodes * (nodes + 3) // 2
     if len(codes) != edges:
         raise InputError(f"{name}: {nodes} nodes have {edges} edges, one code each, not {len(codes)}")
     for i, code in enumerate(codes):

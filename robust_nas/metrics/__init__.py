@@ -1,7 +1,8 @@
 """Robustness metrics that a search maximises, by name. To add one: a file here and a line in `METRICS`.
 
 A metric takes any network: `metric(BoundedNetwork(model.eval(), images), images, labels).value` scores it, and is
-differentiable in its weights too, so that a training can have it as a term.
+differentiable in its weights too, so that a training can have it as a term. Scores of networks compare where epsilon is
+the same for all: see `CertifiedBound`.
 """
 
 from collections.abc import Callable

@@ -66,6 +66,9 @@ class RobustnessMetric(ABC):
         """Measure with others from now on: each its share of the batch."""
         self.processes = processes
 
+    def restart(self) -> None:  # noqa: B027
+        """Another network is measured from now on: forget what was fitted to the last one."""
+
     @property
     @abstractmethod
     def columns(self) -> tuple[str, ...]:

@@ -30,10 +30,13 @@ class CertifiedBound(RobustnessMetric):
     A true bound of the mixed network at the current epsilon, with batch norm's statistics held at those of the
     clean batch. The gap that steers epsilon is the mean of upper minus lower bound of the same rows.
 
-    The first call brings epsilon from its start to where the gap is near the target, on one image and without
-    gradients (`EpsilonControl.settle`). Otherwise the first steps would give alpha gradients a
+    The first call, and the first after `restart`, brings epsilon to where the gap is near the target, on one image and
+    without gradients (`EpsilonControl.settle`). Otherwise the first steps would give alpha gradients a
     billion times those that follow, and Adam, which remembers squares for a thousand steps, would hardly move
     alpha again.
+
+    So epsilon is each network's own, and R at it compares nothing between networks. To score networks give one epsilon
+    to all: `control=EpsilonControl(epsilon, slope=0.0)`.
 
     Args:
         norm: "linf", "l2" or "l1".
@@ -67,6 +70,9 @@ class CertifiedBound(RobustnessMetric):
         self.norm, self.domain, self.method = norm, domain, method
         self.target, self.images = target, images
         self.control = control or (EpsilonControl(floor=VANISHING) if method in CENTRED else EpsilonControl())
+        self._settled = False
+
+    def restart(self) -> None:
         self._settled = False
 
     def __call__(

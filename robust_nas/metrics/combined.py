@@ -28,6 +28,10 @@ class Sum(RobustnessMetric):
         for _, term in self.terms:
             term.share(processes)
 
+    def restart(self) -> None:
+        for _, term in self.terms:
+            term.restart()
+
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(name for _, term in self.terms for name in term.columns)

@@ -36,7 +36,8 @@ def weight_step(
     """One step of the weights on the training loss, its gradient clipped to an l2 norm; returns the loss.
 
     Alpha gets neither a step nor a gradient, and no gradient is left on the weights. Weights that the loss does not
-    depend on, those of operations that a strategy has switched off, stay as they are: no momentum, no decay.
+    reach stay as they are: no momentum, no decay. (Those of an operation that counts with a weight of 0 are reached.)
+    A gradient that is not finite moves nothing, and NaN is returned.
 
     Args:
         model, batch, optimiser: of the weights; `batch` is this process' share.
@@ -51,10 +52,11 @@ def weight_step(
     used = {weight: gradient for weight, gradient in zip(model.weights(), found, strict=True) if gradient is not None}
     for weight, gradient in zip(used, processes.add_up(list(used.values())), strict=True):
         weight.grad = gradient
-    nn.utils.clip_grad_norm_(list(used), clip)
-    optimiser.step()
+    finite = math.isfinite(nn.utils.clip_grad_norm_(list(used), clip))
+    if finite:
+        optimiser.step()
     optimiser.zero_grad()
-    return processes.total([loss.item()])[0]
+    return processes.total([loss.item()])[0] if finite else math.nan
 
 
 @dataclass

@@ -40,8 +40,8 @@ class Controller(nn.Module):
     other but for the LSTM's memory, so both pairs of a node may be equal.
 
     From the paper and the authors' code for CIFAR-10's micro space: 64 hidden units, uniform weights within 0.1, tanh
-    constant 1.10, no temperature. Left out is what there favours the separable convolutions: biases, and logits of
-    operations divided by 2.5.
+    constant 1.10, no temperature. Left out are the biases, which there favour the separable convolutions, and with them
+    the division of operations' logits by 2.5: choices get sharper than the authors' can.
 
     Architectures are whole numbers, "n 2 nodes 2 2": of n architectures the normal and the reduction cell, their
     nodes, and of each node first its two inputs, then the operations on them.

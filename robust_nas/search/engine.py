@@ -42,6 +42,9 @@ class Search:
         device: where.
         processes: those that share each batch.
 
+    Raises:
+        InputError: there are too few images for a step.
+
     Attributes:
         stage: the stage under way, or the last; None where a strategy has none.
         number: its number, from 0.
@@ -68,6 +71,9 @@ class Search:
         self._genotypes: list[Architecture] = []  # of the epochs that are done
         self._parameters: list[dict[str, Tensor]] = []
         self._begin_epoch()
+        if not self.steps_an_epoch:
+            images = min(len(half.labels) for half in self._halves)
+            raise InputError(f"{data.name} has {images} images for alpha, and a step needs {self._fewest}")
         if plan.metric is not None:
             plan.metric.share(processes)
         if self.presets:
@@ -134,7 +140,7 @@ class Search:
         """The keys of every row, whatever step it is of."""
         names: tuple[str, ...] = ("epoch", "step", "train_loss")
         if self.stage is not None:
-            names = (*names, *self.stage.columns, *self.composition())
+            names = (*names, *self.stage.columns, *self._composed)
         names = (*names, *(("eigenvalue",) if self.plan.hessian else ()), *(COLUMNS if self.trial else ()))
         return tuple(dict.fromkeys(names))
 
@@ -227,6 +233,9 @@ class Search:
         self.number = number
         preset = self.presets[number]
         self.stage = Stage(self.plan, preset, operations, self.data, self.device, self.processes)
+        self._composed = tuple(self.composition())
+        if self.plan.metric is not None:
+            self.plan.metric.restart()
         return self.stage
 
     def _candidates(self) -> list[Architecture]:
@@ -259,18 +268,20 @@ class Search:
         for number, (train, held_out) in enumerate(self._pairs(stage.preset.batch_size), 1):
             if number <= self._step:
                 continue
-            figures = stage.step(train, held_out, self._at(number))
+            with self.processes.own_random_numbers(self.plan.seed, self.done, self.device):
+                figures = stage.step(train, held_out, self._at(number))
             loss = figures["train_loss"]
             if loss is None or not math.isfinite(loss):
                 raise InputError(
                     f"the search diverged in epoch {self.epoch + 1} (training loss {loss}); try another --seed"
                 )
             if stage.alpha_steps(self._epoch_of_stage):
-                self._losses.append(figures["val_loss"] or math.nan)
+                val_loss = figures["val_loss"]
+                self._losses.append(math.nan if val_loss is None else val_loss)
             row = self._row({"epoch": self.epoch + 1, "step": number, **figures, **self.composition()})
             self._step = number
             if number == last:
-                eigenvalue = self._eigenvalue(stage, held_out)
+                eigenvalue = self._eigenvalue(stage)
                 self._end_epoch(stage, eigenvalue)
                 if self.plan.hessian:
                     row["eigenvalue"] = eigenvalue
@@ -320,10 +331,11 @@ class Search:
         elif self.trial is not None:
             self._begin_trials(self._candidates())
 
-    def _eigenvalue(self, stage: Stage, held_out: Examples) -> float | None:
+    def _eigenvalue(self, stage: Stage) -> float | None:
+        """On images that are always the same: a rule compares it with those of earlier epochs."""
         if not self.plan.hessian or (self.epoch + 1) % HESSIAN_EVERY:
             return None
-        return top_eigenvalue(stage.val_loss(held_out), stage.model.architecture_parameters())
+        return top_eigenvalue(stage.val_loss(self._some_held_out()), stage.model.architecture_parameters())
 
     def _some_held_out(self) -> Examples:
         """A batch of the second half, always the same."""

@@ -29,6 +29,8 @@ from robust_nas.spaces.supernet import Supernet
 from verify.errors import InputError
 
 NORMS = ("linf", "l2")
+BOUNDED = ("cb", "combined")
+"""Metrics with a certified bound."""
 RESULTS = ("genotype.json", "alphas.safetensors", "alphas.png", "search.png")
 PAPER_SCALE = "dsrna search --metric cb --dataset cifar10 --preset paper"
 
@@ -118,7 +120,8 @@ def run_search(
     }  # fmt: skip
     sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
     sizes = replace(sizes, warm_up=min(sizes.warm_up, sizes.epochs - 1))
-    if sizes.bound_method == "crown-ibp":  # keeps lower and upper ends, which float32 cannot tell apart where it works
+    if metric in BOUNDED and sizes.bound_method == "crown-ibp":
+        # It keeps lower and upper ends, which float32 cannot tell apart where it works.
         sizes = replace(sizes, dtype="float64")
     hessian = hessian or stop == "eigenvalue"
     _check(norm, sizes)
@@ -140,9 +143,10 @@ def run_search(
     with processes(place) as team:
         measure = _metric(metric, sizes, norm, seed)
         _check_team(team, sizes, measure, hessian)
-        images = load(dataset, data, download)
+        images = team.leader_first(lambda: load(dataset, data, download))
         options = {
-            **choices, "data": data, "hessian": hessian, "amp": amp, "processes": team.size, "sizes": asdict(sizes)
+            **choices, "device": place.type, "data": data, "hessian": hessian, "amp": amp, "processes": team.size,
+            "sizes": asdict(sizes),
         }
         seed_everything(seed)
         plan = Plan(sizes, strategy, measure, sizes.gamma, seed, order, rule, hessian, amp)
@@ -196,7 +200,7 @@ def _summary(genotype: Architecture, rows: Sequence[Row], search: Search, second
         name if "cell" in name else f"{name} cell": Counter(operation for operation, _ in plan.edges)
         for name, plan in genotype.plans().items()
     }
-    metric = meta["metric"] + (f" by {meta['bound_method']}" if meta["metric"] in ("cb", "combined") else "")
+    metric = meta["metric"] + (f" by {meta['bound_method']}" if meta["metric"] in BOUNDED else "")
     summary = [
         (
             "search",

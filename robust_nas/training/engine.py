@@ -66,6 +66,10 @@ class Training:
     ) -> None:
         self.plan, self.data, self.device, self.processes = plan, data, torch.device(device), processes
         self.held_out, self._train = split(data.train, plan.preset.held_out, plan.seed)
+        if not self.steps_an_epoch:
+            raise InputError(
+                f"{data.name} leaves {len(self._train.labels)} images to train on, and a step needs {self._fewest}"
+            )
         self.learner = Learner(build(plan.genotype, data, plan.preset), plan.preset.auxiliary).to(self.device)
         self.recipe = RECIPES[plan.recipe](plan.settings, plan.preset, self.device)
         self.recipe.share(processes)
@@ -151,7 +155,9 @@ class Training:
                 images = cutout(images, preset.cutout, self._order)
             if number <= done:
                 continue
-            row: Row = {"epoch": self.epoch + 1, "step": number, **self._step(Examples(images, labels))}
+            with self.processes.own_random_numbers(self.plan.seed, self.done, self.device):
+                figures = self._step(Examples(images, labels))
+            row: Row = {"epoch": self.epoch + 1, "step": number, **figures}
             self.step = number
             if number == last:
                 self.epoch, self.step = self.epoch + 1, 0

@@ -92,24 +92,24 @@ def run_training(
     if norm not in kind.norms:
         raise InputError(f"unknown norm {norm!r} for recipe {recipe}; known: {', '.join(kind.norms)}")
     place = choose_device(device)
-    images = load(dataset, data, download)
-    changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "channels": channels}
-    sizes = preset_for(preset, recipe, images.train.images.shape[-1])
-    changes["cells"] = genotype.depth
-    sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
     size = default_epsilon(recipe, dataset, norm) if epsilon is None else epsilon
     if not 0 <= size < math.inf:
         raise InputError(f"epsilon must be a finite number >= 0, not {size}")
     settings = RecipeSettings(norm, size, bound=bound, seed=seed)
     choices = {"dataset": dataset, "preset": preset, "recipe": recipe, "seed": seed}
     with processes(place) as team:
+        images = team.leader_first(lambda: load(dataset, data, download))
+        changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "channels": channels}
+        sizes = preset_for(preset, recipe, images.train.images.shape[-1])
+        changes["cells"] = genotype.depth
+        sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
         if team.size > sizes.batch_size:
             raise InputError(f"{team.size} processes have only {sizes.batch_size} images a step to share")
         seed_everything(seed)
         training = Training(Plan(genotype, sizes, recipe, settings, seed), images, place, team)
         options = {
-            "arch": genotype.to_dict(), **choices, "data": data, "processes": team.size, "sizes": asdict(sizes),
-            "settings": asdict(settings),
+            "arch": genotype.to_dict(), **choices, "device": place.type, "data": data, "processes": team.size,
+            "sizes": asdict(sizes), "settings": asdict(settings),
         }
         run = resumable.begin("train", training, out, options, RESULTS, resume)
         seconds = resumable.follow("train", training, run, _note)

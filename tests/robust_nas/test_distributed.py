@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from robust_nas.data import Examples
-from robust_nas.distributed import ALONE, Processes
+from robust_nas.distributed import ALONE, Processes, processes
 from robust_nas.genotype import Genotype
 from robust_nas.metrics import METRICS, MetricSettings
 from robust_nas.search import run as search_run
@@ -106,6 +107,67 @@ def test_a_run_of_two_processes_is_written_once_and_resumes(tmp_path):
     assert json.loads((both / "config.json").read_text())["options"]["processes"] == 2
     with pytest.raises(InputError, match="started with processes 2, not 1"):
         run(both, resume=True)
+
+
+@pytest.mark.slow
+def test_dropout_leaves_no_process_ahead(tmp_path):
+    """Each drops other elements, of batches of 3 and 2 images; the next stage's fresh weights are the same."""
+    torchrun("search", tmp_path, "p-darts", "first", "none")
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_random_numbers_of_a_step_are_each_process_own():
+    def drawn(rank, size, step=3, count=4):
+        torch.manual_seed(0)
+        with Processes(rank, size).own_random_numbers(1, step, torch.device("cpu")):
+            inside = torch.rand(count)
+        return inside, torch.rand(4)
+
+    own, after = drawn(0, 2)
+    assert torch.equal(own, drawn(0, 2)[0])
+    assert not torch.equal(own, drawn(1, 2)[0]) and not torch.equal(own, drawn(0, 2, step=4)[0])
+    assert torch.equal(after, drawn(1, 2, count=7)[1])
+    alone = torch.rand(8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.cat(drawn(0, 1)), alone)
+
+
+@pytest.fixture
+def one_of_two(tmp_path):
+    """Processes of which there is one in truth: sums over all are its own."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield Processes(0, 2)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_batch_norm_is_torchs_in_full_and_in_half_precision(one_of_two, dtype):
+    """Under autocast x is of half precision, the statistics are not."""
+    torch.manual_seed(0)
+    x = (3 + torch.randn(5, 4, 3, 3)).to(dtype)
+    ours, theirs = (nn.BatchNorm2d(4) for _ in range(2))
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with one_of_two.synchronised(ours):
+            found = ours(x)
+        expected = theirs(x)
+    assert found.dtype == expected.dtype == dtype
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_a_sum_over_processes_has_gradients_of_any_order(one_of_two):
+    x = torch.tensor([2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(one_of_two.sum, x) and torch.autograd.gradgradcheck(lambda x: one_of_two.sum(x**3), x)
+
+
+def test_something_else_than_torchrun(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    words = "WORLD_SIZE is 2 without RANK, LOCAL_RANK.*: start with torchrun"
+    with pytest.raises(InputError, match=words), processes(torch.device("cpu")):
+        pass
 
 
 def test_shares_make_up_the_batch_and_its_first_images():

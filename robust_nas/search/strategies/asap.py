@@ -23,8 +23,9 @@ THRESHOLD = 0.4
 class AnnealAndPrune(Strategy):
     """The softmax gets colder, and operations whose weight falls below a threshold are pruned for good.
 
-    What is pruned takes no part from then on: neither in the supernet nor in bounds of it. The strongest operation of
-    an edge other than `none` stays. Nothing is pruned in the warm-up.
+    What is pruned takes no part from then on: neither in the supernet nor in bounds of it; its alpha stays what it was,
+    and keeps its share of the softmax by which edges are compared. The strongest operation of an edge other than `none`
+    stays. Nothing is pruned in the warm-up.
     """
 
     @contextmanager
@@ -38,6 +39,14 @@ class AnnealAndPrune(Strategy):
             for kind, rows in weights.items():
                 relaxation = model.relaxation(kind)
                 relaxation.kept = left(rows, relaxation.kept, model.operations[kind])
+
+    @contextmanager
+    def around_alpha_step(self, model: Supernet, step: Step) -> Iterator[None]:
+        before = {kind: alpha.detach().clone() for kind, alpha in model.alphas.items()}
+        yield
+        with torch.no_grad():  # without a gradient there is still Adam's momentum, and the weight decay
+            for kind, alpha in model.alphas.items():
+                alpha.copy_(torch.where(model.relaxation(kind).kept, alpha, before[kind]))
 
 
 def temperature(done: float) -> float:

@@ -191,7 +191,9 @@ class ParameterSharing(Strategy):
     another. (The authors take some 300 of these, in groups of ten, after every epoch of those.) The result is the best
     of ten architectures of the controller by accuracy on held-out images with the shared weights.
 
-    Rates, entropy weight and baseline are those of the paper and the authors' code.
+    Entropy weight, baseline and the controller's rate are those of the paper and the authors' code. The weights' rate
+    falls on one cosine, with plain momentum; theirs restarts, with Nesterov's. As the supernet weighs with 0 what is
+    not drawn, its weights feel momentum and decay.
     """
 
     orders = ("first",)

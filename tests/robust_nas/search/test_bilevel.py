@@ -155,6 +155,16 @@ def test_nan_weights_do_not_reach_alpha(order):
     assert all(torch.equal(old, new) for old, new in pairs)
 
 
+def test_a_gradient_that_is_not_finite_moves_no_weight():
+    model, _, batch = alpha_step(JacobianNorm("l2"))
+    optimiser = torch.optim.SGD(model.weights(), 0.1, momentum=0.9, weight_decay=0.1)
+    model.classifier.weight.register_hook(lambda gradient: gradient * math.inf)
+    before = [weight.detach().clone() for weight in model.weights()]
+    assert math.isnan(weight_step(model, batch, optimiser, 5.0))
+    assert all(torch.equal(old, new) for old, new in zip(before, model.weights(), strict=True))
+    assert not optimiser.state
+
+
 def test_cosine_is_that_of_the_two_gradients():
     model, step, batch = alpha_step(JacobianNorm("l2", estimate="exact"))
     alphas = model.architecture_parameters()

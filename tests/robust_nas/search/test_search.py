@@ -14,10 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from robust_nas.data import Examples
 from robust_nas.genotype import Genotype
 from robust_nas.search import run as search_run
 from robust_nas.search import run_search
+from robust_nas.search.engine import Search
 from robust_nas.search.presets import PRESETS
+from robust_nas.search.stage import Plan
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
 from verify.errors import InputError
 
@@ -129,6 +132,22 @@ def test_divergence_is_one_line(options, monkeypatch):
 def test_bad_input(options, change):
     with pytest.raises(InputError):
         run_search(**{**options, **change})
+
+
+def test_too_few_images_for_a_step_are_refused():
+    data = small_data()
+    train = Examples(*(part[:3] for part in data.train))
+    with pytest.raises(InputError, match="^digits has 1 images for alpha, and a step needs 2$"):
+        Search(Plan(TINY), replace(data, train=train))
+
+
+def test_float64_only_where_a_bound_needs_it(options, monkeypatch):
+    monkeypatch.setitem(PRESETS, "quick", dict.fromkeys(PRESETS["quick"], replace(TINY, dtype="float32")))
+    found = []
+    for metric in ("jacobian", "cb"):
+        run_search(**{**options, "metric": metric, "bound": "crown-ibp"})
+        found.append(json.loads((options["out"] / "config.json").read_text())["options"]["sizes"]["dtype"])
+    assert found == ["float32", "float64"]
 
 
 @pytest.mark.parametrize(("epochs", "warm_up"), [(1, 0), (2, 1), (4, 2)])

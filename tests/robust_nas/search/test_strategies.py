@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from robust_nas.metrics import METRICS, MetricSettings
 from robust_nas.search import memory
 from robust_nas.search import run as search_run
 from robust_nas.search.presets import PRESETS
@@ -33,6 +34,19 @@ def test_p_darts_prunes_between_its_stages():
             (search.number, kind, len(names)) for kind, edges in search.model.operations.items() for names in edges
         ]
     assert {(stage, kept) for stage, _, kept in counts} == {(0, 8), (1, 5), (2, 3)}
+
+
+@pytest.mark.parametrize("metric", ["cb", "combined"])
+def test_epsilon_settles_anew_in_every_stage_of_p_darts(metric):
+    """Deeper, the gap at the epsilon before is far from the target; Adam would remember the first gradients."""
+    measure = METRICS[metric](MetricSettings("l2", bound_images=2, jacobian_images=2))
+    preset = replace(TINY, cells=4, epochs=2)
+    search = tiny_search(preset, strategy=STRATEGIES["p-darts"](), metric=measure, gamma=1.0)
+    gaps = {}
+    for row in search.steps():
+        gaps.setdefault(row["epoch"], row["gap"])
+    assert len(gaps) == 3
+    assert all(0.2 < gap < 5 for gap in gaps.values())
 
 
 def test_next_operations_are_those_of_largest_alpha():

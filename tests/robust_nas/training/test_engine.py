@@ -77,6 +77,11 @@ def test_a_gradient_that_is_not_finite_stops_too(monkeypatch):
     assert torch.isfinite(weight).all()
 
 
+def test_too_few_images_for_a_step_are_refused():
+    with pytest.raises(InputError, match="^digits has 1 images to train on, and a step needs 2$"):
+        training(batch_size=5, held_out=0.99)
+
+
 def test_the_learning_rate_rises_and_falls():
     found = training(epochs=6, warm_up=2)
     rates = [row["learning_rate"] for row in found.steps() if row["step"] == 1]

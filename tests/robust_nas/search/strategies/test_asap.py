@@ -86,6 +86,20 @@ def test_pruned_operations_weigh_nothing_move_nothing_and_stay_pruned():
         assert not gradient[pruned].any()
 
 
+def test_the_alpha_of_a_pruned_operation_stays():
+    """Edges are compared by the softmax of all, pruned ones included; Adam would move what has no gradient."""
+    search = tiny_search(replace(TINY, epochs=3, alpha_learning_rate=0.7), strategy=AnnealAndPrune())
+    pruned = {}
+    for _ in search.steps():
+        for kind, alpha in search.model.alphas.items():
+            kept = search.model.relaxation(kind).kept
+            if kind in pruned:
+                where, values = pruned[kind]
+                assert torch.equal(alpha[where], values)
+            pruned[kind] = ~kept, alpha.detach()[~kept].clone()
+    assert all(where.any() for where, _ in pruned.values())
+
+
 def test_a_search_prunes_and_its_bounds_follow():
     """Bounded and plain, the supernet computes the same with operations pruned."""
     search = tiny_search(replace(TINY, epochs=2, alpha_learning_rate=0.7), strategy=AnnealAndPrune())
