@@ -189,7 +189,8 @@ def assert_sound(
 ) -> None:
     """All that holds for the bounds of any network: nothing met in the ball leaves them, neither outputs nor
     neurons; a ball of radius 0 gives the output; a tiny ball gives the output -+ radius times the dual norm of
-    the gradient (CROWN). And the gradient by the sweep of transposes is autograd's.
+    the gradient (CROWN). The gradient by the sweep of transposes is autograd's, and what rounding errors are relative to
+    is no smaller than the values.
 
     Args:
         train: batch norm on the statistics of the images.
@@ -205,6 +206,7 @@ def assert_sound(
         function = frozen(model, images)
     classes = network.classes
     rows = random_rows(3, classes, len(images), seed)
+    assert_terms(network, images)
     assert_vector_jacobian(network, function, images, rows.transpose(0, 1))
     for norm, domain in balls:
         # The last image has radius 0.
@@ -221,6 +223,16 @@ def assert_sound(
             torch.testing.assert_close(bounds.upper[-1], high[-1], rtol=1e-9, atol=1e-9)
     if not ties:  # nor in the first image, which has pixels of equal value
         assert_exact_when_tiny(network, function, images[1:], rows[1:], balls[0][0])
+
+
+@torch.no_grad()
+def assert_terms(network: BoundedNetwork, images: Tensor) -> None:
+    """No value is larger than the sum of its terms."""
+    values = network.graph.values(images)
+    for node in network.graph.nodes:
+        if node.from_input and node.inputs:
+            largest = [values[parent.name].abs() if parent.from_input else values[parent.name] for parent in node.inputs]
+            assert (node.terms(largest) >= (1 - ROUNDING) * values[node.name].abs()).all(), node.name
 
 
 def assert_vector_jacobian(network: BoundedNetwork, function: nn.Module, images: Tensor, vectors: Tensor) -> None:
