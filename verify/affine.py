@@ -100,6 +100,12 @@ class AffineSweep:
         lower, upper = self.region.least(pixels), -self.region.least(-pixels)
         return lower.view_as(spread) + form.lower - spread, upper.view_as(spread) + form.upper + spread
 
+    def terms(self, form: Form) -> Float[Tensor, "b *shape"]:
+        """See `Sweep`."""
+        pixels = torch.maximum(self.region.lower.abs(), self.region.upper.abs()).flatten(1).amax(1).clamp(min=1)
+        rows = form.rows.abs().sum(0)
+        return rows * pixels.view(-1, *[1] * (rows.dim() - 1)) + torch.maximum(form.lower.abs(), form.upper.abs())
+
     def _input(self) -> Form:
         """x itself: each pixel is its own row."""
         centre = self.region.centre

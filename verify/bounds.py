@@ -87,7 +87,8 @@ class BoundedNetwork:
     """A network whose outputs can be bounded over input regions.
 
     The network is traced in the mode it is in. Parameters and buffers are read from it at every call, so a
-    network in training can be wrapped once; nothing of it is changed (mode, buffers, `requires_grad`). Bounds
+    network in training can be wrapped once; whatever else it holds (numbers, tensors that are neither, branches on
+    shapes) is as it was on `example`; nothing of it is changed (mode, buffers, `requires_grad`). Bounds
     are differentiable in its parameters. What is bounded is the network in real arithmetic.
 
     Batch norm in training mode: `freeze(images)` first.
@@ -113,6 +114,8 @@ class BoundedNetwork:
     ) -> None:
         if not memory > 0:
             raise InputError(f"memory must be positive, not {memory}")
+        if widening not in (0.0, WIDENING):
+            raise InputError(f"widening must be 0 or WIDENING, not {widening}")
         if widening and example.dtype != torch.float64:  # it would pass for a confirmation, which it is not
             raise InputError(f"relaxations are widened in float64, not in {example.dtype}; use double()")
         self.model = model
@@ -351,12 +354,14 @@ class BoundedNetwork:
             raise InputError(f"specification has {specification.shape[-1]} columns, the network {classes} outputs")
         return specification.to(like).expand(len(like), *specification.shape[-2:])
 
-    def _current_modes(self) -> list[bool]:
-        return [module.training for module in self.model.modules()]
+    def _current_modes(self) -> list[tuple[nn.Module, bool]]:
+        return [(module, module.training) for module in self.model.modules()]
 
     def _check_mode(self) -> None:
         if self._current_modes() != self._modes:
-            raise InputError("the model changed between train and eval since it was wrapped; wrap it again")
+            raise InputError(
+                "the model changed since it was wrapped, between train and eval or in its modules; wrap it again"
+            )
 
     def _check_agreement(self) -> None:
         """The graph must compute what the model computes, and each image must be on its own.
@@ -365,15 +370,27 @@ class BoundedNetwork:
             UnsupportedOperator: it does not, for example because the model is random or mixes images.
         """
         with torch.no_grad():
-            expected = functional_call(self.model, copies(self.model), (self.example.clone(),))
+            expected = self._model(self.example)
             got = self.freeze(self.example)
             three = torch.cat([self.example[1:], self.example])
             try:
                 swapped = self(three)
+                others = [] if self.graph.batch_norms else [self._model(three), self._model(three[:1])]
             except RuntimeError as error:
                 raise UnsupportedOperator(f"the network is fixed to one batch size: {error}") from error
         self.graph.forget_statistics()
-        if not torch.allclose(expected, got, rtol=1e-3, atol=1e-4, equal_nan=True):
+        if not _close(expected, got):
             raise UnsupportedOperator("the traced network does not compute what the model does (is it random?)")
-        if not torch.allclose(swapped, got[[1, 0, 1]], rtol=1e-3, atol=1e-4, equal_nan=True):
+        if not _close(swapped, got[[1, 0, 1]]):
             raise UnsupportedOperator("the network's outputs depend on more than their own image")
+        if not all(_close(other, swapped[: len(other)]) for other in others):
+            raise UnsupportedOperator("the network's outputs depend on how many images there are")
+
+    def _model(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
+        """The outputs of the model itself, on copies of what it holds."""
+        outputs: Tensor = functional_call(self.model, copies(self.model), (x.clone(),))
+        return outputs
+
+
+def _close(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.allclose(first, second, rtol=1e-3, atol=1e-4, equal_nan=True)

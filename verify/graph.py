@@ -19,7 +19,7 @@ from torch.func import functional_call
 from verify.affine import AffineSweep, row_size
 from verify.lirpa import Bound, BoundedModule, BoundInput
 from verify.operators import RULES, Call, Constant, LinearOperator, Slot, UnsupportedOperator
-from verify.operators.base import weighed
+from verify.operators.base import absolute_inner, weighed
 from verify.operators.normalisation import BatchNorm, Moments, Statistics, moments
 from verify.tracing import copies, kept_random_state, out_of_place, trace
 
@@ -226,6 +226,9 @@ class BoundedGraph(BoundedModule):
         if isinstance(node, LinearOperator):
             centres, radii, _ = node.halves([parent.interval for parent in node.inputs])
             centre, radius = node.specified(rows, centres, radii)
+            if self.widening:  # terms that the merging has made cancel
+                largest = [torch.maximum(*(side.abs() for side in parent.interval)) for parent in node.inputs]
+                radius = radius + self.widening * absolute_inner(rows, 1 + node.terms(largest)).T
         else:
             lower, upper = node.interval
             centre, radius = weighed(rows, (lower + upper) / 2, (upper - lower) / 2)
@@ -245,6 +248,8 @@ class BoundedGraph(BoundedModule):
             if not before.from_input:
                 self._propagate(before)
         relaxed = self.relaxed
+        for before in self.nodes:
+            before.rounding = self.widening if self.given is None else 0.0
         if self.given is not None:
             for name in relaxed:
                 self[name].interval = self[name].lower, self[name].upper = self.given[name]
@@ -257,6 +262,8 @@ class BoundedGraph(BoundedModule):
                 sweep.advance(before)
             if before.name in relaxed:
                 self._bound_neurons(before, sweep, linear=not self.tightened)
+        if self.widening:
+            self.IBP_general(node)  # magnitudes, which the last pass' rounding errors are relative to
 
     def _bound_neurons(self, node: Bound, sweep: AffineSweep | None, linear: bool) -> None:
         """Bounds of the neurons of a relaxed input: of all methods in use, intersected.

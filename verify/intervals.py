@@ -21,7 +21,7 @@ from torch import Tensor
 from verify.graph import INPUT
 from verify.lirpa import Bound
 from verify.operators import LinearOperator
-from verify.operators.base import Radius, inner, weighed
+from verify.operators.base import Radius, absolute_inner, weighed
 from verify.operators.convolution import Weighted
 from verify.regions import Ball, Region
 
@@ -145,9 +145,9 @@ class IntervalSweep:
             [part if parent.from_input else self.values[parent.name] for parent in node.inputs]
             for part in (ball.centre, ball.axes, ball.error)
         )
-        centre, error = node.forward(*centres), node.magnitude(errors).abs()
+        centre, error = node.forward(*centres), node.magnitude(errors)
         if not isinstance(node, Weighted):
-            self.balls[node.name] = self._rounded(centre, node.magnitude(axes).abs(), error)
+            self.balls[node.name] = self._rounded(centre, node.magnitude(axes), error)
             return spread
         radius = node.row_norms(axes) + error
         narrower = radius < spread.radius
@@ -204,11 +204,10 @@ class IntervalSweep:
         """What rounding may do, in logits, where rows are merged with a call and terms of theirs cancel."""
         centres, radii, exponent = self._inputs(node)
         largest = [
-            None if radius is None else centre.abs() + radius * self._scale(exponent, radius)
+            centre if radius is None else centre.abs() + radius * self._scale(exponent, radius)
             for centre, radius in zip(centres, radii, strict=True)
         ]
-        image, terms = node.centred(centres, largest, centres[node.varying[0]].new_ones(()))
-        return self.widening * inner(rows.abs(), image.abs() + terms).T
+        return self.widening * absolute_inner(rows, 1 + node.terms(largest)).T
 
     def _scale(self, exponent: Float[Tensor, " b"], like: Tensor) -> Tensor:
         """What radii are in units of, "b 1 ... 1"; 0 where it is too small for the type."""

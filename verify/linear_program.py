@@ -53,10 +53,19 @@ class Solution(NamedTuple):
 
 
 class Form(NamedTuple):
-    """The value at a node, sum_i v_i rows_i + offset, for the variables v of the program."""
+    """The value at a node, sum_i v_i rows_i + offset -+ error, for the variables v of the program, within -+ 1.
+
+    The error is what rounding may have done, however much has cancelled on the way.
+    """
 
     rows: Float[Tensor, "v *shape"]
     offset: Float[Tensor, "1 *shape"]
+    error: Float[Tensor, "1 *shape"]
+
+    @property
+    def largest(self) -> Float[Tensor, "1 *shape"]:
+        """The sum of the magnitudes of what each element is a sum of."""
+        return self.rows.abs().sum(0, keepdim=True) + self.offset.abs() + self.error
 
 
 def unstable(intervals: Intervals) -> list[Neuron]:
@@ -184,14 +193,18 @@ class Program:
             else:
                 rows = node.linear_part([fixed[name] if name in fixed else forms[name].rows for name in parents])
                 offset = node.forward(*(fixed[name] if name in fixed else forms[name].offset for name in parents))
-                forms[node.name] = Form(rows, offset)
+                error = node.magnitude([fixed[name] if name in fixed else forms[name].error for name in parents])
+                if not node.exact:
+                    largest = [fixed[name] if name in fixed else forms[name].largest for name in parents]
+                    error = error + SLACK * (1 + node.terms(largest))
+                forms[node.name] = Form(rows, offset, error)
         return forms[network.graph.final_name]
 
     def _input(self) -> Form:
         centre = self.ball.centre
         rows = centre.new_zeros(self.A.shape[1], self.pixels)
         rows[: self.pixels].fill_diagonal_(float(self.ball.epsilon))
-        return Form(rows.view(-1, *centre.shape[1:]), centre)
+        return Form(rows.view(-1, *centre.shape[1:]), centre, torch.zeros_like(centre))
 
     def _relu(self, name: str, form: Form) -> Form:
         """0 or the input itself for stable and split neurons, a variable of their own for the others."""
@@ -201,28 +214,30 @@ class Program:
         if name not in self._read:
             self._read.add(name)
             self._add_splits(name, form)
-            self._add_triangles(mine, form.rows.flatten(1)[:, index], form.offset.flatten()[index])
+            self._add_triangles(mine, Form(*(part.flatten(1)[:, index] for part in form)))
         rows = torch.where(lower >= 0, form.rows, 0.0).contiguous()
         rows.view(len(rows), -1)[self.pixels + mine, index] = upper.flatten()[index]
-        return Form(rows, torch.where(lower >= 0, form.offset, 0.0))
+        offset, error = (torch.where(lower >= 0, part, 0.0) for part in (form.offset, form.error))
+        return Form(rows, offset, error)
 
-    def _add_triangles(self, mine: Int[Tensor, " m"], x: Float[Tensor, "v m"], offset: Float[Tensor, " m"]) -> None:
-        """x <= y and y <= u (x - l) / (u - l), both over u - l; y >= 0 is the box's."""
+    def _add_triangles(self, mine: Int[Tensor, " m"], read: Form) -> None:
+        """x <= y and y <= u (x - l) / (u - l), both over u - l; y >= 0 is the box's. `read` has the x alone."""
         lower, upper = torch.from_numpy(self.ends[:, mine.numpy()])
         width, slope = upper - lower, upper / (upper - lower)
-        x, offset, y = x / width, offset / width, torch.zeros_like(x)
+        x, offset, error = read.rows / width, read.offset[0] / width, read.error[0] / width
+        y = torch.zeros_like(x)
         y[self.pixels + mine, torch.arange(len(mine))] = slope
-        self._add_rows(x - y, -offset)
+        self._add_rows(x - y, error - offset)
         self.chords[mine.numpy()] = len(self.b) + np.arange(len(mine))
-        self._add_rows(y - slope * x, slope * (offset - lower / width))
+        self._add_rows(y - slope * x, slope * (offset + error - lower / width))
 
     def _add_splits(self, name: str, form: Form) -> None:
         mine = {index: sign for (node, index), sign in self.splits.items() if node == name}
         if mine:
             sign = form.rows.new_tensor(list(mine.values()))
-            x, offset = (part.flatten(1)[:, list(mine)] for part in form)
+            x, offset, error = (part.flatten(1)[:, list(mine)] for part in form)
             size = x.abs().amax(0).clamp(min=1e-12)
-            self._add_rows(-sign * x / size, sign * offset[0] / size)
+            self._add_rows(-sign * x / size, (sign * offset[0] + error[0]) / size)
 
     def _add_rows(self, A: Float[Tensor, "v m"], b: Float[Tensor, " m"]) -> None:
         self.A, self.b = np.vstack([self.A, A.T.numpy()]), np.append(self.b, b.numpy())
@@ -236,7 +251,7 @@ class Program:
             time_limit: seconds; past it the bound is worth little, but holds.
         """
         cost = (self.output.rows @ row).numpy()
-        constant = float(self.output.offset @ row)
+        constant = float(self.output.offset @ row - self.output.error @ row.abs())
         best = Solution(-np.inf, None, np.zeros(len(self.neurons)))
         for _ in range(ROUNDS):
             result = self._solve(cost, time_limit)

@@ -37,11 +37,12 @@ def optimised_bound(
     optimiser = torch.optim.Adam(slopes, lr=RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.2, STEPS)
     for _ in range(STEPS):
-        if (best > 0).all() or not torch.isfinite(best).all():
+        finite = torch.isfinite(best)
+        if ((best > 0) | ~finite).all():
             break
         with torch.enable_grad(), _using(activations, slopes):
             lower, _ = _bound(graph, rows)
-            gradients = torch.autograd.grad(-lower.sum(), slopes)
+            gradients = torch.autograd.grad(-lower[finite].sum(), slopes)
         with torch.no_grad():
             better = lower > best
             best = torch.where(better, lower, best)

@@ -34,12 +34,13 @@ def trace(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
     def run(*values: Tensor) -> Any:
         return functional_call(model, dict(zip(tensors, values[:-1], strict=True)), (values[-1],))
 
-    # Without a mode of ours torch's tracer makes one a node, for shapes that we do not read: half of the time.
-    shapes = TracingContext(FakeTensorMode(allow_fallback_kernels=True))
+    # Fake tensors have shapes and no values: what asks for a value, by .item(), .numpy() or nonzero(), would fix it in
+    # the graph, and fails. Without a mode of ours torch's tracer makes one a node: half of the time.
+    valueless = TracingContext(FakeTensorMode(allow_fallback_kernels=True, allow_non_fake_inputs=True))
     with kept_random_state(example.device), torch.no_grad():
         try:
-            with tracing(shapes):
-                traced = make_fx(run, tracing_mode="real", pre_dispatch=True)(*tensors.values(), example.clone())
+            with tracing(valueless):
+                traced = make_fx(run, tracing_mode="fake", pre_dispatch=True)(*tensors.values(), example.clone())
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             raise UnsupportedOperator(f"the network cannot be traced: {reason}") from error

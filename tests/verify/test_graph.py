@@ -159,7 +159,7 @@ def test_another_mode_is_refused():
             lambda: network.double(),
             lambda: certified_radius(network, images, labels),
         ):
-            with pytest.raises(InputError, match="changed between train and eval") as caught:
+            with pytest.raises(InputError, match="changed since it was wrapped, between train and eval") as caught:
                 use()
             assert "\n" not in str(caught.value)
         model.eval()
@@ -252,3 +252,17 @@ def test_the_example_counts_only_for_its_shape_and_type():
     bounds = [BoundedNetwork(model, example).bounds(images, 0.02).lower for example in examples]
     for other in bounds[1:]:
         assert torch.equal(other, bounds[0])
+
+
+def test_a_module_put_in_anothers_place_is_noticed():
+    model = randomise(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)))
+    network = BoundedNetwork(model, torch.zeros(1, 2, dtype=torch.float64))
+    model[2] = nn.Linear(3, 2).double().eval()
+    with pytest.raises(InputError, match="changed since it was wrapped, .* or in its modules; wrap it again"):
+        network.bounds(torch.zeros(1, 2, dtype=torch.float64), 0.1)
+
+
+@pytest.mark.parametrize("widening", [-0.1, 1e-300])
+def test_another_widening_is_refused(widening):
+    with pytest.raises(InputError, match="widening must be 0 or WIDENING"):
+        BoundedNetwork(nn.Linear(2, 2).double(), torch.zeros(1, 2, dtype=torch.float64), widening=widening)

@@ -454,7 +454,7 @@ def test_bad_arguments_of_the_width_slope():
         with pytest.raises(InputError):
             network.width_slope(**({"images": images} | arguments))
     network.model.train()
-    with pytest.raises(InputError, match="changed between train and eval"):
+    with pytest.raises(InputError, match="changed since it was wrapped, between train and eval"):
         network.width_slope(images)
     network.model.eval()
 

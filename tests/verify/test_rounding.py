@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from verify import NORMS, RADIUS_METHODS, BoundedNetwork, certified_radius
-from verify.bounds import FORWARD
+from verify import METHODS, NORMS, RADIUS_METHODS, Ball, BoundedNetwork, certified_radius, prove
 
 Rows = list[list[float]]
 
@@ -81,7 +80,7 @@ CANCELLING = {
 }
 
 
-@pytest.mark.parametrize("method", FORWARD)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("epsilon", [0.0, 2.0**-80])
 @pytest.mark.parametrize("case", CANCELLING)
@@ -102,7 +101,7 @@ class Shifted(nn.Module):
         return self.layers((x + 2.0**60) - 2.0**60)
 
 
-@pytest.mark.parametrize("method", FORWARD)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_what_cancels_while_it_is_a_ball(norm, method):
     network = BoundedNetwork(Shifted(), torch.zeros(1, 2, dtype=torch.float64)).double()
@@ -112,7 +111,7 @@ def test_what_cancels_while_it_is_a_ball(norm, method):
     assert not bounds.upper.item() < 0.75
 
 
-@pytest.mark.parametrize("method", FORWARD)
+@pytest.mark.parametrize("method", METHODS)
 def test_what_cancels_in_a_specification(method):
     """Rows are merged with the last layer: 2^60 + 1 - 2^60, of weights and of biases."""
     large, rows = 2.0**60, torch.ones(1, 3, dtype=torch.float64)
@@ -131,6 +130,25 @@ def test_a_certificate_that_only_rounding_gives(method):
     image = torch.ones(1, 1, dtype=torch.float64)
     found = certified_radius(BoundedNetwork(model, image), image, torch.tensor([1]), method=method)
     assert found.radius.item() == 0
+
+
+def grown(gain: float, layers: int) -> nn.Sequential:
+    """Logits (x, 1/2) by way of gain^layers x - gain^layers x + x, which float64 gets wrong without a trace."""
+    first = linear([[1], [1], [1]], [0, 0, 0])
+    between = [linear([[gain, 0, 0], [0, gain, 0], [0, 0, 1]], [0, 0, 0]) for _ in range(layers)]
+    return with_relus(first, *between, linear([[gain, -gain, 1]], [0]), linear([[1], [0]], [0, 0.5]))
+
+
+@pytest.mark.parametrize(("gain", "layers"), [(256.0, 6), (30.0, 10), (2.0**60, 1)])
+def test_no_method_proves_what_only_rounding_gives(gain, layers):
+    """At .9 the network answers 0; in float64 it answers 1 up to the largest radius there is."""
+    model, image, label = grown(gain, layers), torch.tensor([[0.9]], dtype=torch.float64), torch.tensor([1])
+    assert exact(model, [Fraction(0.9)]) == [Fraction(0.9), Fraction(1, 2)]
+    network = BoundedNetwork(model, image)
+    assert network(image).argmax(1).item() == 1
+    for method in RADIUS_METHODS:
+        assert certified_radius(network, image, label, method=method).radius.item() == 0, method
+    assert prove(network, Ball(image, 0.01), 1).verdict != "proven"
 
 
 sizes = st.sampled_from([1.0, -1.0, 2.0**60, -(2.0**60)])
@@ -154,5 +172,5 @@ def cancelling_networks(draw: st.DrawFn) -> tuple[nn.Sequential, list[float], Te
 def test_networks_of_powers_of_two(case, norm, epsilon):
     model, image, rows = case
     network = bounded(model, image)
-    for method in FORWARD:
+    for method in METHODS:
         assert_contain(network, model, image, epsilon, rows, method, norm)

@@ -1,5 +1,6 @@
 """What a trace could miss: writes to shared memory, randomness, control flow; and networks of another form."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -209,12 +210,24 @@ def test_a_network_that_is_random_in_python_is_refused():
         lambda m, x: x * x.max().item(),
         lambda m, x: x * float(x[0, 0]),
         lambda m, x: x[:, : int(x.sum() > -1) + 1],
+        lambda m, x: x * max(max(row) for row in x.tolist()),
+        lambda m, x: x * float(x.detach().numpy().max()),
+        lambda m, x: x if np.asarray(x.detach()).sum() > 0 else -x,
+        lambda m, x: x * len(x.nonzero()),
     ],
 )
 def test_control_flow_on_values_is_refused(function):
     with pytest.raises(UnsupportedOperator, match="the network cannot be traced") as caught:
         BoundedNetwork(Function(function), torch.rand(1, 4))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda m, x: x if len(x) != 3 else -x, lambda m, x: x if len(x) > 1 else -x]
+)
+def test_a_branch_on_the_number_of_images_is_refused(function):
+    with pytest.raises(UnsupportedOperator, match="how many images there are"):
+        BoundedNetwork(Function(function), torch.rand(1, 4))
 
 
 @pytest.mark.parametrize(

@@ -79,5 +79,8 @@ class Sweep(Protocol):
         """Room for rows of new errors of these sizes: how many fit, and the form they are meant for, which may have
         lost rows of less weight."""
 
+    def terms(self, form: Form) -> Float[Tensor, "b *shape"]:
+        """For each element of a form, at least the sum of the magnitudes of what it is a sum of over the region."""
+
     def bounds(self, form: Form) -> tuple[Float[Tensor, "b *shape"], Float[Tensor, "b *shape"]]:
         """Least and largest value of each element of a form over the input region."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from verify.errors import InputError
 from verify.lirpa import Bound
-from verify.operators.base import Call, LinearOperator, Radius, in_layout_of, rule
+from verify.operators.base import Call, LinearOperator, in_layout_of, rule
 
 
 class Statistics(NamedTuple):
@@ -70,12 +70,15 @@ class BatchNorm(LinearOperator):
         scale, shift = self._scale_and_shift(values)
         return values[0] * scale + shift
 
-    def centred(
-        self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        factor, shift = self._scale_and_shift(centres)
-        assert radii[0] is not None
-        return centres[0] * factor + shift, radii[0] * factor.abs()
+    def magnitude(self, values: list[Tensor]) -> Tensor:
+        scale, _ = self._scale_and_shift(values)
+        return values[0] * scale.abs()
+
+    def terms(self, largest: list[Tensor]) -> Tensor:
+        """In the shift, beta - mu gamma / sigma, terms cancel too."""
+        scale, shift = self._scale_and_shift(largest)
+        mean, _ = self._moments(largest)
+        return (largest[0] + 2 * mean.abs().view_as(scale)) * scale.abs() + shift.abs()
 
     def linear_part(self, values: list[Tensor]) -> Tensor:
         return self._scaled(values[0], values)
@@ -90,17 +93,23 @@ class BatchNorm(LinearOperator):
 
     def _scale_and_shift(self, values: list[Tensor] | tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Both of shape "c 1 ..." so that they multiply "b c ..."."""
-        weight, bias, mean, variance = (None if slot is None else values[slot] for slot in self._slots)
+        weight, bias = (None if slot is None else values[slot] for slot in self._slots[:2])
+        mean, variance = self._moments(values)
+        scale = (variance + self.call.args[7]).rsqrt()
+        scale = scale if weight is None else scale * weight
+        shift = -mean * scale if bias is None else bias - mean * scale
+        shape = (-1, *[1] * (values[0].dim() - 2))
+        return scale.reshape(shape), shift.reshape(shape)
+
+    def _moments(self, values: list[Tensor] | tuple[Tensor, ...]) -> Statistics:
+        """The running statistics, or those that were recorded."""
         if self.on_batch:
             if self.statistics is None:
                 raise InputError(
                     "batch normalisation in training mode needs the statistics of a clean batch: "
                     "call freeze(images) first, or switch the model to eval and wrap it again"
                 )
-            mean, variance = self.statistics
+            return self.statistics
+        mean, variance = (None if slot is None else values[slot] for slot in self._slots[2:])
         assert mean is not None and variance is not None  # a call on running statistics has them
-        scale = (variance + self.call.args[7]).rsqrt()
-        scale = scale if weight is None else scale * weight
-        shift = -mean * scale if bias is None else bias - mean * scale
-        shape = (-1, *[1] * (values[0].dim() - 2))
-        return scale.reshape(shape), shift.reshape(shape)
+        return Statistics(mean, variance)

@@ -181,7 +181,13 @@ class MaxPool(Operator):
         gap = torch.minimum(gap, (upper.amax(2) - least).view(shape))
         return best.with_error(torch.zeros_like(gap), gap, sweep)
 
-    def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, x: Bound, **_: Any) -> Backward:
+    def terms(self, largest: list[Tensor]) -> Tensor:
+        """Of a line through the largest magnitude in each window, and of as many others."""
+        (kernel, *_) = self.geometry
+        return 2 * kernel[0] * kernel[1] * self.forward(*largest)
+
+    def backward(self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound) -> Backward:
+        (x,) = inputs
         windows = self.relax(x.lower, x.upper)
         lA, lower_bias = self._one_side(last_lA, windows, x.lower.shape[-2:])
         uA, upper_bias = self._one_side(None if last_uA is None else -last_uA, windows, x.lower.shape[-2:])

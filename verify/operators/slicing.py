@@ -15,7 +15,7 @@ from verify.operators.base import LinearOperator, rule
 class Copy(LinearOperator):
     """The same values."""
 
-    pixelwise = True
+    exact = pixelwise = True
 
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         """Written out because there is no gradient through `detach`."""
@@ -37,6 +37,8 @@ class Dropout(Copy):
 )
 class Along(LinearOperator):
     """An operation along one dimension, or a few, of which none may be the batch."""
+
+    exact = True
 
     dimension_argument = {"split.Tensor": 2, "split_with_sizes.default": 2, "chunk.default": 2}
 
@@ -63,7 +65,7 @@ _END = 2**63 - 1
 class Concatenation(LinearOperator):
     """Tensors joined along a dimension other than the batch. Parts that do not vary are an offset."""
 
-    has_offset = True
+    exact = has_offset = True
 
     def check(self) -> None:
         dimension = self.call.argument(1, self.call.kwargs.get("dim", 0))
@@ -89,7 +91,7 @@ class Concatenation(LinearOperator):
 class Padding(LinearOperator):
     """A border of a constant, or of copies of the elements within."""
 
-    has_offset = True
+    exact = has_offset = True
 
     @property
     def pixelwise(self) -> bool:  # type: ignore[override]
@@ -107,6 +109,8 @@ class Padding(LinearOperator):
 class Permutation(LinearOperator):
     """A new order of the dimensions, the batch staying first."""
 
+    exact = True
+
     def check(self) -> None:
         rank = len(self.inputs[0].output_shape)
         if self.call.name == "aten.permute.default":
@@ -122,6 +126,8 @@ class Permutation(LinearOperator):
 )
 class Reshape(LinearOperator):
     """A new shape for each image. The batch size in the traced shape is the example's: it is left open."""
+
+    exact = True
 
     @property
     def pixelwise(self) -> bool:  # type: ignore[override]
