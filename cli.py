@@ -263,7 +263,7 @@ def attack(**options: Any) -> int:
     Examples:
       dsrna attack --arch runs/search/genotype.json --weights runs/train/model.safetensors
       dsrna attack --arch runs/search/genotype.json --weights runs/train/model.safetensors \\
-          --attack pgd,autoattack --norm l2 --epsilon 0.2 --radius --certificates runs/certify/certify.csv
+          --attack pgd,autoattack --norm linf --epsilon 0.05 --radius --certificates runs/certify/certify.csv
     """
     from robust_nas.attacks import run_attack
 

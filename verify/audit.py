@@ -14,6 +14,7 @@ from torch import Tensor
 
 from verify.attack import pgd, worst_margin
 from verify.bounds import BoundedNetwork
+from verify.errors import InputError
 from verify.radius import proven_margin
 from verify.regions import Ball
 
@@ -71,7 +72,12 @@ def audit(
         steps: of each run.
         progress: called with the number of images done after each batch.
         targets: as given to `certified_radius`; then attacks count towards these classes only.
+
+    Raises:
+        InputError: a radius is negative or not finite; or anything `proven_margin` refuses.
     """
+    if not (torch.isfinite(radius) & (radius >= 0)).all():
+        raise InputError("certified radii must be finite and not negative")
     exact = network.double()
     at_once = min(batch_size, exact.graph.images_at_once())
     generator = torch.Generator().manual_seed(seed)

@@ -289,10 +289,12 @@ def complete_radius(
         time_limit: seconds an image.
 
     Raises:
-        InputError: tolerance not positive; or anything `prove` raises.
+        InputError: tolerance not positive; a lower end above the upper one; or anything `prove` raises.
     """
     if not tolerance > 0:
         raise InputError(f"tolerance must be positive, not {tolerance}")
+    if (broken := (lower > upper).nonzero().flatten().tolist()):
+        raise InputError(f"images {broken}: an attack succeeds within the certified radius; one of the two is wrong")
     exact, found = network.double(), []
     for number, label in enumerate(labels.tolist()):
         ball = Ball(images[[number]].double(), 0.0, norm, domain)
@@ -319,9 +321,9 @@ def _bracket(
         if found.verdict == "proven":
             low = trial
         else:
-            ceiling = trial
-        if found.counterexample is not None:
-            delta = (found.counterexample - ball.centre).flatten()
-            high = min(high, float(torch.linalg.vector_norm(delta, ORDERS[ball.norm])))
+            if found.counterexample is not None:
+                delta = (found.counterexample - ball.centre).flatten()
+                high = min(high, float(torch.linalg.vector_norm(delta, ORDERS[ball.norm])))
+            ceiling = min(trial, high)
         trial = math.sqrt(low * ceiling) if low > 0 else ceiling / 4
     return low, high, nodes, time.perf_counter() - begin

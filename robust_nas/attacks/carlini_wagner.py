@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from robust_nas.attacks.base import Attack, Perturb, foolbox_model, load_foolbox
@@ -50,6 +51,8 @@ class CarliniWagner(Attack):
         )
 
         def perturb(images: Tensor, labels: Tensor) -> Tensor:
-            return attack.run(foolbox_model(network, images), images, foolbox.Misclassification(labels))
+            found: Tensor = attack.run(foolbox_model(network, images), images, foolbox.Misclassification(labels))
+            failed = (found == 0).flatten(1).all(1)  # foolbox's mark; black may well be another class
+            return torch.where(failed.view(-1, *[1] * (images.dim() - 1)), images, found)
 
         return {self.name: perturb}

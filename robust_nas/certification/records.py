@@ -120,6 +120,8 @@ def read_target_seed(path: Path) -> int | None:
     """
     config = path.with_name("config.json")
     options = _read_options(config)
+    if "target_seed" in options:  # that of an audit, whose own seed is of its attacks, in the certificates' folder
+        options = {"targeted": options["target_seed"] is not None, "seed": options["target_seed"]}
     seed = options.get("seed")
     if not options.get("targeted"):
         return None

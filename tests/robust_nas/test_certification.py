@@ -234,6 +234,14 @@ def test_an_audit_in_the_folder_of_the_certificates_can_be_repeated(trained, cop
         assert run_audit(**audit_options(trained, copied, copied.parent)).broken == 0
 
 
+def test_an_audit_beside_targeted_certificates_can_be_repeated(trained, tmp_path):
+    """It leaves a config.json of its own, with another seed: the targets stay those of the certificates."""
+    run_certify(**certify_options(trained, tmp_path, images=3, epsilons=(), targeted=True, seed=5))
+    for _ in range(2):
+        assert run_audit(**audit_options(trained, tmp_path / "certify.csv", tmp_path)).broken == 0
+        assert read_target_seed(tmp_path / "certify.csv") == 5
+
+
 def test_a_radius_that_is_too_large_is_broken(trained, copied, tmp_path, capsys):
     place = next(i for i, row in enumerate(read_certificates(copied)) if row.correct)
     spoil(copied, place, radius=1000 * read_certificates(copied)[place].attack_radius)

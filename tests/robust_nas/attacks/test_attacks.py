@@ -91,6 +91,13 @@ def test_cw_finds_the_smallest_perturbation(network, images, searches, slack):
     assert (found <= wanted * slack).all()
 
 
+def test_cw_that_finds_nothing_gives_the_image_back(network, images):
+    """And not foolbox's mark for that, a black image, which may well be of another class."""
+    labels = network(images).argmax(1)
+    found = perturb(network, CarliniWagner(step_size=1e-9), Threat("l2", 10.0), images, labels)
+    assert torch.equal(found, images)
+
+
 def test_cw_counts_what_lies_within_epsilon(network, images):
     free = run(network, ATTACKS["cw"], Threat("l2", 10.0), images)
     epsilon = sorted(each.distance for each in free)[5] + 1e-4
