@@ -229,7 +229,7 @@ def seed_everything(seed: int) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; `auto` takes CUDA where there is one.
+    """The device for `auto`, `cpu` or `cuda`; `auto` takes CUDA where there is one. Holds it to whole float32 numbers.
 
     Raises:
         InputError: another name, or CUDA asked for and absent.
@@ -239,6 +239,8 @@ def choose_device(name: str) -> torch.device:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("torch finds no CUDA device here; take --device cpu")
+    # TF32 keeps ten bits of a float32: attacks, training on bounds and the search need the others.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 

@@ -47,6 +47,10 @@ class Attack(ABC):
         """Its radius among those of a data set."""
         return epsilons.linf if norm == "linf" else epsilons.l2
 
+    def at_any_epsilon(self) -> Attack:
+        """The attack with what the paper's epsilons do not decide, for another."""
+        return self
+
     @abstractmethod
     def stages(self, network: nn.Module, threat: Threat, classes: int, seed: int) -> Mapping[str, Perturb]:
         """What `parts` names.

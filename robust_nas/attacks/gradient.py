@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -50,6 +50,9 @@ class ProjectedGradient(Attack):
     @property
     def name(self) -> str:
         return f"pgd-{self.steps}"
+
+    def at_any_epsilon(self) -> ProjectedGradient:
+        return replace(self, step_size=None)
 
     def step_in(self, threat: Threat) -> float:
         """The step's size, in the threat's norm."""

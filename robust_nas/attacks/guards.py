@@ -142,7 +142,8 @@ def steps_finding(few: Attacked, many: Attacked) -> Finding:
         few, many: by `FEW_STEPS` and `MANY_STEPS`, in one threat model.
     """
     names = f"{few.attack.name} to {many.attack.name}, {few.threat.norm}"
-    reach, epsilon = FEW_STEPS.reach(few.threat), few.threat.epsilon
+    assert isinstance(few.attack, ProjectedGradient)
+    reach, epsilon = few.attack.reach(few.threat), few.threat.epsilon
     if reach < epsilon:
         return Finding(names, f"not compared: {few.attack.name} reaches {reach:.3g}, not epsilon {epsilon:.3g}")
     gain = few.accuracy - many.accuracy

@@ -35,7 +35,8 @@ def choose(
     Args:
         names: keys of `ATTACKS` or `ALIASES`; None for all attacks that know the norm.
         norm: of all attacks; None runs each in the paper's, AutoAttack in l-infinity and in l2.
-        epsilon: of all attacks, in [0,1] pixels; None takes the paper's for the data set, see `threats`.
+        epsilon: of all attacks, in [0,1] pixels; None takes the paper's for the data set, see `threats`. PGD has the
+            paper's step at the paper's epsilons alone: at a larger one it would not lead far enough.
 
     Raises:
         InputError: an attack is unknown or does not know the norm, or one epsilon is given for two norms.
@@ -48,10 +49,9 @@ def choose(
     chosen = {(attack, each): None for attack in attacks for each in _norms(attack, norm)}
     if epsilon is not None and len({each for _, each in chosen}) > 1:
         raise InputError("--epsilon is one number, and these attacks are of two norms; add --norm linf or --norm l2")
-    return [
-        (attack, Threat(each, attack.epsilon(each, paper_epsilons(dataset)) if epsilon is None else epsilon))
-        for attack, each in chosen
-    ]
+    if epsilon is not None:
+        return [(attack.at_any_epsilon(), Threat(each, epsilon)) for attack, each in chosen]
+    return [(attack, Threat(each, attack.epsilon(each, paper_epsilons(dataset)))) for attack, each in chosen]
 
 
 def _named(name: str) -> Attack:

@@ -111,11 +111,11 @@ class Certified(Recipe):
 
     def _regulariser(self, ball: Ball, intervals: Intervals) -> Float[Tensor, ""]:
         """This process' part of the mean over layers of both regularisers."""
-        width = ((ball.upper - ball.lower) / 2).mean()
-        layers = torch.stack([_sums(lower, upper) for lower, upper in intervals.values()])
+        width = ball.epsilon.mean()  # of the pixels; their ends, in float32, are one number where epsilon is tiny
+        layers = torch.stack([_sums(lower.double(), upper.double()) for lower, upper in intervals.values()])
         layers = self.processes.sum(layers)
         terms = [_tightness(layer, width) + _balance(layer) for layer in layers]
-        return torch.stack(terms).mean() / self.processes.size
+        return torch.stack(terms).mean().to(ball.centre) / self.processes.size
 
 
 def keep_widths(network: nn.Module) -> None:
@@ -148,7 +148,7 @@ def _sums(lower: Tensor, upper: Tensor) -> Float[Tensor, "9"]:
 
 def _tightness(sums: Tensor, width: Tensor) -> Float[Tensor, ""]:
     number, radius = sums[0], sums[1]
-    return torch.relu(TOLERANCE - width * number / radius.clamp(min=1e-12)) / TOLERANCE
+    return torch.relu(TOLERANCE - width * number / radius.clamp(min=torch.finfo(radius.dtype).tiny)) / TOLERANCE
 
 
 def _balance(sums: Tensor) -> Float[Tensor, ""]:

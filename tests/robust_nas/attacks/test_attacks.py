@@ -230,6 +230,15 @@ def test_by_default_every_attack_runs_as_in_the_paper():
     assert [attack.name for attack, _ in choose(None, "l2", 0.1, "mnist")] == list(ATTACKS)
 
 
+def test_pgd_comes_as_far_as_a_given_epsilon():
+    """The paper's step is for the paper's epsilons."""
+    for norm, epsilon in (("linf", 0.2), ("l2", 3.0)):
+        for attack, threat in choose(["pgd-10", "pgd-20", "pgd-100"], norm, epsilon, "mnist"):
+            assert attack.reach(threat) == pytest.approx(2.5 * epsilon)
+    ((attack, threat),) = choose(["pgd-10"], None, None, "cifar10")
+    assert attack.step_in(threat) == 2 / 255
+
+
 def test_pgd_is_the_strongest_and_runs_once():
     assert [(attack.name, threat.epsilon) for attack, threat in choose(["pgd", "pgd-100"], None, None, "cifar10")] == [
         ("pgd-100", 8 / 255)

@@ -12,7 +12,7 @@ from robust_nas.distributed import normalise
 from robust_nas.training.recipes import RecipeSettings, certified, default_epsilon
 from robust_nas.training.recipes.certified import _balance, _sums, _tightness, keep_widths
 from robust_nas.training.statistics import fixed, recorded
-from tests.robust_nas.training.helpers import BOUNDED, small_data, training
+from tests.robust_nas.training.helpers import BOUNDED, TINY, small_data, training
 from verify.bounds import margins
 from verify.errors import InputError
 from verify.operators.normalisation import moments
@@ -225,6 +225,16 @@ def test_running_statistics_move_in_certified_training():
     recipe(learner, images, labels, 0.5)
     for (name, value), other in zip(learner.named_buffers(), twin.buffers(), strict=True):
         assert torch.allclose(value, other, rtol=1e-9), name
+
+
+def test_tightness_is_felt_in_a_ball_that_float32_cannot_hold():
+    """Deep networks begin with one: of a pixel's ends, which are one number, every width would be infinitely many."""
+    recipe = certified.Certified(RecipeSettings("linf", 0.01), TINY, torch.device("cpu"))
+    ball = Ball(torch.full((2, 1, 4, 4), 0.5), 1e-12, "linf", "free")
+    assert (ball.lower == ball.upper).all()
+    radius = torch.tensor([[1e-11, 2e-11]] * 2, dtype=torch.float64, requires_grad=True)
+    recipe._regulariser(ball, {"layer": (-radius, radius)}).backward()
+    assert radius.grad is not None and (radius.grad > 0).all()
 
 
 def test_the_regularisers_are_those_of_the_paper():
