@@ -67,9 +67,8 @@ class Training:
         self.plan, self.data, self.device, self.processes = plan, data, torch.device(device), processes
         self.held_out, self._train = split(data.train, plan.preset.held_out, plan.seed)
         if not self.steps_an_epoch:
-            raise InputError(
-                f"{data.name} leaves {len(self._train.labels)} images to train on, and a step needs {self._fewest}"
-            )
+            images = len(self._train.labels)
+            raise InputError(f"{data.name} has {images} images to train on, and a step needs {self._fewest}")
         self.learner = Learner(build(plan.genotype, data, plan.preset), plan.preset.auxiliary).to(self.device)
         self.recipe = RECIPES[plan.recipe](plan.settings, plan.preset, self.device)
         self.recipe.share(processes)
