@@ -19,7 +19,7 @@ from torch.func import functional_call
 from verify.affine import AffineSweep, row_size
 from verify.lirpa import Bound, BoundedModule, BoundInput
 from verify.operators import RULES, Call, Constant, LinearOperator, Slot, UnsupportedOperator
-from verify.operators.base import absolute_inner, weighed
+from verify.operators.arithmetic import absolute_inner, weighed
 from verify.operators.normalisation import BatchNorm, Moments, Statistics, moments
 from verify.tracing import copies, kept_random_state, out_of_place, trace
 
@@ -227,8 +227,7 @@ class BoundedGraph(BoundedModule):
             centres, radii, _ = node.halves([parent.interval for parent in node.inputs])
             centre, radius = node.specified(rows, centres, radii)
             if self.widening:  # terms that the merging has made cancel
-                largest = [torch.maximum(*(side.abs() for side in parent.interval)) for parent in node.inputs]
-                radius = radius + self.widening * absolute_inner(rows, 1 + node.terms(largest)).T
+                radius = radius + self.widening * absolute_inner(rows, 1 + node.terms(node.largest())).T
         else:
             lower, upper = node.interval
             centre, radius = weighed(rows, (lower + upper) / 2, (upper - lower) / 2)

@@ -21,7 +21,8 @@ from torch import Tensor
 from verify.graph import INPUT
 from verify.lirpa import Bound
 from verify.operators import LinearOperator
-from verify.operators.base import Radius, absolute_inner, weighed
+from verify.operators.arithmetic import absolute_inner, weighed
+from verify.operators.base import Radius
 from verify.operators.convolution import Weighted
 from verify.regions import Ball, Region
 

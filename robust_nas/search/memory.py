@@ -42,4 +42,4 @@ def available(device: torch.device) -> float | None:
     except OSError:
         return None
     sizes = {name: int(size.split()[0]) for name, _, size in (line.partition(":") for line in lines)}
-    return sizes["MemAvailable"] / 2**10
+    return sizes["MemAvailable"] / 2**10 if "MemAvailable" in sizes else None

@@ -155,6 +155,7 @@ def test_frozen_statistics_come_along():
     assert (radius > 0).all()
     assert audit(network, images, labels, radius, method="affine", **FEW).broken == 0
 
+
 @pytest.mark.parametrize("radius", [torch.nan, torch.inf, -0.1])
 def test_radii_that_are_none_are_refused(radius, mlp, digits):
     network, (images, labels) = BoundedNetwork(mlp, digits[0][:1]), (part[:1] for part in digits)

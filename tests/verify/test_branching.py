@@ -429,6 +429,7 @@ def test_a_known_radius():
     assert found.lower.item() == pytest.approx(0.6, rel=2e-3)
     assert found.lower <= 0.6 <= found.upper + 1e-12
 
+
 def test_a_certificate_beyond_an_attack_is_refused(mlp, digits):
     images, labels = (part[:2] for part in digits)
     ends = {"lower": torch.tensor([0.1, 0.5]), "upper": torch.tensor([0.2, 0.3])}

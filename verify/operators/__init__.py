@@ -5,7 +5,8 @@ other rearrangement), activation. To add one: a class with its rules, decorated 
 """
 
 from verify.operators import activation, convolution, normalisation, pooling, slicing, weighted_sum
-from verify.operators.base import RULES, Call, Constant, LinearOperator, Operator, Slot, UnsupportedOperator
+from verify.operators.base import RULES, Constant, LinearOperator, Operator, UnsupportedOperator
+from verify.operators.call import Call, Slot
 
 __all__ = [
     "RULES",

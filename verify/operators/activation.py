@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from verify.operators.base import Activation, Lines, Radius, over, rule
+from verify.operators.arithmetic import over
+from verify.operators.base import Activation, Lines, Radius, rule
 
 
 @rule("relu.default")

@@ -8,7 +8,6 @@ Shapes: `b` images, `s` rows of a specification, `*shape` one image's tensor. A 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -18,6 +17,8 @@ from torch import Tensor
 
 from verify.errors import InputError
 from verify.lirpa import Bound
+from verify.operators.arithmetic import absolute_inner, in_layout_of, inner, weighed
+from verify.operators.call import Call, Slot
 from verify.operators.form import Form, Sweep, aligned
 
 Interval: TypeAlias = tuple[Tensor, Tensor]
@@ -28,62 +29,6 @@ Backward: TypeAlias = tuple[list[tuple[Coefficients, Coefficients]], Any, Any]
 
 class UnsupportedOperator(InputError):
     """The network holds an operator, or a use of one, for which no sound rule is known."""
-
-
-class Slot(NamedTuple):
-    """Stands in a call's arguments for the value of the node's n-th input."""
-
-    position: int
-
-
-@dataclass(frozen=True)
-class Call:
-    """One ATen call: the function, its arguments with slots for tensors, which of its results."""
-
-    target: torch._ops.OpOverload
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    index: int | None = None
-
-    def __call__(self, *values: Any) -> Any:
-        args = list(self.args)
-        for position in self._open:
-            argument = args[position]
-            args[position] = values[argument.position] if isinstance(argument, Slot) else _fill(argument, values)
-        result = self.target(*args, **(_fill(self.kwargs, values) if self.kwargs else {}))
-        return result if self.index is None else result[self.index]
-
-    @cached_property
-    def _open(self) -> list[int]:
-        """The positional arguments that hold slots: a call is made often, and most of its arguments are numbers."""
-        return [position for position, argument in enumerate(self.args) if _has_slot(argument)]
-
-    def argument(self, position: int, default: Any = None) -> Any:
-        """A positional argument, or the default when the call leaves it out."""
-        return self.args[position] if position < len(self.args) else default
-
-    @property
-    def name(self) -> str:
-        return str(self.target)
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the call may draw random numbers (dropout may, in training mode)."""
-        return torch.Tag.nondeterministic_seeded in self.target.tags
-
-
-def _has_slot(template: Any) -> bool:
-    return isinstance(template, Slot) or isinstance(template, (list, tuple)) and any(map(_has_slot, template))
-
-
-def _fill(template: Any, values: Sequence[Any]) -> Any:
-    if isinstance(template, Slot):
-        return values[template.position]
-    if isinstance(template, (list, tuple)):
-        return type(template)(_fill(part, values) for part in template)
-    if isinstance(template, dict):
-        return {key: _fill(part, values) for key, part in template.items()}
-    return template
 
 
 class Operator(Bound):
@@ -192,21 +137,24 @@ class Operator(Bound):
         """
         parts, lower, upper = self.backward(last_lA, last_uA, *inputs)
         if self.rounding and not self.exact:
-            largest = [
-                torch.maximum(node.interval[0].abs(), node.interval[1].abs()) if node.from_input else node.forward_value
-                for node in self.inputs
-            ]
-            error = self.rounding * (1 + self.terms(largest))
+            error = self.rounding * (1 + self.terms(self.largest()))
             below = 0 if last_lA is None else absolute_inner(last_lA, error)
             above = 0 if last_uA is None else below if last_uA is last_lA else absolute_inner(last_uA, error)
             lower, upper = lower - below, upper + above
         return parts, lower, upper
 
+    def largest(self) -> list[Tensor]:
+        """Magnitudes of the inputs over their intervals, "b *shape"; the values of those that do not vary."""
+        return [
+            torch.maximum(node.interval[0].abs(), node.interval[1].abs()) if node.from_input else node.forward_value
+            for node in self.inputs
+        ]
+
     def terms(self, largest: list[Tensor]) -> Float[Tensor, "b *out"]:
         """For each element of the result, at least the sum of the magnitudes of what it, or its lines, are sums of.
 
         Args:
-            largest: magnitudes of the inputs that vary, "b *shape"; the values of the others.
+            largest: magnitudes of the inputs, see `largest`.
         """
         raise self.refuse("an operator whose rounding errors are not known")
 
@@ -274,6 +222,7 @@ class LinearOperator(Operator):
         return image + self._offset(largest).abs() if self.has_offset else image
 
     def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
+        error = self._rounding_error(forms, sweep)  # first: it needs as much memory as the result
         varying = [form for form in forms if form is not None]
         rows = iter(aligned(varying))
         values = [
@@ -287,14 +236,17 @@ class LinearOperator(Operator):
             for node, form in zip(self.inputs, forms, strict=True)
         ]
         lower, upper = self.interval_propagate(*boxes)
-        if self.rounding and not self.exact:
-            largest = [
-                node.forward_value if form is None else sweep.terms(form)
-                for node, form in zip(self.inputs, forms, strict=True)
-            ]
-            error = self.rounding * (1 + self.terms(largest))
-            lower, upper = lower - error, upper + error
-        return Form(lower, upper, image)
+        return Form(lower - error, upper + error, image)
+
+    def _rounding_error(self, forms: list[Form | None], sweep: Sweep) -> Tensor | float:
+        """What rounding may do to the form of the result."""
+        if not self.rounding or self.exact:
+            return 0.0
+        largest = [
+            node.forward_value if form is None else sweep.terms(form)
+            for node, form in zip(self.inputs, forms, strict=True)
+        ]
+        return self.rounding * (1 + self.terms(largest))
 
     def linear_part(self, values: list[Tensor]) -> Tensor:
         """T x, without the offset, for a batch of x; `values` holds the other inputs as they are."""
@@ -395,48 +347,6 @@ def _through_lines(A: Coefficients, lines: Lines) -> tuple[Coefficients, Any]:
     if lines.lower_intercept.any():
         bias = bias + inner(A, lines.lower_intercept)
     return torch.addcmul(A * lines.lower_slope, negative, lines.upper_slope - lines.lower_slope), bias
-
-
-def inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "s b"]:
-    """<A[s, b], x[b]>."""
-    return (A * in_layout_of(A, x)).sum(tuple(range(2, A.dim())))
-
-
-def absolute_inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "s b"]:
-    """<|A[s, b]|, x[b]> for x >= 0, in half the time of `inner` of |A|."""
-    return torch.linalg.vector_norm(A * in_layout_of(A, x), 1, dim=tuple(range(2, A.dim())))
-
-
-def weighed(
-    A: Float[Tensor, "s b *shape"], centre: Float[Tensor, "b *shape"], radius: Float[Tensor, "b *shape"]
-) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s"]]:
-    """Centre and radius of <A[s, b], x[b]>, x within centre -+ radius."""
-    return inner(A, centre).T, inner(A.abs(), radius).T
-
-
-def in_layout_of(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "*some c h w"] | Tensor) -> Tensor:
-    """x in the memory layout of A, channels first or last: products of tensors in two layouts are ten times slower."""
-    if A.dim() != 5 or A.stride(2) != 1 or x.dim() < 4:
-        return x
-    images = x.flatten(0, -4).contiguous(memory_format=torch.channels_last)
-    return images.view(x.shape) if x.dim() == 4 else images.unflatten(0, x.shape[:-3])
-
-
-KINK = 1e-6
-"""A scale below which no gradient passes a quotient by it, see `over`."""
-
-
-def over(x: Tensor, scale: Tensor) -> Tensor:
-    """x / scale. Where the scale has underflowed, as good as infinite.
-
-    In a ball so small that intervals are narrower than `KINK`, it is a coincidence that two values are nearer to each
-    other than that: the function is at a kink. Its derivative there, 1 / scale, may be 1e38, and would drown that of
-    everything else; it counts as 0.
-    """
-    tiny = scale < KINK
-    if tiny.any():
-        x = torch.where(tiny, x.detach(), x)
-    return x / scale.clamp(min=torch.finfo(scale.dtype).tiny)
 
 
 RULES: dict[str, type[Operator]] = {}

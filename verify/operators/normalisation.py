@@ -12,7 +12,9 @@ from torch import Tensor
 
 from verify.errors import InputError
 from verify.lirpa import Bound
-from verify.operators.base import Call, LinearOperator, in_layout_of, rule
+from verify.operators.arithmetic import in_layout_of
+from verify.operators.base import LinearOperator, rule
+from verify.operators.call import Call
 
 
 class Statistics(NamedTuple):

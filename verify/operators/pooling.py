@@ -14,16 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.lirpa import Bound
-from verify.operators.base import (
-    Backward,
-    Coefficients,
-    LinearOperator,
-    Operator,
-    Radius,
-    in_layout_of,
-    over,
-    rule,
-)
+from verify.operators.arithmetic import in_layout_of, over
+from verify.operators.base import Backward, Coefficients, LinearOperator, Operator, Radius, rule
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.form import Form, Sweep
 
