@@ -1,14 +1,17 @@
 """What float64 cannot hold is in the bounds that confirm certificates: against exact rational arithmetic."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise, product
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.verify.helpers import Function
 from verify import METHODS, NORMS, RADIUS_METHODS, Ball, BoundedNetwork, certified_radius, prove
 
 Rows = list[list[float]]
@@ -109,6 +112,39 @@ def test_what_cancels_while_it_is_a_ball(norm, method):
     bounds = network.bounds(image, 2.0**-80, norm, one, method, "free")
     assert not bounds.lower.item() > 0.75
     assert not bounds.upper.item() < 0.75
+
+
+BIG = 2.0**60
+ONE, FAR = torch.ones(1, dtype=torch.float64), torch.tensor([BIG], dtype=torch.float64)
+IDENTITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "a residual": lambda x: BIG * x + x - BIG * x,
+    "batch norm": lambda x: F.batch_norm(x + BIG, FAR, ONE, eps=0.0),
+    "batch norm's shift": lambda x: F.batch_norm(x, FAR, ONE, ONE, FAR, eps=0.0),
+    "an average pool": lambda x: 3 * F.avg_pool2d(torch.cat([BIG * x, x, -BIG * x], 3), (1, 3)),
+    "a mean": lambda x: 3 * torch.cat([BIG * x, x, -BIG * x], 3).mean(3, keepdim=True),
+    "max pools": lambda x: F.max_pool2d(torch.cat([BIG + x, BIG + x / 2], 3), (1, 2)) - BIG,
+    "a convolution": lambda x: F.conv2d(torch.cat([BIG * x, x, -BIG * x], 1), ONE.expand(1, 3, 1, 1)),
+    "slices": lambda x: torch.cat([BIG * x, x], 3)[..., :1] + x - torch.cat([x, BIG * x], 3)[..., 1:],
+}
+"""All of them x in real arithmetic, for x >= 0."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_what_cancels_in_every_operator(name, method):
+    """Between two rectifiers; the second has bounds of its own, the first makes the image's sign one."""
+
+    def function(module: nn.Module, x: Tensor) -> Tensor:
+        hidden = IDENTITIES[name](F.relu(x))
+        return (F.relu(hidden) + 1e-3 * F.relu(hidden - 0.7)).flatten(1)
+
+    image = torch.full((1, 1, 1, 1), 0.75, dtype=torch.float64)
+    network = BoundedNetwork(Function(function), image).double()
+    for epsilon in (2.0**-80, 2.0**-10):
+        bounds = network.bounds(image, epsilon, "linf", method=method, domain="free")
+        for x in (0.75 - epsilon, 0.75 + epsilon):
+            assert not bounds.lower.item() > x + 1e-3 * (x - 0.7) * (1 + 1e-12)
+            assert not bounds.upper.item() < x + 1e-3 * (x - 0.7) * (1 - 1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS)
