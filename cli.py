@@ -193,7 +193,7 @@ def search(**options: Any) -> None:
     help="Norm of the perturbations that robust recipes train against. [linf; tangent: l2]",
 )
 @option("--epsilon", type=Positive(), help="Their size, in [0,1] pixels. [by data set and norm]")
-@option("--bound", type=click.Choice(["ibp", "crown-ibp"]), default="ibp", help="Bound that certified begins with.")
+@option("--bound", type=click.Choice(["ibp", "crown-ibp"]), help="Bound that certified begins with. [ibp]")
 @option("--epochs", type=click.IntRange(min=1), help="Length of the training. [the preset's]")
 @batch_size_option
 @option("--channels", type=click.IntRange(min=1), help="Channels of a node in the first cells. [the preset's]")
@@ -329,7 +329,7 @@ def certify(**options: Any) -> None:
 @option("--weights", type=FILE, required=True, help="The weights that were certified.")
 @option("--certificates", type=FILE, required=True, help="The certify.csv to try to break.")
 @data_options
-@memory_option
+@option("--memory", type=Positive(), help="MiB for affine forms. [what the certificates had]")
 @run_options("runs/audit")
 def audit(**options: Any) -> int:
     """Try to break certificates: samples, gradient attacks and a float64 re-check inside each certified ball.

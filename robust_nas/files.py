@@ -1,4 +1,4 @@
-"""Whole files or none."""
+"""Whole files or none, and what tells two of them apart."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 
@@ -21,3 +22,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = Path(folder) / path.name
         yield temporary
         os.replace(temporary, path)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of what is in the file, in hexadecimal."""
+    return sha256(path.read_bytes()).hexdigest()

@@ -90,12 +90,11 @@ class Run:
         except (OSError, ValueError, TypeError, KeyError):
             raise InputError(f"{out}: no run to resume here; start it without --resume") from None
         now = json.loads(json.dumps(dict(options), default=_as_string))
-        for name in {**before, **now}:
-            if before.get(name) != now.get(name):
-                raise InputError(
-                    f"{out}: the run was started with {name} {before.get(name)}, not {now.get(name)}; "
-                    "resume it with the same options, or take another --out"
-                )
+        for name, then, given in _differences(before, now):
+            raise InputError(
+                f"{out}: the run was started with {name} {then}, not {given}; "
+                "resume it with the same options, or take another --out"
+            )
         return run
 
     def csv(self, name: str, keep: int = 0) -> CsvLog:
@@ -310,6 +309,16 @@ def _plain_lines(title: str, total: int, done: int) -> Callable[[str], None]:
             printed_at = now
 
     return step
+
+
+def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:
+    """Options that differ, within options of options too, and their two values; one that is missing is None."""
+    for name in {**before, **now}:
+        first, second = before.get(name), now.get(name)
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            yield from ((f"{name}.{inner}", then, given) for inner, then, given in _differences(first, second))
+        elif first != second:
+            yield name, first, second
 
 
 def _as_string(value: object) -> str:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from verify.regions import Ball, Region, largest_epsilon
+from verify.regions import ORDERS, Ball, Region, largest_epsilon, per_image
 
 Outputs = Callable[[Tensor], Tensor]
 
@@ -51,10 +51,10 @@ def pgd(
             (gradient,) = torch.autograd.grad(margin.sum(), x)
         better = margin.detach() < lowest
         lowest = torch.where(better, margin.detach(), lowest)
-        best = torch.where(_wide(better, x), x.detach(), best)
+        best = torch.where(per_image(better, x), x.detach(), best)
         if step < steps:
             size = reach * 0.5 ** (1 + 5.6 * step / max(1, steps - 1))
-            x = region.project(x.detach() - _wide(size, x) * _direction(gradient, region))
+            x = region.project(x.detach() - per_image(size, x) * _direction(gradient, region))
     return best
 
 
@@ -69,10 +69,6 @@ def _direction(gradient: Float[Tensor, "b *shape"], region: Region) -> Float[Ten
     kept = max(1, flat.shape[1] // 20)
     threshold = flat.abs().topk(kept, dim=1).values[:, -1:]
     return (flat.sign() * (flat.abs() >= threshold) / kept).view_as(gradient)
-
-
-def _wide(values: Float[Tensor, " b"] | Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def attack_radius(
@@ -123,5 +119,4 @@ def _between(low: Tensor, high: Tensor) -> Tensor:
 
 def length(delta: Float[Tensor, "b *shape"], norm: str) -> Float[Tensor, " b"]:
     """The norm of each image's perturbation."""
-    order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
-    return torch.linalg.vector_norm(delta.flatten(1), order, dim=1)
+    return torch.linalg.vector_norm(delta.flatten(1), ORDERS[norm], dim=1)

@@ -74,8 +74,10 @@ def audit(
         targets: as given to `certified_radius`; then attacks count towards these classes only.
 
     Raises:
-        InputError: a radius is negative or not finite; or anything `proven_margin` refuses.
+        InputError: a radius is negative or not finite, what `BoundedNetwork.check` refuses, or anything
+            `proven_margin` does.
     """
+    network.check(images, labels, targets)
     if not (torch.isfinite(radius) & (radius >= 0)).all():
         raise InputError("certified radii must be finite and not negative")
     exact = network.double()

@@ -45,7 +45,7 @@ class Bounds:
     Attributes:
         lower, upper: "b s", in logits.
         line: the linear function of the input that bounds from below, over the same region and every part of
-            it; None for methods "ibp" and "block".
+            it, up to rounding; None for methods "ibp" and "block".
         intervals: bounds of the neurons that had to be relaxed; they too hold over every part of the region.
     """
 
@@ -136,6 +136,28 @@ class BoundedNetwork:
     def classes(self) -> int:
         return self.graph.final_shape[-1]
 
+    def check(self, images: Tensor, labels: Tensor, targets: Tensor | None = None) -> None:
+        """Whether images are of the kind that the network takes, and labels one class an image.
+
+        Raises:
+            InputError: they are not, there are none, or a target is its image's label.
+        """
+        self._check_shape(images)
+        for name, each in (("labels", labels), ("targets", targets)):
+            if each is None:
+                continue
+            if each.shape != images.shape[:1] or each.is_floating_point():
+                raise InputError(f"{name} must be {len(images)} whole numbers, one an image")
+            if not ((each >= 0) & (each < self.classes)).all():
+                raise InputError(f"{name} must be 0 to {self.classes - 1}, the network's classes")
+        if targets is not None and (targets == labels).any():
+            raise InputError("a target is the label of its image; take another class")
+
+    def _check_shape(self, images: Tensor) -> None:
+        shape = tuple(self.example.shape[1:])
+        if tuple(images.shape[1:]) != shape or not len(images):
+            raise InputError(f"the network takes images of shape {shape}, one or more; given is {tuple(images.shape)}")
+
     def freeze(self, images: Float[Tensor, "b *shape"], moments: Moments = moments) -> Float[Tensor, "b k"]:
         """Fix batch norm's statistics to those of this clean batch, until the next call. Returns the outputs.
 
@@ -180,11 +202,12 @@ class BoundedNetwork:
                 stops when all of them are positive).
             domain: "unit" (perturbed images stay in [0, 1]) or "free".
             within: `intervals` of an earlier result for regions that contain these, image by image; neurons that
-                were stable there need no backward pass here. (Methods "crown" and "alpha-crown".)
+                were stable there need no backward pass here. (Methods "affine", "crown" and "alpha-crown".)
             keep_intervals: give `intervals` with methods "ibp" and "block" too, where they are what neurons read.
 
         Raises:
-            InputError: wrong region, method or specification; or the model changed mode since it was wrapped.
+            InputError: wrong region, images of another shape or type than the network's, wrong method or specification;
+                or the model changed mode since it was wrapped.
         """
         self._check_mode()
         region = self._region(x, epsilon, norm, domain)
@@ -338,6 +361,10 @@ class BoundedNetwork:
         return self.graph.widening * terms
 
     def _region(self, x: Tensor | Region, epsilon: float | Tensor | None, norm: str, domain: str) -> Region:
+        images = x.centre if isinstance(x, Region) else x
+        self._check_shape(images)
+        if images.dtype != self.example.dtype:
+            raise InputError(f"the images are {images.dtype}, the network {self.example.dtype}; convert one of them")
         if isinstance(x, Region):
             if epsilon is not None:
                 raise InputError("give either a region or images with epsilon, not both")

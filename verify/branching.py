@@ -20,24 +20,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from verify.attack import pgd, worst_margin
+from verify.attack import length, pgd, worst_margin
 from verify.bounds import BoundedNetwork, margins
 from verify.errors import InputError
 from verify.graph import Intervals
 from verify.linear_program import Neuron, Program, RoundBall, Solution, Splits, check, ends_of, unstable
-from verify.regions import Ball, largest_epsilon
+from verify.regions import SMALLEST, Ball, largest_epsilon
 
 Outcome: TypeAlias = Literal["proven", "broken", "unknown"]
 
 AT_ONCE = 8
-"""Nodes of the tree that are split together: their halves are bounded as one batch."""
+"""Nodes of the tree that are split together: their halves are bounded as one batch, where memory has room for it."""
 STARTS, STEPS, STEPS_LATER = 8, 30, 5
 """Starting points and steps of the attack before anything is split, and its steps from solutions of programs."""
-
-
-ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
-SMALLEST = 1e-7
-"""Below this fraction of the largest radius of a norm the search for a radius gives up."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +75,12 @@ def prove(
         time_limit: seconds; looked at between batches of nodes.
 
     Raises:
-        InputError: several images, or a label that is no class.
+        InputError: several images, or what `BoundedNetwork.check` refuses.
         UnsupportedOperator: a max pool, for example.
     """
     if len(ball.centre) != 1:
         raise InputError(f"branch and bound takes one image at a time, not {len(ball.centre)}")
-    if not 0 <= label < network.classes:
-        raise InputError(f"label {label} is not one of {network.classes} classes")
+    network.check(ball.centre, torch.tensor([label]))
     check(network)
     return _Tree(network.double(), ball.to(torch.float64), label, max_nodes, time_limit).run()
 
@@ -119,6 +113,7 @@ class _Tree:
         self.round_ball = None if ball.norm == "linf" else RoundBall(ball.norm, ball.centre.numel())
         self.begin = time.perf_counter()
         self.deadline = self.begin + time_limit
+        self.at_once = max(1, min(AT_ONCE, network.graph.images_at_once() // 2))
         self.queue: list[_Node] = []
         self.nodes = self.programs = self.unstable = 0
 
@@ -135,7 +130,7 @@ class _Tree:
             if self.queue[0].branch is None or self.nodes >= self.max_nodes or self._seconds_left() <= 0:
                 return self._verdict("unknown", self.queue[0].lower)
             worst: list[_Node] = []
-            while len(worst) < AT_ONCE and self.queue and self.queue[0].branch is not None:
+            while len(worst) < self.at_once and self.queue and self.queue[0].branch is not None:
                 worst.append(heapq.heappop(self.queue))
             broken = self._open(self._halves(worst))
         if broken is not None:
@@ -322,8 +317,7 @@ def _bracket(
             low = trial
         else:
             if found.counterexample is not None:
-                delta = (found.counterexample - ball.centre).flatten()
-                high = min(high, float(torch.linalg.vector_norm(delta, ORDERS[ball.norm])))
+                high = min(high, float(length(found.counterexample - ball.centre, ball.norm)))
             ceiling = min(trial, high)
         trial = math.sqrt(low * ceiling) if low > 0 else ceiling / 4
     return low, high, nodes, time.perf_counter() - begin

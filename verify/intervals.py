@@ -24,7 +24,7 @@ from verify.operators import LinearOperator
 from verify.operators.arithmetic import absolute_inner, weighed
 from verify.operators.base import Radius
 from verify.operators.convolution import Weighted
-from verify.regions import Ball, Region
+from verify.regions import Ball, Region, per_image
 
 NEAR_ONE = (2.0**-20, 2.0**20)
 """Where the largest radius of an image may lie before it is scaled anew. (What is 2^126 times smaller than the largest
@@ -233,4 +233,4 @@ def _near_one(spread: Spread) -> Spread:
 
 def _wide(values: Float[Tensor, " b"], like: Tensor) -> Tensor:
     """In the type of another tensor and with as many dimensions."""
-    return values.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+    return per_image(values.to(like.dtype), like)

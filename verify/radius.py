@@ -16,11 +16,9 @@ from verify.attack import worst_margin
 from verify.bounds import BoundedNetwork, margins
 from verify.errors import InputError
 from verify.graph import Intervals
-from verify.regions import Ball, largest_epsilon
+from verify.regions import DUAL_ORDERS, SMALLEST, Ball, largest_epsilon, per_image
 from verify.secant import Secant, closed_form
 
-SMALLEST = 1e-7
-"""Below this fraction of the largest radius of a norm the search gives up: radius 0."""
 FIRST_TRIAL = {"linf": 1 / 8, "l2": 1 / 24, "l1": 1 / 24}
 """The first trial as a fraction of the linearised network's radius or of an unsafe one, whichever is smaller."""
 CLIMB = ("affine", "crown", "alpha-crown")
@@ -45,6 +43,8 @@ GROWTH = {"ibp": 8.0, "block": 8.0, "crown-ibp": 8.0, "affine": 2.0, "crown": 1.
 """How far a trial goes at most beyond what is proven: far beyond it, every neuron is unstable and bounds are slow."""
 ROUGH = 0.1
 """Tolerance of the phases before the last."""
+FINEST = 1e-6
+"""The smallest tolerance: the search runs in float32, which tells no finer ones apart."""
 HALVE_EACH = 4
 """Every so many trials the gap is halved, lest a wrong expectation takes many."""
 CONFIRMED = (1.0, 0.999, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.25)
@@ -105,8 +105,9 @@ def proven_margin(
     f_y - f_target alone.
 
     Raises:
-        InputError: unknown method.
+        InputError: unknown method, or what `BoundedNetwork.check` refuses.
     """
+    network.check(ball.centre, labels, targets)
     best = torch.full_like(ball.epsilon, -torch.inf)
     for phase in phases(method):
         index = (best <= 0).nonzero().squeeze(1)
@@ -160,7 +161,7 @@ def certified_radius(
         images: in [0, 1] for the unit domain.
         labels: true classes; a misclassified image has radius 0.
         norm, domain, method: see `BoundedNetwork.bounds`. Method "auto" climbs from "affine" to "alpha-crown" as far
-            as the time allows.
+            as the time allows. Radii end where the ball holds the unit box, in the free domain too.
         ceiling: a radius an image known to be unsafe (`attack_radius`); saves bounds that must fail.
         tolerance: stop when the unproven radius, or the one at which the bounds are expected to fail, is within this
             fraction of the proven one.
@@ -173,13 +174,17 @@ def certified_radius(
             (Boopathy et al., AAAI 2019), and not that the answer stays. An image that is misclassified has radius 0.
 
     Raises:
-        InputError: unknown method, tolerance or time limit not positive, or anything `BoundedNetwork.bounds` refuses.
+        InputError: unknown method, a tolerance below `FINEST`, time limit or batch size not positive, what
+            `BoundedNetwork.check` refuses, or anything `BoundedNetwork.bounds` does.
     """
     phases(method)
-    if not tolerance > 0:
-        raise InputError(f"tolerance must be positive, not {tolerance}")
+    network.check(images, labels, targets)
+    if not tolerance >= FINEST:
+        raise InputError(f"tolerance must be at least {FINEST:g}, not {tolerance}")
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"the time limit must be positive, not {time_limit}")
+    if batch_size < 1:
+        raise InputError(f"batch_size must be positive, not {batch_size}")
     limit = time_limit or (AUTO_SECONDS if method == "auto" else math.inf)
     rough, exact = network.single(), network.double()
     radius = torch.zeros(len(images), dtype=torch.float64, device=images.device)
@@ -350,7 +355,7 @@ class _Search:
         inside = trial <= self.known_within[index]
         within = {}
         for name, sides in self.known.items():
-            mask = inside.view(-1, *[1] * (sides[0].dim() - 1))
+            mask = per_image(inside, sides[0])
             lower, upper = (
                 torch.where(mask, side[index], torch.full_like(side[index], end))
                 for side, end in zip(sides, (-torch.inf, torch.inf), strict=True)
@@ -371,7 +376,7 @@ class _Search:
 
 def _linear_radius(network: BoundedNetwork, balls: Ball, rows: Float[Tensor, "b s k"]) -> Float[Tensor, " b"]:
     """The radius at which the network linearised at the image would change its answer; it bounds nothing."""
-    x, dual = balls.centre.clone().requires_grad_(), {"linf": 1, "l2": 2, "l1": math.inf}[balls.norm]
+    x, dual = balls.centre.clone().requires_grad_(), DUAL_ORDERS[balls.norm]
     radii = []
     with torch.enable_grad():
         values = torch.einsum("bsk,bk->bs", rows.to(x), network(x))

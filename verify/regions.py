@@ -10,7 +10,7 @@ import math
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from verify.errors import InputError
@@ -20,6 +20,11 @@ Norm: TypeAlias = Literal["linf", "l2", "l1"]
 Domain: TypeAlias = Literal["unit", "free"]
 NORMS: tuple[str, ...] = get_args(Norm)
 DOMAINS: tuple[str, ...] = get_args(Domain)
+ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
+"""Of the vector norm that measures a perturbation; `DUAL_ORDERS` of the one that measures a gradient."""
+DUAL_ORDERS = {"linf": 1, "l2": 2, "l1": math.inf}
+SMALLEST = 1e-7
+"""Below this fraction of the largest radius of a norm searches for a radius give up."""
 
 
 class Region(Perturbation):
@@ -122,7 +127,7 @@ class Ball(Region):
         if domain == "unit" and not ((centre >= 0) & (centre <= 1)).all():
             raise InputError("the unit domain needs images in [0, 1]; scale them, or use the free domain")
         self.epsilon, self.norm, self.domain = radius, norm, domain
-        wide = _wide(radius, centre).to(centre.dtype)
+        wide = per_image(radius, centre).to(centre.dtype)
         lower, upper = centre - wide, centre + wide
         if domain == "unit":
             lower, upper = lower.clamp(min=0), upper.clamp(max=1)
@@ -132,7 +137,7 @@ class Ball(Region):
         """In units of epsilon, whose limit is taken where it is 0: every pixel that may move then does, by 1."""
         if self.domain == "free":
             return self.centre, torch.ones_like(self.centre), self.epsilon
-        x, epsilon = self.centre.double(), _wide(self.epsilon, self.centre)
+        x, epsilon = self.centre.double(), per_image(self.epsilon, self.centre)
         divisor = epsilon.clamp(min=torch.finfo(epsilon.dtype).tiny)
         up, down = ((reach / divisor).clamp(max=1) for reach in (1 - x, x))
         centre, radius = x + epsilon * (up - down) / 2, (up + down) / 2
@@ -189,7 +194,8 @@ class Ball(Region):
         return Ball(self.centre, epsilon, self.norm, self.domain)
 
 
-def _wide(values: Float[Tensor, " b"], like: Tensor) -> Tensor:
+def per_image(values: Shaped[Tensor, " b"], like: Tensor) -> Shaped[Tensor, "b *ones"]:
+    """One value an image, shaped to broadcast over tensors "b ..." of as many dimensions as `like`."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 

@@ -84,8 +84,8 @@ def cells(
 def gather(found: Sequence[Cell], root: Path) -> list[dict[str, Any]]:
     """The cells whose jobs are done, as rows of results.csv without the columns that say which table it is.
 
-    Accuracies are in percent, radii in [0, 1] pixels, seconds those of the job's device; `images` is the number of
-    images that a figure is about, 0 where it is about none.
+    Accuracies are in percent, radii in [0, 1] pixels within `domain`, seconds those of the job's device; `images` is
+    the number of images that a figure is about, 0 where it is about none.
     """
     results: dict[str, Any] = {}
     rows = []
@@ -98,5 +98,8 @@ def gather(found: Sequence[Cell], root: Path) -> list[dict[str, Any]]:
         figure = cell.column.figure_of(result)
         if figure is not None:
             place = {"row": cell.row, "seed": cell.seed, "dataset": cell.dataset, "channels": cell.channels}
-            rows.append({**place, "column": cell.column.name, **figure, "device": result["device"]})
+            domain = cell.job.options.get("domain", "unit") if cell.job.kind == "certify" else ""
+            rows.append(
+                {**place, "column": cell.column.name, "domain": domain, **figure, "device": result["device"]}
+            )
     return rows

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from experiments.tables.published import COST_RATIO, REFERENCE
 from experiments.tables.results import COST, Block, Cell, decimals, number
+from robust_nas.certification.records import DOMAIN_WORDS
 
 EMPTY = "-"
 _CONSOLE_WIDTH = 200
@@ -81,6 +82,7 @@ def wide(blocks: Sequence[Block]) -> list[dict[str, object]]:
                 "row": name,
                 "seconds": block.seconds(name),
                 "devices": "; ".join(block.devices),
+                "domain": "; ".join(block.domains),
             }
             for column in columns:
                 row |= _wide_cell(column, block.cells.get((name, column), Cell((), None)))
@@ -134,6 +136,8 @@ def _paragraphs(block: Block) -> list[str]:
     ]
     if block.dataset != block.paper_dataset:
         lines.append("Another data set than the paper's: compare methods, not our figures with the paper's.")
+    if block.domains:
+        lines.append(f"Certified radii: {'; '.join(DOMAIN_WORDS[domain] for domain in block.domains)}.")
     if block.scale != "paper":
         lines.append(f"Scale {block.scale}: networks, epochs and images are fewer than the paper's.")
     return lines

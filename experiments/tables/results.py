@@ -15,11 +15,12 @@ from experiments.tables.statistics import Comparison, compare
 from verify.errors import InputError
 
 COLUMNS = (
-    "table", "scale", "protocol", "row", "seed", "dataset", "channels", "column", "value", "images", "seconds", "device"
+    "table", "scale", "protocol", "row", "seed", "dataset", "channels", "column", "domain", "value", "images",
+    "seconds", "device",
 )  # fmt: skip
-"""Of the long CSV: `channels` of networks of another width than the scale's, accuracies in percent, radii in pixels
-from 0 to 1, `images` that the value is a mean of (0 or nothing where it is none), `seconds` of the device that it
-took."""
+"""Of the long CSV: `channels` of networks of another width than the scale's, `domain` of certified radii (see
+`verify.Ball`), accuracies in percent, radii in pixels from 0 to 1, `images` that the value is a mean of (0 or nothing
+where it is none), `seconds` of the device that it took."""
 CLEAN = ("Without attack", "Test accuracy")
 """Accuracy on the images that are attacked, and on all test images."""
 COST = "Search cost (s)"
@@ -40,6 +41,7 @@ class Line:
     dataset: str
     channels: int | None
     column: str
+    domain: str
     value: float
     images: int | None
     seconds: float | None
@@ -120,6 +122,11 @@ class Block:
     def devices(self) -> list[str]:
         """What the values were computed on."""
         return sorted({line.device for line in self.lines})
+
+    @property
+    def domains(self) -> list[str]:
+        """Of the certified radii, see `verify.Ball`."""
+        return sorted({line.domain for line in (*self.lines, *self.widths) if line.domain})
 
     def seconds(self, row: str) -> float | None:
         """Device time of all of a method's values; None where the CSV has none."""
@@ -252,6 +259,7 @@ def _line(path: Path, place: int, row: Mapping[str, str]) -> Line:
             row["dataset"],
             int(row["channels"]) if row["channels"] else None,
             row["column"],
+            row["domain"],
             float(row["value"]),
             int(row["images"] or 0) or None,
             float(row["seconds"]) if row["seconds"] else None,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robust_nas.attacks.base import Attack, Perturb, foolbox_model, load_foolbox
 from robust_nas.attacks.threats import Threat
+from verify.regions import per_image
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,6 @@ class CarliniWagner(Attack):
         def perturb(images: Tensor, labels: Tensor) -> Tensor:
             found: Tensor = attack.run(foolbox_model(network, images), images, foolbox.Misclassification(labels))
             failed = (found == 0).flatten(1).all(1)  # foolbox's mark; black may well be another class
-            return torch.where(failed.view(-1, *[1] * (images.dim() - 1)), images, found)
+            return torch.where(per_image(failed, images), images, found)
 
         return {self.name: perturb}

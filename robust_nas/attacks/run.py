@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +22,9 @@ from robust_nas.attacks.registry import choose
 from robust_nas.attacks.report import Report, Summary
 from robust_nas.attacks.sweep import Point, plot_sweeps, sweep
 from robust_nas.attacks.threats import Threat
+from robust_nas.certification.records import check_weights
 from robust_nas.data import Examples, Source, load
+from robust_nas.files import digest
 from robust_nas.runs import Run, choose_device, seed_everything
 from robust_nas.training import load_trained
 from robust_nas.zoo import find
@@ -105,13 +106,13 @@ def run_attack(
     found = load(dataset, data, download)
     examples = _first(found.test, images, dataset)
     _check_classes(plan, found.classes, dataset)
-    network = load_trained(genotype, Path(weights), dataset).to(place)
+    network = load_trained(genotype, Path(weights), found).to(place)
     certified = None if certificates is None else Certified.read(Path(certificates), norms)
     options = {
         "arch": arch, "weights": weights, "dataset": dataset, "images": images, "attacks": attacks and list(attacks),
         "norm": norm, "epsilon": epsilon, "batch_size": batch_size, "cw_search": cw_search, "radius": radius,
         "certificates": certificates, "guards": guards, "seed": seed,
-        "weights_sha256": sha256(Path(weights).read_bytes()).hexdigest(),
+        "weights_sha256": digest(Path(weights)),
     }  # fmt: skip
     if certified:  # as `read_claim` wants it, where they lie in the folder of this run
         options["domain"] = certified.claim.domain
@@ -122,6 +123,7 @@ def run_attack(
         check_network(network, examples.images[:batch_size].to(place))
         target = Target.of(network, examples, place, batch_size)
         if certified:
+            check_weights(certified.path, Path(weights))
             certified.check(examples.labels.tolist(), target.predicted.tolist())
         run = Run.resume(out, options) if resume else Run.start(out, "attack", options, place, RESULTS)
         attacked = _attack(run, target, plan, seed)

@@ -12,12 +12,15 @@ from robust_nas.certification.certify import BATCH, Summary, exact_examples, exa
 from robust_nas.certification.records import (
     Certificate,
     Claim,
+    check_weights,
     random_targets,
     read_certificates,
     read_claim,
+    read_memory,
     read_target_seed,
 )
 from robust_nas.data import Examples, Source, load
+from robust_nas.files import digest
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError, audit
@@ -71,7 +74,7 @@ def run_audit(
     dataset: str = "digits",
     data: str | Path | None = None,
     download: bool = False,
-    memory: float = MEMORY,
+    memory: float | None = None,
     seed: int = 0,
     device: str = "auto",
     out: str | Path = "runs/audit",
@@ -84,7 +87,7 @@ def run_audit(
         arch, weights: the network that was certified.
         certificates: the certify.csv, with the config.json of its run beside it.
         dataset, data, download: as `robust_nas.data.load` takes them.
-        memory: MiB for affine forms; with less than the certificates had, proofs may not repeat.
+        memory: MiB for affine forms; None for what the certificates had. With less, proofs may not repeat.
         seed: of the attacks.
         device: auto, cpu or cuda.
         out: the run's folder.
@@ -94,13 +97,19 @@ def run_audit(
             network or data set.
     """
     genotype, place, path = find(arch), choose_device(device), Path(certificates)
+    memory = memory or read_memory(path) or MEMORY
     rows = read_certificates(path)
     claim, target_seed = read_claim(path, rows), read_target_seed(path)
-    test = load(dataset, data, download).test
+    loaded = load(dataset, data, download)
+    test = loaded.test
     _check_images(path, rows, test, dataset)
-    network = exact_network(genotype, Path(weights), dataset, test, place, memory)
+    network = exact_network(genotype, Path(weights), loaded, place, memory)
+    check_weights(path, Path(weights))
     _check_answers(path, rows, test, network, place)
-    chosen = {"arch": arch, "weights": weights, "certificates": path, "dataset": dataset, "seed": seed}
+    chosen = {
+        "arch": arch, "weights": weights, "weights_sha256": digest(Path(weights)), "certificates": path,
+        "dataset": dataset, "seed": seed, "memory": memory,
+    }  # fmt: skip
     run = Run.start(out, "audit", {**chosen, **asdict(claim), "target_seed": target_seed}, place)
 
     log = run.csv("audit.csv")

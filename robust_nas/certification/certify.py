@@ -8,23 +8,24 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from robust_nas.certification.records import Certificate, Claim, random_targets, read_certificates
-from robust_nas.data import Examples, Source, load
+from robust_nas.data import Data, Examples, Source, load
+from robust_nas.files import digest
 from robust_nas.genotype import Architecture
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_trained, run_training
 from robust_nas.zoo import find
-from verify import BoundedNetwork, InputError, attack_radius, certified_radius, verified
+from verify import Ball, BoundedNetwork, InputError, attack_radius, certified_radius, verified
 from verify.bounds import WIDENING
 from verify.graph import MEMORY
+from verify.radius import proven_margin
 
 BATCH = 8
 """Images attacked and bounded at once; a row of certify.csv is written when its batch is done."""
@@ -100,10 +101,11 @@ def run_certify(
         InputError: an argument is wrong, a file is not what it should be, the weights are of another architecture or
             data set, or there is nothing to resume.
         UnsupportedOperator: the network holds an operator with no sound rule.
-        RuntimeError: a certified radius passes the attack's: a bug.
+        RuntimeError: a ball is proven that holds a successful attack: a bug.
     """
     genotype, place, claim = find(arch), choose_device(device), Claim(norm, domain, method)
-    test = load(dataset, data, download).test
+    loaded = load(dataset, data, download)
+    test = loaded.test
     if not 1 <= images <= len(test.labels):
         raise InputError(f"{dataset} has {len(test.labels)} test images; {images} cannot be certified")
     if not all(0 <= epsilon < math.inf for epsilon in epsilons):
@@ -116,10 +118,11 @@ def run_certify(
         training = _train_first(**common, resume=resume, seed=seed, device=device, out=Path(out) / "train")
         weights = training.weights_path
         summary = [("weights", f"none given; trained first: {weights}"), *training.summary]
-    network = exact_network(genotype, Path(weights), dataset, test, place, memory)
-    content = sha256(Path(weights).read_bytes()).hexdigest()  # certificates of other weights must not be resumed
+        resume = resume and (Path(out) / "config.json").exists()  # a run stopped while it trained has none yet
+    network = exact_network(genotype, Path(weights), loaded, place, memory)
     chosen = {
-        "arch": arch, "weights": weights, "weights' hash": content, "dataset": dataset, "images": images, "seed": seed
+        "arch": arch, "weights": weights, "weights_sha256": digest(Path(weights)), "dataset": dataset,
+        "images": images, "seed": seed,
     }  # fmt: skip
     effort = Effort(tolerance, time_limit)
     options = {
@@ -152,7 +155,7 @@ def run_certify(
 
 
 def exact_network(
-    genotype: Architecture, weights: Path, dataset: str, test: Source, device: torch.device, memory: float
+    genotype: Architecture, weights: Path, data: Data, device: torch.device, memory: float
 ) -> BoundedNetwork:
     """The trained network on the device, in float64 with relaxations widened outward.
 
@@ -160,8 +163,8 @@ def exact_network(
         InputError: see `load_trained`.
         UnsupportedOperator: the network holds an operator with no sound rule.
     """
-    network = load_trained(genotype, weights, dataset).to(device, torch.float64)
-    return BoundedNetwork(network, test.images[:1].to(device, torch.float64), memory, WIDENING)
+    network = load_trained(genotype, weights, data).to(device, torch.float64)
+    return BoundedNetwork(network, data.test.images[:1].to(device, torch.float64), memory, WIDENING)
 
 
 def exact_examples(examples: Source, index: Int[Tensor, " b"], device: torch.device) -> Examples:
@@ -204,8 +207,7 @@ def _certify(
         time_limit=effort.time_limit,
         targets=targets,
     )
-    if (proof.radius > attacked).any():
-        raise RuntimeError(f"certified {proof.radius.tolist()} beyond attacks of size {attacked.tolist()}")
+    _check(network, batch, proof.radius, attacked, targets, claim, effort)
     columns = (index, labels, predicted, proof.radius, attacked, proof.evaluations, proof.seconds)
     return [
         Certificate(
@@ -225,6 +227,30 @@ def _certify(
             *(column.tolist() for column in columns), proof.status, strict=True
         )
     ]
+
+
+def _check(
+    network: BoundedNetwork,
+    batch: Examples,
+    radius: Float[Tensor, " b"],
+    attacked: Float[Tensor, " b"],
+    targets: Int[Tensor, " b"] | None,
+    claim: Claim,
+    effort: Effort,
+) -> None:
+    """No ball may be proven that holds a perturbation which succeeded.
+
+    The search stops short of attacks, so a radius never says so itself. But wrong bounds would take it as near to them
+    as the tolerance lets it, and where it came so near, the attack's own ball must not be proven.
+    """
+    if (radius > attacked).any():
+        raise RuntimeError(f"certified {radius.tolist()} beyond attacks of size {attacked.tolist()}")
+    near = ((attacked > 0) & (radius * (1 + effort.tolerance) >= attacked)).nonzero().squeeze(1)
+    if len(near):
+        ball = Ball(batch.images[near], attacked[near], claim.norm, claim.domain)
+        aim = None if targets is None else targets[near]
+        if (proven_margin(network, ball, batch.labels[near], claim.method, aim) > 0).any():
+            raise RuntimeError(f"the bounds prove balls that hold successful attacks, of size {attacked.tolist()}")
 
 
 def _count_verified(
@@ -281,7 +307,7 @@ def _summarise(claim: Claim, certificates: list[Certificate], accuracies: list[d
             ("radius > 0", f"{positive} of {len(correct)} correct images ({positive / len(correct):.0%})"),
             ("certified / attack", f"{ratio:.2g}, median over the correct images"),
         ]
-    unproven = Counter(certificate.status for certificate in correct if certificate.radius == 0)
+    unproven = Counter(_why_0(certificate) for certificate in correct if certificate.radius == 0)
     summary += [("radius 0", f"{count} correct images: {status}") for status, count in unproven.items()]
     summary += [
         (
@@ -292,6 +318,10 @@ def _summarise(claim: Claim, certificates: list[Certificate], accuracies: list[d
     ]
     seconds = statistics.fmean(certificate.seconds for certificate in certificates)
     return [*summary, ("seconds an image", f"{seconds:.2g}")]
+
+
+def _why_0(certificate: Certificate) -> str:
+    return "nothing could be proven" if certificate.status == "certified" else certificate.status
 
 
 def _mean_radius(certificates: list[Certificate]) -> float:

@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from robust_nas.files import digest
 from verify import DOMAINS, NORMS, RADIUS_METHODS, InputError
 
 STATUSES = ("certified", "misclassified", "overflow", "timeout", "unsupported")
 
 _NORM_WORDS = {"linf": "l-infinity", "l2": "l2", "l1": "l1"}
-_DOMAIN_WORDS = {
+DOMAIN_WORDS = {
     "unit": "perturbed pixels stay in [0,1] (unit domain)",
     "free": "perturbed pixels may leave [0,1] (free domain)",
 }
@@ -46,7 +47,7 @@ class Claim:
     @property
     def threat_model(self) -> str:
         """Norm and domain in words."""
-        return f"{_NORM_WORDS[self.norm]}, {_DOMAIN_WORDS[self.domain]}"
+        return f"{_NORM_WORDS[self.norm]}, {DOMAIN_WORDS[self.domain]}"
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,23 @@ def read_target_seed(path: Path) -> int | None:
     if not isinstance(seed, int):
         raise InputError(f"{config}: options.seed: must be a whole number, not {seed!r}")
     return seed
+
+
+def read_memory(path: Path) -> float | None:
+    """MiB that affine forms had when the certificates of a certify.csv were made; None where the file does not say."""
+    memory = _read_options(path.with_name("config.json")).get("memory")
+    return float(memory) if isinstance(memory, int | float) and memory > 0 else None
+
+
+def check_weights(path: Path, weights: Path) -> None:
+    """The certificates of a certify.csv must be of these weights, where the config.json beside it says of which.
+
+    Raises:
+        InputError: they are not.
+    """
+    options = _read_options(path.with_name("config.json"))
+    if options.get("weights_sha256", "") not in ("", digest(weights)):
+        raise InputError(f"{path}: certificates of other weights ({options.get('weights')}) than {weights}")
 
 
 def random_targets(index: Int[Tensor, " b"], labels: Int[Tensor, " b"], classes: int, seed: int) -> Int[Tensor, " b"]:

@@ -15,7 +15,7 @@ from robust_nas.runs import Row, choose_device, seed_everything, versions
 from robust_nas.spaces.network import Network
 from robust_nas.training.engine import Plan, Training, accuracy
 from robust_nas.training.presets import PRESETS, preset_for
-from robust_nas.training.recipes import RECIPES, RecipeSettings, default_epsilon
+from robust_nas.training.recipes import EPSILONS, RECIPES, RecipeSettings, default_epsilon
 from robust_nas.training.weights import save_weights
 from robust_nas.zoo import find
 from verify.errors import InputError
@@ -50,7 +50,7 @@ def run_training(
     recipe: str = "standard",
     norm: str | None = None,
     epsilon: float | None = None,
-    bound: str = "ibp",
+    bound: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     channels: int | None = None,
@@ -74,7 +74,7 @@ def run_training(
         recipe: the loss, a key of `RECIPES`.
         norm, epsilon: of the perturbations that robust recipes train against, in pixels of [0, 1]; None for the first
             norm that the recipe knows, and for its own epsilon (`training.recipes.epsilons`).
-        bound: of recipe "certified".
+        bound: of recipe "certified"; None for "ibp".
         epochs, batch_size, channels: in place of the preset's.
         resume: go on with the run in `out`.
         seed: for weights, order of the images, augmentation, drop-path and the recipe's random numbers.
@@ -88,6 +88,7 @@ def run_training(
     genotype = find(arch)
     named("preset", preset, PRESETS)
     kind = named("recipe", recipe, RECIPES)
+    _check_taken(recipe, norm, epsilon, bound)
     norm = norm or kind.norms[0]
     if norm not in kind.norms:
         raise InputError(f"unknown norm {norm!r} for recipe {recipe}; known: {', '.join(kind.norms)}")
@@ -95,7 +96,7 @@ def run_training(
     size = default_epsilon(recipe, dataset, norm) if epsilon is None else epsilon
     if not 0 <= size < math.inf:
         raise InputError(f"epsilon must be a finite number >= 0, not {size}")
-    settings = RecipeSettings(norm, size, bound=bound, seed=seed)
+    settings = RecipeSettings(norm, size, bound=bound or "ibp", seed=seed)
     choices = {"dataset": dataset, "preset": preset, "recipe": recipe, "seed": seed}
     with processes(place) as team:
         images = team.leader_first(lambda: load(dataset, data, download))
@@ -126,6 +127,14 @@ def run_training(
         ("test accuracy", f"{test_accuracy:.1%} of {len(images.test.labels)} images"),
     ]
     return TrainingResult(path, summary, training.network, test_accuracy)
+
+
+def _check_taken(recipe: str, norm: str | None, epsilon: float | None, bound: str | None) -> None:
+    """What a recipe does not take must not be given: it would count for nothing."""
+    if recipe not in EPSILONS and (norm or epsilon is not None):
+        raise InputError(f"recipe {recipe} trains against no perturbations; leave out --norm and --epsilon")
+    if recipe != "certified" and bound:
+        raise InputError(f"recipe {recipe} has no bound to begin with; leave out --bound")
 
 
 def _note(row: Row) -> str:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from robust_nas.data import Data
 from robust_nas.genotype import Architecture
 from robust_nas.runs import Run
 from robust_nas.spaces.network import Network
@@ -68,16 +69,22 @@ def load_network(arch: Architecture, weights: Path) -> tuple[Network, dict[str, 
     return network.eval(), sidecar
 
 
-def load_trained(arch: Architecture, weights: Path, dataset: str) -> Network:
+def load_trained(arch: Architecture, weights: Path, data: Data) -> Network:
     """As `load_network`, for use on the data set that the weights were trained on.
 
     Raises:
-        InputError: see `load_network`; or the weights were trained on another data set.
+        InputError: see `load_network`; or the weights were trained on another data set, or for another number of
+            classes.
     """
     network, sidecar = load_network(arch, weights)
     trained_on = sidecar.get("dataset")
-    if trained_on != dataset:
+    if trained_on != data.name:
         raise InputError(f"{weights}: these weights were trained on {trained_on}; add --dataset {trained_on}")
+    classes = network.settings["classes"]
+    if classes != data.classes:
+        raise InputError(
+            f"{weights}: these weights tell {classes} classes apart; the {data.name} given has {data.classes}"
+        )
     return network
 
 

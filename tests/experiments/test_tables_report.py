@@ -55,6 +55,7 @@ def write(path, lines):
         "dataset": "mnist",
         "channels": "",
         "column": "Certified linf",
+        "domain": "free",
         "value": 0.01,
         "images": 20,
         "seconds": 2.0,
@@ -142,6 +143,7 @@ def test_a_cell_has_mean_deviation_and_the_papers_figure(results, tmp_path):
     assert cells(text, "RobNet-large") == ["RobNet-large", "-", "-", "- (0.0325)", "-"]
     assert cells(text, "images") == ["images", "", "500", "10-20", ""]
     assert "Seeds 0, 1, 2; device: cpu_1 & co; the paper's figures: mnist." in text
+    assert "Certified radii: perturbed pixels may leave [0,1] (free domain)." in text
     assert "Another data set" not in text
     assert "| DSRNA-CB | Certified linf | 20 | 0.012 | 0.018 | 0.015 |" in text  # every seed
     assert "| Random search | Certified linf | 10 | 0.02 | - | - |" in text

@@ -23,7 +23,7 @@ from experiments.tables.run import run_table
 from tests.experiments.tables_helpers import idle_job, tiny
 from verify.errors import InputError
 
-COLUMNS = "table,scale,protocol,row,seed,dataset,channels,column,value,images,seconds,device"
+COLUMNS = "table,scale,protocol,row,seed,dataset,channels,column,domain,value,images,seconds,device"
 SCALE = """
 seeds = [0]
 threads = 1
@@ -96,6 +96,7 @@ def test_cells_take_their_figures_from_finished_jobs(tmp_path):
         {"Test accuracy": figure(90.0, 500, 3.0), "Params (M) on CIFAR-10": figure(3.3), "Params (M) on ImageNet": figure(5.0)},
     )
     common = {"row": "DARTS (1st)", "seed": 0, "dataset": "digits", "channels": None, "device": "a CPU, 1 threads"}
+    common["domain"] = ""
     assert gather(found, tmp_path) == [
         {**common, "column": "Test accuracy", "value": 90.0, "images": 500, "seconds": 3.0},
         {**common, "column": "Params (M)", "value": 3.3, "images": 0, "seconds": 0.0},

@@ -12,6 +12,7 @@ import torch
 
 import cli
 import verify
+from robust_nas.attacks import run_attack
 from robust_nas.attacks.crosscheck import Certified
 from robust_nas.certification import audit, certify, run_audit, run_certify
 from robust_nas.certification.certify import exact_examples, exact_network
@@ -96,7 +97,7 @@ def certify_options(trained, out, **changes):
 
 def audit_options(trained, path, out, **changes):
     arch, weights = trained
-    return {**common(arch.parent), "weights": weights, "certificates": path, "memory": 4096.0, "out": out, **changes}
+    return {**common(arch.parent), "weights": weights, "certificates": path, "out": out, **changes}
 
 
 def read(path):
@@ -115,9 +116,9 @@ def spoil(path, row, **values):
 
 
 def test_certificates_are_those_of_the_library(trained, certified):
-    test = load("digits").test
-    network = exact_network(GENOTYPE, trained[1], "digits", test, CPU, 4096.0)
-    images, labels = exact_examples(test, torch.arange(IMAGES), CPU)
+    digits = load("digits")
+    network = exact_network(GENOTYPE, trained[1], digits, CPU, 4096.0)
+    images, labels = exact_examples(digits.test, torch.arange(IMAGES), CPU)
     rows = read_certificates(certified[0] / "certify.csv")
     ceiling = torch.tensor([row.attack_radius for row in rows], dtype=torch.float64)
     expected = verify.certified_radius(network, images, labels, method="crown-ibp", ceiling=ceiling)
@@ -173,9 +174,9 @@ def test_a_stopped_certification_goes_on_and_ends_as_if_it_had_not(trained, tmp_
     with pytest.raises(InputError, match="was started with seed 0, not 1"):
         run_certify(**{**stopped, "seed": 1}, resume=True)
     config = json.loads((stopped["out"] / "config.json").read_text())
-    config["options"]["weights' hash"] = "that of the weights before they were trained again"
+    config["options"]["weights_sha256"] = "that of the weights before they were trained again"
     (stopped["out"] / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="was started with weights' hash that of the weights before"):
+    with pytest.raises(InputError, match="was started with weights_sha256 that of the weights before"):
         run_certify(**stopped, resume=True)
 
 
@@ -188,9 +189,9 @@ def test_the_summary_names_the_threat_model(certified):
 
 
 def test_verified_accuracy_is_that_of_the_library(trained, certified):
-    test = load("digits").test
-    network = exact_network(GENOTYPE, trained[1], "digits", test, CPU, 4096.0)
-    images, labels = exact_examples(test, torch.arange(IMAGES), CPU)
+    digits = load("digits")
+    network = exact_network(GENOTYPE, trained[1], digits, CPU, 4096.0)
+    images, labels = exact_examples(digits.test, torch.arange(IMAGES), CPU)
     certificates = read_certificates(certified[0] / "certify.csv")
     rows = read(certified[0] / "verified.csv")
     assert [float(row["epsilon"]) for row in rows] == list(EPSILONS)
@@ -317,6 +318,41 @@ def test_certificates_of_another_network_are_refused(trained, copied):
         run_audit(**audit_options(trained, copied, copied.parent / "audit"))
 
 
+def test_certificates_of_other_weights_are_refused(trained, copied):
+    """Also by attacks, and where the network answers alike."""
+    config = json.loads(copied.with_name("config.json").read_text())
+    config["options"]["weights_sha256"] = "that of other weights"
+    copied.with_name("config.json").write_text(json.dumps(config))
+    options = audit_options(trained, copied, copied.parent / "out")
+    for attempt in (run_audit, partial(run_attack, attacks=("fgsm",), images=IMAGES, guards=False)):
+        with pytest.raises(InputError, match=r"certify\.csv: certificates of other weights \(.*\) than .*safetensors"):
+            attempt(**options)
+
+
+def test_an_audit_has_the_memory_of_the_certificates(trained, tmp_path):
+    options = certify_options(trained, tmp_path, images=2, epsilons=(), method="affine", memory=2.0)
+    run_certify(**options)
+    for changes, memory in (({}, 2.0), ({"memory": 3.0}, 3.0)):
+        assert run_audit(**audit_options(trained, tmp_path / "certify.csv", tmp_path / "audit"), **changes).broken == 0
+        assert json.loads((tmp_path / "audit" / "config.json").read_text())["options"]["memory"] == memory
+
+
+def test_a_certification_stopped_while_it_trains_goes_on(trained, tmp_path, monkeypatch):
+    """It has a folder of the training, and none of its own to resume."""
+    monkeypatch.setitem(PRESETS, "quick", {"standard": replace(TINY, epochs=1)})
+    options = certify_options(trained, tmp_path, weights=None, images=1, method="ibp")
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(certify, "exact_network", stop)
+        run_certify(**options)
+    assert not (tmp_path / "config.json").exists()
+    run_certify(**options, resume=True)
+    assert len(read_certificates(tmp_path / "certify.csv")) == 1
+
+
 def test_without_weights_the_network_is_trained_first(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PRESETS, "quick", {"standard": replace(TINY, epochs=1)})
     result = run_certify(**certify_options(trained, tmp_path, weights=None, images=1, method="ibp"))
@@ -381,12 +417,25 @@ def test_a_certificate_beyond_an_attack_is_a_bug(trained, tmp_path, monkeypatch)
         run_certify(**certify_options(trained, tmp_path))
 
 
+def test_bounds_that_prove_an_attack_s_ball_are_a_bug(trained, tmp_path, monkeypatch):
+    """The search stops short of any attack: of one that is far too small for a sound bound to fail there, too."""
+    def tiny(network, images, labels, *rest, **options):
+        return torch.full((len(images),), 1e-6, dtype=torch.float64)
+
+    monkeypatch.setattr(certify, "attack_radius", tiny)
+    with pytest.raises(RuntimeError, match="the bounds prove balls that hold successful attacks"):
+        run_certify(**certify_options(trained, tmp_path))
+
+
 def test_radii_of_0_are_counted_by_status(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(certify, "certified_radius", proof_of(0.0, "overflow"))
     result = run_certify(**certify_options(trained, tmp_path, epsilons=()))
     correct = sum(row.correct for row in read_certificates(tmp_path / "certify.csv"))
     assert dict(result.summary)["radius 0"] == f"{correct} correct images: overflow"
     assert dict(result.summary)["certified / attack"].startswith("0, ")
+    monkeypatch.setattr(certify, "certified_radius", proof_of(0.0, "certified"))
+    result = run_certify(**certify_options(trained, tmp_path, epsilons=()))
+    assert dict(result.summary)["radius 0"] == f"{correct} correct images: nothing could be proven"
 
 
 @pytest.mark.parametrize("norm", verify.NORMS)
@@ -401,9 +450,9 @@ def test_targeted_certificates_are_about_one_class_and_audited_so(trained, tmp_p
     assert any("one random class" in value for _, value in result.summary)
     path = tmp_path / "certify.csv"
     assert read_target_seed(path) == 3
-    test = load("digits").test
-    network = exact_network(GENOTYPE, trained[1], "digits", test, CPU, 4096.0)
-    images, labels = exact_examples(test, torch.arange(IMAGES), CPU)
+    digits = load("digits")
+    network = exact_network(GENOTYPE, trained[1], digits, CPU, 4096.0)
+    images, labels = exact_examples(digits.test, torch.arange(IMAGES), CPU)
     targets = random_targets(torch.arange(IMAGES), labels, 10, 3)
     ceiling = torch.tensor([row.attack_radius for row in read_certificates(path)], dtype=torch.float64)
     expected = verify.certified_radius(network, images, labels, method="crown-ibp", ceiling=ceiling, targets=targets)

@@ -43,6 +43,20 @@ def test_start_refuses_a_file(tmp_path, name):
         Run.start(tmp_path / name, "search", {}, CPU)
 
 
+def test_other_options_are_named_one_by_one(tmp_path):
+    """Not the whole of what holds them; an option that an older run did not have is None."""
+    options = {"seed": 0, "sizes": {"cells": 2, "stem": {"stride": 1}}}
+    Run.start(tmp_path, "train", options, torch.device("cpu"))
+    Run.resume(tmp_path, {**options, "norm": None})
+    for changes, line in (
+        ({"seed": 1}, "seed 0, not 1"),
+        ({"sizes": {"cells": 2, "stem": {"stride": 2}}}, "sizes.stem.stride 1, not 2"),
+        ({"sizes": None}, "sizes {'cells': 2, 'stem': {'stride': 1}}, not None"),
+    ):
+        with pytest.raises(InputError, match=f"the run was started with {line}; resume it"):
+            Run.resume(tmp_path, {**options, **changes})
+
+
 def test_csv_has_each_row_on_disk_at_once(run):
     log = run.csv("steps.csv")
     log.append({"step": 1, "note": "a,b"})

@@ -403,6 +403,9 @@ def test_domains_and_norms_are_nested(method):
         ({"x": Ball(torch.rand(1, *IMAGE), 0.1)}, "give either a region or images with epsilon"),
         ({"x": torch.full((1, *IMAGE), 1.5)}, "the unit domain needs images in [0, 1]"),
         ({"x": torch.full((1, *IMAGE), torch.nan)}, "the images hold values that are not finite"),
+        ({"x": torch.rand(1, *IMAGE, 1)}, f"the network takes images of shape {IMAGE}, one or more; given is (1, "),
+        ({"x": torch.rand(0, *IMAGE)}, f"the network takes images of shape {IMAGE}, one or more; given is (0, "),
+        ({"x": torch.rand(1, *IMAGE).double()}, "the images are torch.float64, the network torch.float32; convert"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -411,6 +414,25 @@ def test_bad_arguments_are_refused(arguments, message):
         network.bounds(**({"x": torch.rand(1, *IMAGE), "epsilon": 0.1} | arguments))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "targets", "message"),
+    [
+        (torch.tensor([0]), None, "labels must be 2 whole numbers, one an image"),
+        (torch.tensor([0.0, 1.0]), None, "labels must be 2 whole numbers, one an image"),
+        (torch.tensor([0, 3]), None, "labels must be 0 to 2, the network's classes"),
+        (torch.tensor([-1, 0]), None, "labels must be 0 to 2, the network's classes"),
+        (torch.tensor([0, 1]), torch.tensor([1, 5]), "targets must be 0 to 2, the network's classes"),
+        (torch.tensor([0, 1]), torch.tensor([2, 1]), "a target is the label of its image; take another class"),
+    ],
+)
+def test_labels_are_classes(labels, targets, message):
+    network, images = BoundedNetwork(convnet().float(), torch.rand(1, *IMAGE)), torch.rand(2, *IMAGE)
+    network.check(images, torch.tensor([0, 1]), torch.tensor([1, 2]))
+    with pytest.raises(InputError) as caught:
+        network.check(images, labels, targets)
+    assert str(caught.value) == message
 
 
 # Nothing that is not finite is a bound

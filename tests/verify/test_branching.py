@@ -393,11 +393,23 @@ def test_bad_arguments_are_refused():
     network, two = BoundedNetwork(model, image), image.repeat(2, 1)
     with pytest.raises(InputError, match="one image"):
         prove(network, Ball(two, 0.1), label)
-    with pytest.raises(InputError, match="label 3"):
+    with pytest.raises(InputError, match="labels must be 0 to 2"):
         prove(network, Ball(image, 0.1), 3)
     ends = {"lower": torch.zeros(1), "upper": torch.ones(1)}
     with pytest.raises(InputError, match="tolerance"):
         complete_radius(network, image, torch.tensor([label]), tolerance=0.0, **ends)
+
+
+@pytest.mark.parametrize("images", [5, 1])
+def test_halves_are_bounded_as_many_at_once_as_memory_allows(monkeypatch, images):
+    network, ball, label = hard()
+    expected = prove(network, ball, label)
+    exact, sizes = network.double(), []
+    bounds = exact.bounds
+    monkeypatch.setattr(exact, "bounds", lambda ball, **more: (sizes.append(len(ball.centre)), bounds(ball, **more))[1])
+    monkeypatch.setattr(exact.graph, "images_at_once", lambda: images)
+    assert prove(exact, ball, label).verdict == expected.verdict
+    assert max(sizes) == max(2, images // 2 * 2)
 
 
 def test_what_is_not_decided_moves_neither_end(monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from verify import (
     BoundedNetwork,
     InputError,
     attack_radius,
+    audit,
     certified_radius,
     margins,
     verified,
@@ -274,18 +276,28 @@ def test_without_the_defect_it_is_certified(method):
 # Arguments
 
 
-@pytest.mark.parametrize("tolerance", [0.0, -1.0, torch.nan])
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, torch.nan, 1e-17])  # the last would never end
 def test_a_bad_tolerance_is_refused(tolerance):
     model, images, labels = classifier(0)
-    with pytest.raises(InputError, match="tolerance must be positive"):
+    with pytest.raises(InputError, match="tolerance must be at least 1e-06"):
         certified_radius(BoundedNetwork(model, images), images, labels, tolerance=tolerance)
 
 
-@pytest.mark.parametrize("arguments", [{"norm": "l0"}, {"domain": "cube"}, {"method": "magic"}])
+@pytest.mark.parametrize("arguments", [{"norm": "l0"}, {"domain": "cube"}, {"method": "magic"}, {"batch_size": 0}])
 def test_bad_arguments_are_refused(arguments):
     model, images, labels = classifier(0)
     with pytest.raises(InputError):
         certified_radius(BoundedNetwork(model, images), images, labels, **arguments)
+
+
+@pytest.mark.parametrize(
+    "prove", [certified_radius, partial(verified, epsilon=0.01), partial(audit, radius=torch.ones(3))]
+)
+def test_classes_that_the_network_does_not_know_are_refused(prove):
+    model, images, labels = classifier(0)
+    network = BoundedNetwork(model, images)
+    with pytest.raises(InputError, match="^labels must be 0 to 3, the network's classes$"):
+        prove(network, images[:3], labels[:3] + 3)
 
 
 def test_images_outside_the_unit_box_are_refused():

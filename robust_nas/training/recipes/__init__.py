@@ -3,7 +3,7 @@
 from robust_nas.training.recipes.adversarial import Adversarial
 from robust_nas.training.recipes.base import Loss, Recipe, RecipeSettings
 from robust_nas.training.recipes.certified import BOUNDS, Certified
-from robust_nas.training.recipes.epsilons import default_epsilon
+from robust_nas.training.recipes.epsilons import EPSILONS, default_epsilon
 from robust_nas.training.recipes.jacobian import Jacobian
 from robust_nas.training.recipes.standard import Standard
 from robust_nas.training.recipes.tangent import Tangent

@@ -11,7 +11,7 @@ from robust_nas.training.learner import Learner, cross_entropies
 from robust_nas.training.recipes.base import Loss, Recipe, bounded
 from verify.bounds import margins
 from verify.graph import Intervals
-from verify.regions import Ball
+from verify.regions import Ball, per_image
 
 NEIGHBOURS = 3
 """Side of the square of pixels over which squared derivatives are averaged: one sample an image is noisy."""
@@ -78,7 +78,7 @@ def _interval(value: Tensor, derivative: Tensor, epsilon: Float[Tensor, " b"]) -
     squares = derivative.square()
     if squares.dim() == 4:
         squares = F.avg_pool2d(squares, NEIGHBOURS, 1, NEIGHBOURS // 2, count_include_pad=False)
-    radius = epsilon.to(value).view(-1, *[1] * (value.dim() - 1)) * squares.clamp(min=TINY).sqrt()
+    radius = per_image(epsilon.to(value), value) * squares.clamp(min=TINY).sqrt()
     return value - radius, value + radius
 
 

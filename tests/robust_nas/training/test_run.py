@@ -129,6 +129,19 @@ def test_bad_numbers(options):
         run_training(**options, recipe="certified", norm="l1")
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"recipe": "standard", "epsilon": 0.1}, "recipe standard trains against no perturbations; leave out --norm"),
+        ({"recipe": "jacobian", "norm": "l2"}, "recipe jacobian trains against no perturbations; leave out --norm"),
+        ({"recipe": "adversarial", "bound": "ibp"}, "recipe adversarial has no bound to begin with; leave out --bound"),
+    ],
+)
+def test_what_a_recipe_does_not_take_is_refused(options, given, line):
+    with pytest.raises(InputError, match=f"^{line}"):
+        run_training(**{**options, **given})
+
+
 def test_accuracy_leaves_the_mode_alone():
     examples = Examples(torch.rand(300, 1, 8, 8), torch.arange(300) % 3)
     network = build(GENOTYPE, small_data(), TINY).train()

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from robust_nas.spaces.network import Network
-from robust_nas.training import load_network, save_weights
+from robust_nas.training import load_network, load_trained, save_weights
 from tests.robust_nas.helpers import GENOTYPE
+from tests.robust_nas.training.helpers import small_data
 from verify.errors import InputError
 
 
@@ -48,6 +49,22 @@ def test_round_trip(network, weights):
     assert not loaded.training
     assert torch.equal(loaded(x), network.eval()(x))
     assert sidecar["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"name": "mnist"}, "these weights were trained on digits; add --dataset digits"),
+        ({"name": "digits", "classes": 3}, "these weights tell 10 classes apart; the digits given has 3"),
+    ],
+)
+def test_other_data(network, tmp_path, data, line):
+    """Two image folders are data sets of one name."""
+    path = tmp_path / "model.safetensors"
+    save_weights(network, path, {"dataset": "digits"})
+    assert load_trained(GENOTYPE, path, replace(small_data(), name="digits", classes=10)) is not None
+    with pytest.raises(InputError, match=f"{path}: {line}"):
+        load_trained(GENOTYPE, path, replace(small_data(), **data))
 
 
 def test_no_weights(tmp_path):
