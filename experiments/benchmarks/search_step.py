@@ -80,8 +80,10 @@ class Size:
 
 SIZES = {
     "quick": Size("quick", (1, 8, 8), None, 3, (*VARIANTS, STOCK)),
-    "paper": Size("paper", (3, 32, 32), 16, 2, tuple(VARIANTS)[:6]),
+    "paper": Size("paper", (3, 32, 32), 64, 2, tuple(VARIANTS)[:6]),
+    "paper, whole batch bounded": Size("paper", (3, 32, 32), 16, 2, ("none", "jacobian", DEFAULT, "combined")),
 }
+"""At paper size batches are as large as 16 GiB allow, and as the number of images that the default bounds."""
 EPOCH_BATCH, EPOCH_STEPS = 8, 16
 """Of the epoch in which every gradient has to be finite: as long as a CPU allows."""
 

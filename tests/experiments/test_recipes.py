@@ -54,6 +54,7 @@ def test_a_row_of_the_table(folder):
     assert study.row("certified l2", folder, "mnist") == {
         "dataset": "mnist",
         "training": "certified l2",
+        "domain": "free",
         "epsilon": 0.1,
         "test_accuracy": 0.75,
         "images": 2,
@@ -77,7 +78,7 @@ def test_the_table_is_written_as_csv_and_markdown(folder, tmp_path, monkeypatch,
     study.write([study.row("standard", folder, "mnist")], "mnist")
     assert pd.read_csv(tmp_path / "recipes_mnist.csv")["training"].tolist() == ["standard", "jacobian"]
     assert pd.read_csv(tmp_path / "recipes_mnist.csv")["linf radius ibp (2)"].tolist() == [0.02, 0.02]
-    assert "| standard | 0.1 | 0.75 | 2 | 0.5 | 0.25 |" in (tmp_path / "recipes_mnist.md").read_text()
+    assert "| standard | free | 0.1 | 0.75 | 2 | 0.5 | 0.25 |" in (tmp_path / "recipes_mnist.md").read_text()
 
 
 def test_the_networks_are_of_known_recipes_and_one_architecture():
