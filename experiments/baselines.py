@@ -14,6 +14,7 @@ from typing import Any
 import click
 import torch
 
+from experiments.common import markdown_table
 from experiments.zoo_sizes import TABLE_2
 from robust_nas.genotype import Architecture
 from robust_nas.runs import Run, read_rows
@@ -125,9 +126,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             return "-"
         return f"{value:.3g}" if isinstance(value, float) else f"`{value}`" if "dsrna" in str(value) else str(value)
 
-    lines = [f"| {' | '.join(HEADER)} |", "|" + "---|" * len(HEADER)]
-    lines += [f"| {' | '.join(cell(value) for value in each.values())} |" for each in rows]
-    return "\n".join(lines) + "\n"
+    return "\n".join(markdown_table(HEADER, [[cell(value) for value in each.values()] for each in rows])) + "\n"
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,3 +42,9 @@ def first_correct(model: nn.Module, examples: Source, count: int, among: int) ->
         correct = model(looked_at.images).argmax(1) == looked_at.labels
     index = correct.nonzero().squeeze(1)[:count]
     return index.tolist(), examples.take(index)
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]

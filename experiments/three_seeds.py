@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from experiments.common import markdown_table
 from robust_nas.certification import run_certify
 from robust_nas.genotype import Genotype
 from robust_nas.runs import Run
@@ -27,6 +28,8 @@ SEEDS = (0, 1, 2)
 RUNS = Path("runs/three-seeds")
 RESULTS = Path(__file__).parent / "results"
 DIGITS = 16
+FIGURES = {"accuracy": 3, "mean_linf_radius": 4, "mean_l2_radius": 4}
+"""Of a row, with the digits printed."""
 COMMON: dict[str, Any] = {"dataset": "digits", "preset": "quick", "device": "cpu"}
 
 
@@ -96,18 +99,15 @@ def main() -> None:
     rows = [row(metric, seed) for metric in METRICS for seed in SEEDS]
     results = Run(RESULTS)
     results.write_csv("three_seeds.csv", rows)
+    headers = ["metric", "seed", f"accuracy, {DIGITS} digits", "mean linf radius", "mean l2 radius"]
+    cells = [
+        [str(r["metric"]), str(r["seed"]), *(f"{r[name]:.{digits}f}" for name, digits in FIGURES.items())] for r in rows
+    ]
+    moved = [[name, f"{value:.3f}"] for name, value in distances().items()]
     lines = [
-        f"| metric | seed | accuracy, {DIGITS} digits | mean linf radius | mean l2 radius |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {r['metric']} | {r['seed']} | {r['accuracy']:.3f} "
-            f"| {r['mean_linf_radius']:.4f} | {r['mean_l2_radius']:.4f} |"
-            for r in rows
-        ),
+        *markdown_table(headers, cells),
         "",
-        "| distance of softmax(alpha), l2, mean | |",
-        "|---|---|",
-        *(f"| {name} | {value:.3f} |" for name, value in distances().items()),
+        *markdown_table(["distance of softmax(alpha), l2, mean", ""], moved),
     ]
     print(results.write_text("three_seeds.md", "\n".join(lines) + "\n").read_text(encoding="utf-8"))
 

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
+from experiments.common import markdown_table
 from robust_nas.files import atomic_path
 
 TRUTHS = ("radius", "pgd_accuracy")
@@ -31,17 +32,15 @@ def correlations(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 def markdown(found: pd.DataFrame) -> str:
     """The correlations as a table for people."""
-    lines = [
-        "| | certified radius | PGD accuracy | Jacobian metric |",
-        "|---|---|---|---|",
-        *(
-            f"| {row['metric']} | "
-            + " | ".join(f"{row[t]:.2f} ({row[f'{t} low']:.2f} to {row[f'{t} high']:.2f})" for t in TRUTHS)
-            + f" | {row['jacobian']:.2f} |"
-            for _, row in found.iterrows()
-        ),
+    rows = [
+        [
+            row["metric"],
+            *(f"{row[t]:.2f} ({row[f'{t} low']:.2f} to {row[f'{t} high']:.2f})" for t in TRUTHS),
+            f"{row['jacobian']:.2f}",
+        ]
+        for _, row in found.iterrows()
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(markdown_table(["", "certified radius", "PGD accuracy", "Jacobian metric"], rows)) + "\n"
 
 
 def plot(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:

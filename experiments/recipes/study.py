@@ -23,6 +23,7 @@ import click
 import pandas as pd
 import torch
 
+from experiments.common import markdown_table
 from robust_nas.attacks import run_attack
 from robust_nas.certification import run_audit, run_certify
 from robust_nas.files import atomic_path
@@ -134,8 +135,7 @@ def write(rows: list[dict[str, Any]], dataset: str) -> None:
     rows = [by_name[name] for name in NETWORKS if name in by_name]
     results.write_csv(path.name, rows)
     columns = list(rows[0])[1:]
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    lines += [f"| {' | '.join(_cell(each[column]) for column in columns)} |" for each in rows]
+    lines = markdown_table(columns, [[_cell(each[column]) for column in columns] for each in rows])
     print(results.write_text(f"recipes_{dataset}.md", "\n".join(lines) + "\n").read_text(encoding="utf-8"))
 
 

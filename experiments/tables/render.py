@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.common import markdown_table
 from experiments.tables.published import COST_RATIO, REFERENCE
 from experiments.tables.results import COST, Block, Cell, decimals, number
 from robust_nas.certification.records import DOMAIN_WORDS
@@ -33,14 +34,14 @@ def markdown(blocks: Sequence[Block], pictures: Sequence[str | None]) -> str:
     lines = [f"# Table {blocks[0].table}", "", *_legend(blocks[0])]
     for block, picture in zip(blocks, pictures, strict=True):
         lines += ["", f"## {_title(block)}", "", *_paragraphs(block), ""]
-        lines += _pipes(_headers(block), _body(block, "{} ({})"))
+        lines += markdown_table(_headers(block), _body(block, "{} ({})"))
         if picture:
             lines += ["", f"![robustness against clean accuracy]({picture})"]
             lines += ["", _WIDTHS] if block.widths else []
         compared = _comparisons(block)
         lines += ["", "### Is it better?", "", _TESTS if compared else "No two methods have a seed in common."]
         for headers, rows in compared:
-            lines += ["", *_pipes(headers, rows)]
+            lines += ["", *markdown_table(headers, rows)]
         lines += ["", "### Every seed", "", *_appendix(block)]
     return "\n".join(lines) + "\n"
 
@@ -191,11 +192,6 @@ def _range(counts: set[int]) -> str:
     return str(low) if low == high else f"{low}-{high}"
 
 
-def _pipes(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [headers, ["---"] * len(headers), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-
-
 _TESTS = (
     "Differences are paired over seeds: the mean, its 95 % bootstrap interval, and the two-sided p-value of the exact "
     "sign-flip test. With n seeds no p-value is below 2^(1-n), and intervals of few seeds are too narrow; p-values are "
@@ -226,7 +222,7 @@ def _appendix(block: Block) -> list[str]:
         if cell.lines:
             values = (f"{cell.by_seed[seed]:.6g}" if seed in cell.by_seed else EMPTY for seed in seeds)
             rows.append([row, column, _range(cell.images), *values])
-    return _pipes(["method", "column", "images", *(f"seed {seed}" for seed in seeds)], rows)
+    return markdown_table(["method", "column", "images", *(f"seed {seed}" for seed in seeds)], rows)
 
 
 def escape(text: str) -> str:
