@@ -23,6 +23,8 @@ ATTACKS: dict[str, Attack] = {
     )
 }
 
+LARGEST = 1e6
+"""Of the epsilons that one may ask for: larger than any image in any norm, and float32 holds its square."""
 ALIASES = {"pgd": "pgd-100"}
 """A plain `pgd` is the strongest one."""
 
@@ -39,7 +41,8 @@ def choose(
             paper's step at the paper's epsilons alone: at a larger one it would not lead far enough.
 
     Raises:
-        InputError: an attack is unknown or does not know the norm, or one epsilon is given for two norms.
+        InputError: an attack is unknown or does not know the norm, one epsilon is given for two norms, or it is not
+            above 0 or beyond `LARGEST`.
     """
     if names is None:
         names = [name for name, attack in ATTACKS.items() if norm is None or norm in attack.norms]
@@ -50,6 +53,8 @@ def choose(
     if epsilon is not None and len({each for _, each in chosen}) > 1:
         raise InputError("--epsilon is one number, and these attacks are of two norms; add --norm linf or --norm l2")
     if epsilon is not None:
+        if epsilon > LARGEST:
+            raise InputError(f"epsilon must be at most {LARGEST:g}, not {epsilon}")
         return [(attack.at_any_epsilon(), Threat(each, epsilon)) for attack, each in chosen]
     return [(attack, Threat(each, attack.epsilon(each, paper_epsilons(dataset)))) for attack, each in chosen]
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from verify.errors import InputError
 
 NORM_NAMES = {"linf": "l-infinity", "l2": "l2"}
-LARGEST = 1e6
-"""Larger than any image in any norm; attacks compute in float32, which has to hold its square."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +14,7 @@ class Threat:
     """Perturbations of norm at most epsilon, in [0,1] pixels, that keep the image in [0,1].
 
     Raises:
-        InputError: no such norm, or epsilon is not above 0 or beyond `LARGEST`.
+        InputError: no such norm, or epsilon is not above 0.
     """
 
     norm: str
@@ -25,8 +23,8 @@ class Threat:
     def __post_init__(self) -> None:
         if self.norm not in NORM_NAMES:
             raise InputError(f"unknown norm {self.norm!r}; attacks know {', '.join(NORM_NAMES)}")
-        if not 0 < self.epsilon <= LARGEST:
-            raise InputError(f"epsilon must be above 0 and at most {LARGEST:g}, not {self.epsilon}")
+        if not self.epsilon > 0:
+            raise InputError(f"epsilon must be above 0, not {self.epsilon}")
 
 
 @dataclass(frozen=True)
