@@ -97,7 +97,8 @@ def run_audit(
             network or data set.
     """
     genotype, place, path = find(arch), choose_device(device), Path(certificates)
-    memory = memory or read_memory(path) or MEMORY
+    if memory is None:
+        memory = read_memory(path) or MEMORY
     rows = read_certificates(path)
     claim, target_seed = read_claim(path, rows), read_target_seed(path)
     loaded = load(dataset, data, download)

@@ -13,8 +13,9 @@ from robust_nas.metrics.base import Measurement, RobustnessMetric
 from robust_nas.metrics.epsilon import START
 from verify.bounds import BoundedNetwork
 from verify.errors import InputError
+from verify.regions import DUAL_ORDERS
 
-DUAL = {"linf": 1, "l2": 2}
+DUAL = {norm: DUAL_ORDERS[norm] for norm in ("linf", "l2")}
 """q with 1/p + 1/q = 1 for the norm p of the perturbation."""
 ESTIMATES = ("sampled", "exact", "projection")
 
