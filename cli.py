@@ -244,7 +244,7 @@ def train(**options: Any) -> None:
     help="Values of c that cw tries, each with 60 iterations; 1 keeps to c = 1.",
 )
 @option("--radius", is_flag=True, help="Also find the smallest perturbation of each image, into radii.csv.")
-@option("--certificates", type=FILE, help="A certify.csv to hold against the attacks.")
+@option("--certificates", type=FILE, multiple=True, help="A certify.csv to hold against the attacks; may be repeated.")
 @option("--guards/--no-guards", default=True, help="Look for signs of masked gradients.")
 @option("--resume", is_flag=True, help="Go on with the run in --out; attacks that are done are not run again.")
 @run_options("runs/attack")

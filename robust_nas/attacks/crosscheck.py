@@ -23,6 +23,7 @@ class Comparison:
     Attributes:
         index: the image's place among the test images.
         norm: of the perturbation.
+        method: of the certificate.
         radius: certified, in [0,1] pixels.
         smallest: the smallest perturbation that changed the answer, of all attacks in that norm; inf where none did.
         attack: that found it.
@@ -31,6 +32,7 @@ class Comparison:
 
     index: int
     norm: str
+    method: str
     radius: float
     smallest: float
     attack: str
@@ -96,4 +98,4 @@ class Certified:
 
     def _compare(self, each: Certificate, smallest: float, attack: str) -> Comparison:
         by = attack if math.isfinite(smallest) else ""
-        return Comparison(each.index, each.norm, each.radius, smallest, by, each.radius > smallest)
+        return Comparison(each.index, each.norm, each.method, each.radius, smallest, by, each.radius > smallest)

@@ -25,7 +25,7 @@ class Report:
         was_training: the network came in training mode.
         radii: one list a norm that was asked for.
         findings: of the guards; none where they were off.
-        certified: None where no certificates were given.
+        certified: the certificates that were given, a file each.
     """
 
     dataset: str
@@ -33,7 +33,7 @@ class Report:
     attacked: Sequence[Attacked]
     radii: Sequence[list[Radius]]
     findings: Sequence[Finding]
-    certified: Certified | None
+    certified: Sequence[Certified]
 
     @property
     def clean(self) -> float:
@@ -44,13 +44,13 @@ class Report:
     @cached_property
     def comparisons(self) -> list[Comparison]:
         """The certificates against all attacks."""
-        if self.certified is None:
-            return []
-        return self.certified.compare(chain(*(each.outcomes for each in self.attacked)), chain(*self.radii))
+        outcomes = list(chain(*(each.outcomes for each in self.attacked)))
+        radii = list(chain(*self.radii))
+        return [comparison for each in self.certified for comparison in each.compare(outcomes, radii)]
 
     @property
     def violated(self) -> list[int]:
-        """Images whose certificate an attack proved false."""
+        """The image of each certificate that an attack proved false."""
         return [comparison.index for comparison in self.comparisons if comparison.violated]
 
     def row(self) -> dict[str, Any]:
@@ -100,11 +100,12 @@ class Report:
         return lines + self._certificates()
 
     def _certificates(self) -> Summary:
-        if self.certified is None:
+        if not self.certified:
             return []
         violated = ", ".join(map(str, self.violated))
+        threats = "; ".join(dict.fromkeys(each.claim.threat_model for each in self.certified))
         return [
-            ("certificates", f"{len(self.comparisons)} held against the attacks: {self.certified.claim.threat_model}"),
+            ("certificates", f"{len(self.comparisons)} held against the attacks: {threats}"),
             ("violated", f"{len(self.violated)} (images {violated})" if violated else "none"),
         ]
 

@@ -67,7 +67,7 @@ def run_attack(
     batch_size: int = 128,
     cw_search: int = 1,
     radius: bool = False,
-    certificates: str | Path | None = None,
+    certificates: Sequence[str | Path] = (),
     guards: bool = True,
     resume: bool = False,
     seed: int = 0,
@@ -89,7 +89,7 @@ def run_attack(
         batch_size: images attacked at once.
         cw_search: values of c that C&W tries, see `CarliniWagner`.
         radius: also find the smallest perturbation of each image, see `smallest_perturbations`.
-        certificates: a certify.csv to hold against the attacks, with the config.json of its run beside it.
+        certificates: each certify.csv to hold against the attacks, with the config.json of its run beside it.
         guards: look for signs of masked gradients. What `check_network` and `check_images` refuse is refused anyway.
         resume: go on with the run in `out`; attacks that are done are not run again.
         seed: of the attacks, each of which starts with it.
@@ -107,24 +107,25 @@ def run_attack(
     examples = _first(found.test, images, dataset)
     _check_classes(plan, found.classes, dataset)
     network = load_trained(genotype, Path(weights), found).to(place)
-    certified = None if certificates is None else Certified.read(Path(certificates), norms)
+    certified = [Certified.read(Path(path), norms) for path in certificates]
     options = {
         "arch": arch, "weights": weights, "dataset": dataset, "images": images, "attacks": attacks and list(attacks),
         "norm": norm, "epsilon": epsilon, "batch_size": batch_size, "cw_search": cw_search, "radius": radius,
-        "certificates": certificates, "guards": guards, "seed": seed,
+        "certificates": list(certificates), "guards": guards, "seed": seed,
         "weights_sha256": digest(Path(weights)),
     }  # fmt: skip
-    if certified:  # as `read_claim` wants it, where they lie in the folder of this run
-        options["domain"] = certified.claim.domain
+    for each in certified:
+        if each.path.resolve().parent == Path(out).resolve():  # this run writes their config.json anew
+            options["domain"] = each.claim.domain
 
     seed_everything(seed)
     with under_attack(network) as was_training:
         check_images(examples.images)
         check_network(network, examples.images[:batch_size].to(place))
         target = Target.of(network, examples, place, batch_size)
-        if certified:
-            check_weights(certified.path, Path(weights))
-            certified.check(examples.labels.tolist(), target.predicted.tolist())
+        for each in certified:
+            check_weights(each.path, Path(weights))
+            each.check(examples.labels.tolist(), target.predicted.tolist())
         run = Run.resume(out, options) if resume else Run.start(out, "attack", options, place, RESULTS)
         attacked = _attack(run, target, plan, seed)
         works = [partial(smallest_perturbations, target, each, seed) for each in (norms if radius else ())]

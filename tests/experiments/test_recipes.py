@@ -9,6 +9,9 @@ from experiments.recipes import study
 from robust_nas.genotype import Genotype
 from robust_nas.training.recipes import RECIPES
 
+HEADER = "radius,attack_radius,correct,seconds\n"
+IMAGES = {"ibp": 2, "affine": 1}
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -26,19 +29,23 @@ def folder(tmp_path, monkeypatch):
                 "violated": [1],
             }
         ),
-        "certify-linf-ibp/certify.csv": "radius,seconds\n0.04,1\n0,3\n",
-        "certify-linf-affine/certify.csv": "radius,seconds\n0.05,4\n",
-        "certify-l2-ibp/certify.csv": "radius,seconds\n0.5,1\n0,1\n",
-        "certify-l2-affine/certify.csv": "radius,seconds\n0.6,1\n",
-        "audit-linf-ibp/done": "0",
-        "audit-linf-affine/done": "0",
-        "audit-l2-ibp/done": "2",
-        "audit-l2-affine/done": "1",
+        "certify-linf-ibp-2/certify.csv": f"{HEADER}0.04,0.1,True,1\n0,0,False,3\n",
+        "certify-linf-affine-1/certify.csv": f"{HEADER}0.05,0.1,True,4\n",
+        "certify-l2-ibp-2/certify.csv": f"{HEADER}0.5,1,True,1\n0,0,False,1\n",
+        "certify-l2-affine-1/certify.csv": f"{HEADER}0.6,1,True,1\n",
+        "certify-l2-affine-3/certify.csv": f"{HEADER}0.6,1,True,1\n0.3,inf,True,1\n0,0,False,1\n",
+        "audit-linf-ibp-2/done": "0",
+        "audit-linf-affine-1/done": "0",
+        "audit-l2-ibp-2/done": "2",
+        "audit-l2-affine-1/done": "1",
+        "audit-l2-affine-3/done": "4",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(study, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "MORE", {("certified l2", "mnist"): [study.Proof("l2", "affine", 3)]})
     for network in ("certified l2", "standard"):
         study.keep(tmp_path / "train", study.weights_of(network, "mnist"))
     return tmp_path
@@ -51,7 +58,7 @@ def test_trained_weights_are_kept_with_what_they_took(folder):
 
 
 def test_a_row_of_the_table(folder):
-    assert study.row("certified l2", folder, "mnist") == {
+    assert study.row("certified l2", folder, "mnist", IMAGES) == {
         "dataset": "mnist",
         "training": "certified l2",
         "domain": "free",
@@ -65,17 +72,47 @@ def test_a_row_of_the_table(folder):
         "l2 radius ibp (2)": 0.25,
         "l2 radius affine (1)": 0.6,
         "signs of masked gradients": 2,
-        "broken": 4,
+        "broken": 8,
         "training_seconds": 2.0,
         "ibp seconds": 2.0,
         "affine seconds": 4.0,
     }
 
 
-def test_the_table_is_written_as_csv_and_markdown(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(study, "RESULTS", tmp_path)
-    study.write([{**study.row("standard", folder, "mnist"), "training": "jacobian"}], "mnist")
-    study.write([study.row("standard", folder, "mnist")], "mnist")
+def test_what_is_proven_of_more_images_is_in_a_table_of_its_own(folder):
+    rows = study.proven("certified l2", folder, "mnist", IMAGES)
+    kinds = [("linf", "ibp", 2), ("linf", "affine", 1), ("l2", "ibp", 2), ("l2", "affine", 1), ("l2", "affine", 3)]
+    assert [(row["norm"], row["method"], row["images"]) for row in rows] == kinds
+    assert rows[-1] == {
+        "dataset": "mnist",
+        "training": "certified l2",
+        "domain": "free",
+        "epsilon": 0.1,
+        "test_accuracy": 0.75,
+        "norm": "l2",
+        "method": "affine",
+        "images": 3,
+        "correct": pytest.approx(2 / 3),
+        "mean_radius": pytest.approx(0.3),
+        "median_certified_over_attack": 0.3,  # of .6 and, where no attack was found, 0
+        "broken": 4,
+        "seconds_an_image": 1.0,
+    }
+
+
+def test_certificates_have_their_rows_by_norm_method_and_images(folder, capsys):
+    keys = ["training", "norm", "method", "images"]
+    row = study.proven("standard", folder, "mnist", IMAGES)[0]
+    study.write("certified_mnist", [{**row, "mean_radius": 1.0}, {**row, "images": 9}], keys)
+    study.write("certified_mnist", [row], keys)
+    table = pd.read_csv(folder / "certified_mnist.csv")
+    assert table[["images", "mean_radius"]].values.tolist() == [[2, 0.02], [9, 0.02]]
+
+
+def test_the_table_is_written_as_csv_and_markdown(folder, tmp_path, capsys):
+    row = study.row("standard", folder, "mnist", IMAGES)
+    study.write("recipes_mnist", [{**row, "training": "jacobian"}], ["training"])
+    study.write("recipes_mnist", [row], ["training"])
     assert pd.read_csv(tmp_path / "recipes_mnist.csv")["training"].tolist() == ["standard", "jacobian"]
     assert pd.read_csv(tmp_path / "recipes_mnist.csv")["linf radius ibp (2)"].tolist() == [0.02, 0.02]
     assert "| standard | free | 0.1 | 0.75 | 2 | 0.5 | 0.25 |" in (tmp_path / "recipes_mnist.md").read_text()

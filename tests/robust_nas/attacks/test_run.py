@@ -64,7 +64,7 @@ def options(trained, out, **changes):
         "batch_size": 4,
         "cw_search": 1,
         "radius": False,
-        "certificates": None,
+        "certificates": (),
         "guards": False,
         "resume": False,
         "out": out,
@@ -192,11 +192,13 @@ def test_a_violated_certificate_is_exit_code_1_and_named(trained, certified, tmp
         writer.writeheader()
         writer.writerows(rows)
     (tmp_path / "config.json").write_bytes(certified.with_name("config.json").read_bytes())
-    more = ("--attack", "fgsm", "--radius", "--no-guards", "--certificates", tmp_path / "certify.csv")
+    both = ("--certificates", certified, "--certificates", tmp_path / "certify.csv")
+    more = ("--attack", "fgsm", "--radius", "--no-guards", *both)
     assert cli.main(line(trained, tmp_path / "out", *more)) == 1
     assert f"1 (images {place})" in capsys.readouterr().out
-    violated = [row["index"] for row in read(tmp_path / "out" / "crosscheck.csv") if row["violated"] == "True"]
-    assert violated == [str(place)]
+    compared = read(tmp_path / "out" / "crosscheck.csv")
+    assert len(compared) == 2 * len(rows)
+    assert [row["index"] for row in compared if row["violated"] == "True"] == [str(place)]
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["violated"] == [place]
 
 
@@ -205,7 +207,7 @@ def test_certificates_may_lie_in_the_folder_of_the_attack(trained, certified, tm
     for name in ("certify.csv", "config.json"):
         (tmp_path / name).write_bytes(certified.with_name(name).read_bytes())
     for _ in range(2):
-        result = run_attack(**options(trained, tmp_path, attacks=["fgsm"], certificates=tmp_path / "certify.csv"))
+        result = run_attack(**options(trained, tmp_path, attacks=["fgsm"], certificates=[tmp_path / "certify.csv"]))
         assert result.violated == 0
 
 
