@@ -14,7 +14,7 @@ from typing import Any
 import click
 import torch
 
-from experiments.common import markdown_table
+from experiments.common import Script, markdown_table
 from experiments.zoo_sizes import TABLE_2
 from robust_nas.genotype import Architecture
 from robust_nas.runs import Run, read_rows
@@ -129,7 +129,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(markdown_table(HEADER, [[cell(value) for value in each.values()] for each in rows])) + "\n"
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/baselines"), show_default=True)
 def main(out: Path) -> None:
     """Run what is missing, then write results/baselines.csv and .md."""

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
+import click
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from robust_nas.data import Examples, Source, batches
+from verify.errors import InputError
+
+BAD_INPUT = 2
+STOPPED = 130
+
+
+class Script(click.Command):
+    """The command of a script: bad input is one line on stderr and exit code 2, as in `dsrna`."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run the script, and leave Python."""
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.Abort:
+            _leave("stopped", STOPPED)
+        except click.ClickException as error:
+            _leave(f"error: {error.format_message()}", BAD_INPUT)
+        except InputError as error:
+            _leave(f"error: {error}", BAD_INPUT)
+        sys.exit(code)
+
+
+def _leave(words: str, code: int) -> NoReturn:
+    click.echo(f"{Path(sys.argv[0]).name}: {' '.join(words.split())}", err=True)
+    sys.exit(code)
 
 
 def plain_training(

@@ -23,13 +23,12 @@ from experiments.benchmarks.measure import CLOSED_FORM, CROWN, CROWN_IBP, DOMAIN
 from experiments.benchmarks.networks import PARTS, load_reference, train
 from experiments.benchmarks.stock import DOMAINS as STOCK_DOMAINS
 from experiments.benchmarks.stock import for_stock
-from experiments.common import first_correct
+from experiments.common import Script, first_correct
 from robust_nas.data import Data, load
 from robust_nas.runs import Run, device_name, versions
 from verify import RADIUS_METHODS, InputError
 
 TOLERANCE = 0.05
-BAD_INPUT = 2
 WIDTH = 110
 """Of the tables, in columns, where there is no terminal."""
 
@@ -116,7 +115,7 @@ class Benchmark:
         Run(self.out.parent).write_json(self.out.name, self.results)
 
 
-@click.command(epilog="Example: certify.py --parts darts --norms linf --images 2 --out runs/benchmark.json")
+@click.command(cls=Script, epilog="Example: certify.py --parts darts --norms linf --images 2 --out runs/benchmark.json")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Folder that holds MNIST.")
 @click.option("--images", type=click.IntRange(min=1), default=20, show_default=True, help="Correctly classified ones.")
 @click.option("--parts", type=Names(*PARTS), default=",".join(PARTS), show_default=True, help="Networks.")
@@ -132,7 +131,7 @@ class Benchmark:
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images we do at once.")
 @click.option("--train", "retrain", is_flag=True, help="Train the networks anew first; their weights are replaced.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="JSON file to write.")
-def certify(
+def main(
     data: Path | None,
     images: int,
     parts: tuple[str, ...],
@@ -153,16 +152,5 @@ def certify(
         benchmark.run(part, mnist, norms, images if stock_images is None else stock_images, batch_size)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return its exit code; bad input is one line on stderr and code 2."""
-    try:
-        certify.main(arguments, prog_name="certify.py", standalone_mode=False)
-    except (click.ClickException, InputError) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"certify.py: error: {' '.join(message.split())}", err=True)
-        return BAD_INPUT
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,7 +23,7 @@ import torch
 
 from experiments.benchmarks.measure import Problem, ours
 from experiments.benchmarks.report import over_attack
-from experiments.common import first_correct
+from experiments.common import Script, first_correct
 from robust_nas import resumable
 from robust_nas.data import Data, load
 from robust_nas.runs import Run, device_name, seed_everything
@@ -98,7 +98,7 @@ def row(cells: int, recipe: str, data: Data, images: int, out: Path) -> dict[str
     }
 
 
-@click.command(epilog="Example: deep.py --data data --cells 8 --recipe certified --out runs/deep")
+@click.command(cls=Script, epilog="Example: deep.py --data data --cells 8 --recipe certified --out runs/deep")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Folder that holds CIFAR-10.")
 @click.option("--cells", type=click.Choice([str(cells) for cells in CELLS]), help="This depth alone.")
 @click.option("--recipe", type=click.Choice(RECIPES), help="Networks of this training alone.")

@@ -22,6 +22,7 @@ from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from experiments.benchmarks.networks import DIL, SEP, SKIP
+from experiments.common import Script
 from robust_nas.files import atomic_path
 from robust_nas.genotype import Edge, Genotype
 from robust_nas.runs import Run, progress
@@ -89,7 +90,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results.")
 def main(out: Path) -> None:
     """Measure, write, plot."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.networks import load_reference
-from experiments.common import first_correct
+from experiments.common import Script, first_correct
 from robust_nas.data import load
 from robust_nas.runs import Run
 from verify import BoundedNetwork, attack_radius, margins
@@ -40,7 +40,7 @@ def margin(network: BoundedNetwork, image: Tensor, label: Tensor, radius: float)
     return bounds.lower.min().item()
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Folder that holds MNIST.")
 @click.option("--images", type=click.IntRange(min=1), default=4, show_default=True)
 def main(data: Path | None, images: int) -> None:

@@ -26,6 +26,7 @@ from rich.table import Table
 from torch import Tensor
 
 from experiments.benchmarks.stock import for_stock, perturbation
+from experiments.common import Script
 from robust_nas.data import Data, Examples
 from robust_nas.metrics import METRICS, MetricSettings
 from robust_nas.runs import Run, device_name, versions
@@ -245,7 +246,7 @@ def images_measured(size: Size, variant: str) -> int | None:
     return _jacobian_images(size, PRESETS[size.preset][metric]) if metric == "jacobian" else BOUND_IMAGES[bound]
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="JSON file.")
 @click.option("--size", "sizes", type=click.Choice(list(SIZES)), multiple=True, default=list(SIZES), show_default=True)
 def main(out: Path, sizes: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ import click
 import pandas as pd
 import torch
 
+from experiments.common import Script
 from experiments.fidelity.networks import robustness, trained
 from experiments.fidelity.report import correlations, markdown, plot, spearman
 from experiments.fidelity.scores import score
@@ -75,7 +76,7 @@ def supernet_scores(data: str, runs: Path) -> pd.DataFrame:
     return pd.read_csv(path).set_index("index").add_prefix("shared ")
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--data", required=True, help="Folder with MNIST.")
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/fidelity"))
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")

@@ -24,7 +24,7 @@ import click
 import pandas as pd
 import torch
 
-from experiments.common import markdown_table
+from experiments.common import Script, markdown_table
 from robust_nas.attacks import run_attack
 from robust_nas.certification import run_audit, run_certify
 from robust_nas.files import atomic_path
@@ -195,7 +195,7 @@ def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-@click.command()
+@click.command(cls=Script)
 @click.option("--dataset", type=click.Choice(["digits", "mnist", "cifar10"]), default="mnist", show_default=True)
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
 @click.option("--images", type=int, default=200, show_default=True, help="Test images attacked, and certified by ibp.")

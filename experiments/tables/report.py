@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
+from experiments.common import Script
 from experiments.tables import render
 from experiments.tables.plots import plot
 from experiments.tables.results import blocks
 from robust_nas.runs import Run
-from verify.errors import InputError
 
 
 def report(results: Path, table: int, out: Path) -> str:
@@ -44,17 +44,13 @@ def report(results: Path, table: int, out: Path) -> str:
     return render.console(found)
 
 
-@click.command()
+@click.command(cls=Script)
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("--table", type=click.IntRange(1, 6), required=True, help="Number of the paper's table.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for tableN.* and plots.")
 def main(results: Path, table: int, out: Path) -> None:
     """Render a table of the paper from the long CSV RESULTS."""
-    try:
-        click.echo(report(results, table, out), nl=False)
-    except InputError as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(2) from None
+    click.echo(report(results, table, out), nl=False)
 
 
 if __name__ == "__main__":

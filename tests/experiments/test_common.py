@@ -2,12 +2,18 @@
 
 import copy
 
+import click
+import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from torch import nn
 
-from experiments.common import first_correct, plain_training
+from experiments.benchmarks import deep, limits
+from experiments.common import Script, first_correct, plain_training
+from experiments.recipes import study as recipes
 from robust_nas.data import Examples
+from verify.errors import InputError
 
 
 def problem() -> tuple[nn.Module, Examples]:
@@ -47,3 +53,30 @@ def test_first_correct():
         assert places == [i for i in right if i < among][:count]
         assert torch.equal(found.images, examples.images[places])
         assert torch.equal(found.labels, examples.labels[places])
+
+
+@pytest.mark.parametrize("script", [deep.main, limits.main, recipes.main], ids=["deep", "limits", "recipes"])
+def test_no_data_is_one_line_and_code_2(script, tmp_path):
+    found = CliRunner().invoke(script, ["--data", str(tmp_path / "nowhere")])
+    assert found.exit_code == 2
+    assert "error: " in found.output and "nowhere" in found.output and found.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("no such\nthing"), 2, "error: no such thing\n"),
+        (click.UsageError("no such option"), 2, "error: no such option\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+        (ValueError("a bug"), 1, ""),  # keeps its traceback
+    ],
+)
+def test_how_a_script_ends(error, code, line):
+    @click.command(cls=Script)
+    def main():
+        raise error
+
+    found = CliRunner().invoke(main, [])
+    assert found.exit_code == code
+    assert found.output.partition(": ")[2] == line
+    assert isinstance(found.exception, SystemExit if line else ValueError)
