@@ -146,8 +146,8 @@ class BoundedNetwork:
         for name, each in (("labels", labels), ("targets", targets)):
             if each is None:
                 continue
-            if each.shape != images.shape[:1] or each.is_floating_point():
-                raise InputError(f"{name} must be {len(images)} whole numbers, one an image")
+            if each.shape != images.shape[:1] or each.dtype != torch.long:
+                raise InputError(f"{name} must be {len(images)} numbers of type torch.int64, one an image")
             if not ((each >= 0) & (each < self.classes)).all():
                 raise InputError(f"{name} must be 0 to {self.classes - 1}, the network's classes")
         if targets is not None and (targets == labels).any():
