@@ -324,9 +324,10 @@ def test_certificates_of_other_weights_are_refused(trained, copied):
     config["options"]["weights_sha256"] = "that of other weights"
     copied.with_name("config.json").write_text(json.dumps(config))
     options = audit_options(trained, copied, copied.parent / "out")
-    for attempt in (run_audit, partial(run_attack, attacks=("fgsm",), images=IMAGES, guards=False)):
+    attack = partial(run_attack, attacks=("fgsm",), images=IMAGES, guards=False)
+    for attempt, chosen in ((run_audit, options), (attack, {**options, "certificates": [copied]})):
         with pytest.raises(InputError, match=r"certify\.csv: certificates of other weights \(.*\) than .*safetensors"):
-            attempt(**options)
+            attempt(**chosen)
 
 
 def test_an_audit_has_the_memory_of_the_certificates(trained, tmp_path):
