@@ -179,12 +179,13 @@ def proven(name: str, out: Path, dataset: str, images: Mapping[str, int]) -> lis
     return found
 
 
-def write(name: str, rows: list[dict[str, Any]], keys: list[str]) -> None:
-    """results/NAME.csv and .md: these rows, and those that are there of which the keys are others'."""
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    """results/NAME.csv and .md: these rows, and those of other networks that are there."""
     path = RESULTS / f"{name}.csv"
     kept: list[Any] = pd.read_csv(path).to_dict("records") if path.exists() else []
-    by_keys = {tuple(each[key] for key in keys): each for each in [*kept, *rows]}
-    rows = sorted(by_keys.values(), key=lambda each: list(NETWORKS).index(each["training"]))
+    trained = {each["training"] for each in rows}
+    rows = [*rows, *(each for each in kept if each["training"] not in trained)]
+    rows.sort(key=lambda each: list(NETWORKS).index(each["training"]))
     Run(RESULTS).write_csv(path.name, rows)
     columns = list(rows[0])[1:]
     lines = markdown_table(columns, [[_cell(each[column]) for column in columns] for each in rows])
@@ -211,9 +212,9 @@ def main(dataset: str, data: Path, images: int, tight_images: int, only: str | N
     for name in [only] if only else NETWORKS:
         run_network(name, folders[name], counts, common)
     done = {name: folder for name, folder in folders.items() if (folder / "attack" / "summary.json").exists()}
-    write(f"recipes_{dataset}", [row(*each, dataset, counts) for each in done.items()], ["training"])
+    write(f"recipes_{dataset}", [row(*each, dataset, counts) for each in done.items()])
     certified = [found for each in done.items() for found in proven(*each, dataset, counts)]
-    write(f"certified_{dataset}", certified, ["training", "norm", "method", "images"])
+    write(f"certified_{dataset}", certified)
 
 
 if __name__ == "__main__":

@@ -100,19 +100,18 @@ def test_what_is_proven_of_more_images_is_in_a_table_of_its_own(folder):
     }
 
 
-def test_certificates_have_their_rows_by_norm_method_and_images(folder, capsys):
-    keys = ["training", "norm", "method", "images"]
+def test_a_network_run_anew_leaves_no_certificates_of_the_old_one(folder, capsys):
     row = study.proven("standard", folder, "mnist", IMAGES)[0]
-    study.write("certified_mnist", [{**row, "mean_radius": 1.0}, {**row, "images": 9}], keys)
-    study.write("certified_mnist", [row], keys)
+    study.write("certified_mnist", [{**row, "images": 9}, {**row, "training": "jacobian", "images": 7}])
+    study.write("certified_mnist", [row, {**row, "images": 3}])
     table = pd.read_csv(folder / "certified_mnist.csv")
-    assert table[["images", "mean_radius"]].values.tolist() == [[2, 0.02], [9, 0.02]]
+    assert table[["training", "images"]].values.tolist() == [["standard", 2], ["standard", 3], ["jacobian", 7]]
 
 
 def test_the_table_is_written_as_csv_and_markdown(folder, tmp_path, capsys):
     row = study.row("standard", folder, "mnist", IMAGES)
-    study.write("recipes_mnist", [{**row, "training": "jacobian"}], ["training"])
-    study.write("recipes_mnist", [row], ["training"])
+    study.write("recipes_mnist", [{**row, "training": "jacobian"}])
+    study.write("recipes_mnist", [row])
     assert pd.read_csv(tmp_path / "recipes_mnist.csv")["training"].tolist() == ["standard", "jacobian"]
     assert pd.read_csv(tmp_path / "recipes_mnist.csv")["linf radius ibp (2)"].tolist() == [0.02, 0.02]
     assert "| standard | free | 0.1 | 0.75 | 2 | 0.5 | 0.25 |" in (tmp_path / "recipes_mnist.md").read_text()
