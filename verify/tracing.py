@@ -32,7 +32,7 @@ def trace(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
     tensors = copies(model)
 
     def run(*values: Tensor) -> Any:
-        return functional_call(model, dict(zip(tensors, values[:-1], strict=True)), (values[-1],))
+        return evaluated(model, dict(zip(tensors, values[:-1], strict=True)), values[-1])
 
     # Fake tensors have shapes and no values: what asks for a value, by .item(), .numpy() or nonzero(), would fix it in
     # the graph, and fails. Without a mode of ours torch's tracer makes one a node: half of the time.
@@ -51,9 +51,27 @@ def trace(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
 
 
 def copies(model: nn.Module) -> dict[str, Tensor]:
-    """The model's parameters and buffers by name, as copies that a forward pass may change."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    return {name: tensor.detach().clone() for name, tensor in tensors}
+    """The model's parameters and buffers as copies that a forward pass may change.
+
+    By name: one name a place, though its module may be in several, and one copy for a tensor that is in several places.
+    """
+    places = {
+        name: tensor
+        for prefix, module in model.named_modules()
+        for tensors in (module.named_parameters, module.named_buffers)
+        for name, tensor in tensors(prefix, recurse=False, remove_duplicate=False)
+    }
+    copied = {tensor: tensor.detach().clone() for tensor in places.values()}
+    return {name: copied[tensor] for name, tensor in places.items()}
+
+
+def evaluated(model: nn.Module, tensors: dict[str, Tensor], x: Float[Tensor, "b *shape"]) -> Any:
+    """The model's result with these tensors, named as `copies` names them, in place of its own.
+
+    torch's `functional_call` would by default give every name of a module to it in turn, and would leave it with the
+    last copy.
+    """
+    return functional_call(model, tensors, (x,), tie_weights=False)
 
 
 @contextmanager

@@ -263,3 +263,35 @@ def test_the_trace_names_its_inputs():
     placeholders = trace(model, torch.rand(2, 4)).find_nodes(op="placeholder")
     names = [node.meta["tensor"] for node in placeholders]
     assert names == [*dict(model.named_parameters()), *dict(model.named_buffers()), None]
+
+
+class Tied(nn.Module):
+    """Two layers of one weight, and a layer that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = (nn.Linear(3, 3).double() for _ in range(3))
+        self.second.weight = self.first.weight
+        self.layers = nn.Sequential(self.first, nn.ReLU(), self.second, nn.ReLU(), self.last, nn.ReLU(), self.last)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_modules_and_weights_in_several_places():
+    model, x = randomise(Tied()), torch.rand(2, 3, dtype=torch.float64)
+    before = {name: (tensor, tensor.detach().clone()) for name, tensor in model.named_parameters()}
+    network = BoundedNetwork(model, x)
+    for name, tensor in model.named_parameters():
+        assert tensor is before[name][0]
+        assert torch.equal(tensor, before[name][1])
+    bounds = network.bounds(x, 0.0, method="crown")
+    torch.testing.assert_close(bounds.lower, model(x), rtol=0, atol=1e-12)
+    for output in (bounds.lower, model(x)):
+        output.sum().backward()
+    for parameter in model.parameters():  # once through the bounds, once through the model
+        assert parameter.grad is not None
+    through_both = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    model(x).sum().backward()
+    torch.testing.assert_close(through_both, [2 * parameter.grad for parameter in model.parameters()])

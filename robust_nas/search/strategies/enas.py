@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from robust_nas.converters import ENAS_OPERATIONS
 from robust_nas.data import Examples
@@ -25,7 +24,7 @@ from robust_nas.search.strategies.base import Step, Strategy
 from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify.bounds import BoundedNetwork
-from verify.tracing import copies
+from verify.tracing import copies, evaluated
 
 LEARNING_RATE, BETAS = 0.0035, (0.0, 0.999)
 """Of Adam for the controller; there is no weight decay."""
@@ -124,7 +123,7 @@ class SampledSupernet(Supernet):
     def accuracy(self, architecture: Int[Tensor, "1 2 nodes 2 2"], batch: Examples) -> float:
         """Fraction of a batch that an architecture gets right with the shared weights; changes no buffer."""
         with self.child(architecture):
-            logits: Tensor = functional_call(self, copies(self), (batch.images,))
+            logits: Tensor = evaluated(self, copies(self), batch.images)
         return (logits.argmax(1) == batch.labels).double().mean().item()
 
 
