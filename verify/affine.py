@@ -20,6 +20,7 @@ from verify.errors import InputError
 from verify.lirpa import Bound
 from verify.operators.form import Form
 from verify.regions import Region
+from verify.rounding import IGNORED, Rounding
 
 TEMPORARY = 2
 """A form and what is computed from it are in memory together."""
@@ -35,13 +36,16 @@ class AffineSweep:
         nodes: of the graph, inputs before their users.
         region: the inputs; its pixels are the first rows of every form.
         memory: MiB for the forms.
+        rounding: by how much the ends of a form give way.
 
     Raises:
         InputError: the rows of the pixels alone do not fit.
     """
 
-    def __init__(self, nodes: Sequence[Bound], region: Region, memory: float) -> None:
-        self.region = region
+    def __init__(
+        self, nodes: Sequence[Bound], region: Region, memory: float, rounding: Rounding = IGNORED
+    ) -> None:
+        self.region, self.rounding = region, rounding
         self.pixels = region.centre[0].numel()
         self.forms: dict[str, Form] = {}
         self.used_rows = self.pixels
@@ -97,6 +101,8 @@ class AffineSweep:
         """Least and largest value of each element of a form over the region."""
         pixels = form.rows[: self.pixels].flatten(2).permute(1, 2, 0)
         spread = form.rows[self.pixels :].abs().sum(0)
+        if self.rounding.total:
+            spread = spread + self.rounding.total * self.terms(form)
         lower, upper = self.region.least(pixels), -self.region.least(-pixels)
         return lower.view_as(spread) + form.lower - spread, upper.view_as(spread) + form.upper + spread
 

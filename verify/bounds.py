@@ -10,7 +10,6 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from verify.errors import InputError
 from verify.graph import INPUT, MEMORY, BoundedGraph, Intervals
@@ -20,15 +19,12 @@ from verify.operators import UnsupportedOperator
 from verify.operators.normalisation import Moments, moments
 from verify.regions import Ball, Region
 from verify.slopes import optimised_bound
-from verify.tracing import copies
+from verify.tracing import copies, evaluated
 
 Method: TypeAlias = Literal["ibp", "block", "crown-ibp", "affine", "crown", "alpha-crown"]
 METHODS: tuple[str, ...] = get_args(Method)
 FORWARD = ("ibp", "block")
 """Methods that are one forward sweep of intervals."""
-WIDENING = 1e-10
-"""Relative outward widening of intermediate bounds in a float64 confirmation: far above its rounding errors
-(about 1e-16 an operation), far below anything that changes a radius."""
 
 
 class Line(NamedTuple):
@@ -98,7 +94,7 @@ class BoundedNetwork:
         example: an input of the right shape, type and device; its values do not matter.
         memory: MiB that the affine forms of one call may take (methods "affine", "crown" and "alpha-crown"); less is
             looser, never unsound.
-        widening: WIDENING makes of a network in float64 what `double` gives, without a copy; 0 in other types.
+        confirms: bounds give way for rounding (`verify.rounding`): what `double` gives, without a copy; float64 only.
 
     Raises:
         UnsupportedOperator: the network holds an operator with no sound rule (named), or mixes images.
@@ -110,21 +106,21 @@ class BoundedNetwork:
     """
 
     def __init__(
-        self, model: nn.Module, example: Float[Tensor, "b *shape"], memory: float = MEMORY, widening: float = 0.0
+        self, model: nn.Module, example: Float[Tensor, "b *shape"], memory: float = MEMORY, confirms: bool = False
     ) -> None:
         if not memory > 0:
             raise InputError(f"memory must be positive, not {memory}")
-        if widening not in (0.0, WIDENING):
-            raise InputError(f"widening must be 0 or WIDENING, not {widening}")
-        if widening and example.dtype != torch.float64:  # it would pass for a confirmation, which it is not
-            raise InputError(f"relaxations are widened in float64, not in {example.dtype}; use double()")
+        if confirms and example.dtype != torch.float64:
+            raise InputError(f"certificates are confirmed in float64, not in {example.dtype}; use double()")
         self.model = model
         # Two images: batch norm in training mode needs two, and equal ones could hide a mixing of images.
         random = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
         self.example = random.to(example)
         self._modes = self._current_modes()
         self.graph = BoundedGraph(model, self.example)
-        self.graph.memory, self.graph.widening = memory, widening
+        self.graph.memory = memory
+        if confirms:
+            self.graph.confirm()
         self._check_agreement()
 
     def __call__(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
@@ -218,7 +214,7 @@ class BoundedNetwork:
         refine = method in ("crown", "alpha-crown")
         graph.begin(sweep=refine or method == "affine", refine=refine, reference=within)
         if method in FORWARD:
-            sweep = IntervalSweep(region, method == "block", graph.widening, keep_intervals)
+            sweep = IntervalSweep(region, method == "block", graph.rounding, keep_intervals)
             swept = sweep.run(graph.nodes, rows)
             lower, upper, line = swept.centre - swept.radius, swept.centre + swept.radius, None
             graph.tightened = sweep.intervals
@@ -319,19 +315,19 @@ class BoundedNetwork:
         A copy (itself if it is such a copy already): later changes of the model do not reach it. Frozen statistics
         come along.
         """
-        return self if self.graph.widening else self._copy(torch.float64, WIDENING)
+        return self if self.graph.rounding.step else self._copy(torch.float64, confirms=True)
 
     def single(self) -> BoundedNetwork:
         """The same network in float32, where bounds are fast: to look for what `double` then confirms.
 
         A copy, as above (itself if it is in float32).
         """
-        return self if self.example.dtype == torch.float32 else self._copy(torch.float32, 0.0)
+        return self if self.example.dtype == torch.float32 else self._copy(torch.float32)
 
-    def _copy(self, dtype: torch.dtype, widening: float) -> BoundedNetwork:
+    def _copy(self, dtype: torch.dtype, confirms: bool = False) -> BoundedNetwork:
         self._check_mode()
         model, example = copy.deepcopy(self.model).to(dtype), self.example.to(dtype)
-        twin = BoundedNetwork(model, example, self.graph.memory, widening)
+        twin = BoundedNetwork(model, example, self.graph.memory, confirms)
         twin.graph.copy_statistics(self.graph)
         return twin
 
@@ -352,13 +348,13 @@ class BoundedNetwork:
 
     def _slack(self, lower: Tensor, upper: Tensor, line: Line | None, region: Region) -> Tensor:
         """What rounding may have done to the last sums, in a float64 confirmation: relative to their terms."""
-        if not self.graph.widening:
+        if not self.graph.rounding.total:
             return torch.zeros_like(lower)
         terms = 1 + torch.maximum(lower.abs(), upper.abs())
         if line is not None:
             largest = torch.maximum(region.lower.abs(), region.upper.abs()).flatten(1)
             terms = terms + torch.einsum("bsn,bn->bs", line.coefficients.abs(), largest) + line.intercept.abs()
-        return self.graph.widening * terms
+        return self.graph.rounding.total * terms
 
     def _region(self, x: Tensor | Region, epsilon: float | Tensor | None, norm: str, domain: str) -> Region:
         images = x.centre if isinstance(x, Region) else x
@@ -415,7 +411,7 @@ class BoundedNetwork:
 
     def _model(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
         """The outputs of the model itself, on copies of what it holds."""
-        outputs: Tensor = functional_call(self.model, copies(self.model), (x.clone(),))
+        outputs: Tensor = evaluated(self.model, copies(self.model), x.clone())
         return outputs
 
 

@@ -14,14 +14,14 @@ from typing import Any, TypeAlias
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 
 from verify.affine import AffineSweep, row_size
 from verify.lirpa import Bound, BoundedModule, BoundInput
 from verify.operators import RULES, Call, Constant, LinearOperator, Slot, UnsupportedOperator
 from verify.operators.arithmetic import absolute_inner, weighed
 from verify.operators.normalisation import BatchNorm, Moments, Statistics, moments
-from verify.tracing import copies, kept_random_state, out_of_place, trace
+from verify.rounding import IGNORED, rounding_for
+from verify.tracing import copies, evaluated, kept_random_state, out_of_place, trace
 
 Intervals: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """Lower and upper bounds of relaxed neurons, "b *shape" each, by the name of their node."""
@@ -56,7 +56,7 @@ class _Shell(nn.Module):
         object.__setattr__(self, "model", model)  # not a submodule
         self.training = False
         with kept_random_state(example.device), torch.no_grad():
-            self.output = functional_call(model, copies(model), (example.clone(),))
+            self.output = evaluated(model, copies(model), example.clone())
         if not isinstance(self.output, Tensor) or self.output.dim() != 2:
             raise UnsupportedOperator('the network must have one output, of shape "b k": wrap it so that it has')
 
@@ -76,7 +76,7 @@ class BoundedGraph(BoundedModule):
     """
 
     def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
-        self.widening, self.memory = 0.0, MEMORY
+        self.rounding, self.memory = IGNORED, MEMORY
         self.begin()
         super().__init__(_Shell(model, example), example, {"conv_mode": "matrix"}, device=example.device)
 
@@ -105,6 +105,10 @@ class BoundedGraph(BoundedModule):
     def nodes(self) -> list[Bound]:
         """Every node, inputs before their users."""
         return list(self._modules.values())
+
+    def confirm(self) -> None:
+        """Let all bounds give way so that they hold in real arithmetic, from now on."""
+        self.rounding = rounding_for(max(node.summands for node in self.nodes if node.from_input and node.inputs))
 
     def images_at_once(self) -> int:
         """How many images' affine forms fit into the memory, each with rows of errors for a part of its neurons.
@@ -226,8 +230,8 @@ class BoundedGraph(BoundedModule):
         if isinstance(node, LinearOperator):
             centres, radii, _ = node.halves([parent.interval for parent in node.inputs])
             centre, radius = node.specified(rows, centres, radii)
-            if self.widening:  # terms that the merging has made cancel
-                radius = radius + self.widening * absolute_inner(rows, 1 + node.terms(node.largest())).T
+            if self.rounding.total:  # terms that the merging has made cancel
+                radius = radius + self.rounding.total * absolute_inner(rows, 1 + node.terms(node.largest())).T
         else:
             lower, upper = node.interval
             centre, radius = weighed(rows, (lower + upper) / 2, (upper - lower) / 2)
@@ -238,7 +242,10 @@ class BoundedGraph(BoundedModule):
             self._evaluate(node)
             node.interval = (node.forward_value, node.forward_value)
         else:
-            node.interval = self._widened(*node.interval_propagate(*(parent.interval for parent in node.inputs)))
+            intervals = [parent.interval for parent in node.inputs]
+            hidden = node.hidden([lower for lower, _ in intervals]) if self.rounding.step else 0.0
+            lower, upper = node.interval_propagate(*intervals)
+            node.interval = self._widened(lower, upper, self.rounding.step, hidden)
         node.lower, node.upper = node.interval
 
     def check_prior_bounds(self, node: Bound) -> None:
@@ -248,20 +255,20 @@ class BoundedGraph(BoundedModule):
                 self._propagate(before)
         relaxed = self.relaxed
         for before in self.nodes:
-            before.rounding = self.widening if self.given is None else 0.0
+            before.rounding = self.rounding if self.given is None else IGNORED
         if self.given is not None:
             for name in relaxed:
                 self[name].interval = self[name].lower, self[name].upper = self.given[name]
             return
         nodes = [before for before in self.nodes if before.from_input]
         last = max((number for number, before in enumerate(nodes) if before.name in relaxed), default=-1)
-        sweep = AffineSweep(nodes, self[INPUT].perturbation, self.memory) if self.sweep else None
+        sweep = AffineSweep(nodes, self[INPUT].perturbation, self.memory, self.rounding) if self.sweep else None
         for before in nodes[: last + 1]:
             if sweep is not None:
                 sweep.advance(before)
             if before.name in relaxed:
                 self._bound_neurons(before, sweep, linear=not self.tightened)
-        if self.widening:
+        if self.rounding.total:
             self.IBP_general(node)  # magnitudes, which the last pass' rounding errors are relative to
 
     def _bound_neurons(self, node: Bound, sweep: AffineSweep | None, linear: bool) -> None:
@@ -279,9 +286,9 @@ class BoundedGraph(BoundedModule):
                 lower, upper = self._tighten(node, lower, upper, needed)
             # Where an interval is a point, rounding can leave the ends of two methods crossed: a negative width, which
             # would grow from layer to layer, as widths do.
-            node.interval = torch.minimum(lower, upper), torch.maximum(lower, upper)
-        lower, upper = self._widened(*node.interval)
-        node.interval = node.lower, node.upper = lower, upper
+            lower, upper = torch.minimum(lower, upper), torch.maximum(lower, upper)
+            node.interval = self._widened(lower, upper, self.rounding.total)
+        node.lower, node.upper = lower, upper = node.interval
         self.tightened[node.name] = node.interval
         finite = (torch.isfinite(lower) & torch.isfinite(upper)).flatten(1).all(1)
         self.finite = finite if self.finite is None else self.finite & finite
@@ -320,10 +327,14 @@ class BoundedGraph(BoundedModule):
             upper.flatten(1).scatter(1, index, high).view_as(upper),
         )
 
-    def _widened(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.widening:
+    @staticmethod
+    def _widened(
+        lower: Tensor, upper: Tensor, rounding: float, hidden: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """See `IntervalSweep` for what rounding is relative to."""
+        if not rounding:
             return lower, upper
-        slack = self.widening * (1 + torch.maximum(lower.abs(), upper.abs()))
+        slack = rounding * (1 + torch.maximum(lower.abs(), upper.abs()) + hidden)
         return lower - slack, upper + slack
 
 

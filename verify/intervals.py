@@ -25,6 +25,7 @@ from verify.operators.arithmetic import absolute_inner, weighed
 from verify.operators.base import Radius
 from verify.operators.convolution import Weighted
 from verify.regions import Ball, Region, per_image
+from verify.rounding import IGNORED, Rounding
 
 NEAR_ONE = (2.0**-20, 2.0**20)
 """Where the largest radius of an image may lie before it is scaled anew. (What is 2^126 times smaller than the largest
@@ -79,19 +80,19 @@ class IntervalSweep:
     Args:
         region: the inputs.
         relaxed: nonlinear operators go by their two lines (see `Operator.centred`).
-        widening: by how much every node's interval grows, relative to 1 + the largest value in it, so that the result
+        rounding: by how much every node's interval grows, relative to 1 + the largest value in it, so that the result
             holds in real arithmetic: rounding errors of a sum are relative to its terms, and the terms' own widening
-            passes through the sum, however much cancels. 0 leaves rounding out.
+            passes through the sum, however much cancels.
         keep: whether `intervals` are kept.
     """
 
     def __init__(
-        self, region: Region, relaxed: bool = False, widening: float = 0.0, keep: bool = False
+        self, region: Region, relaxed: bool = False, rounding: Rounding = IGNORED, keep: bool = False
     ) -> None:
         centre, radius, size = region.box()
-        if widening:  # Then no interval is small, and the region's size, which may be 0, no unit for it.
+        if rounding.step:  # Then no interval is small, and the region's size, which may be 0, no unit for it.
             radius, size = radius * _wide(size, radius), torch.ones_like(size)
-        self.log_size, self.relaxed, self.widening, self.keep = size.log2(), relaxed, widening, keep
+        self.log_size, self.relaxed, self.rounding, self.keep = size.log2(), relaxed, rounding, keep
         self.start = self._widened(Spread(centre, radius, torch.zeros_like(size)))
         self.intervals: dict[str, tuple[Tensor, Tensor]] = {}
         """Lower and upper ends of what nonlinear operators read."""
@@ -99,7 +100,7 @@ class IntervalSweep:
         self.balls: dict[str, _Ellipsoid] = {}
         """What is still an l2 ball, stretched along the axes."""
         if isinstance(region, Ball) and region.norm != "linf":  # an l1 ball lies in the l2 ball
-            reach = _wide(region.epsilon if widening else torch.ones_like(size), region.centre)
+            reach = _wide(region.epsilon if rounding.step else torch.ones_like(size), region.centre)
             exact = torch.zeros_like(region.centre)
             self.balls[INPUT] = self._rounded(region.centre, reach.to(exact).expand_as(exact), exact)
         self.values: dict[str, Tensor] = {}
@@ -132,7 +133,7 @@ class IntervalSweep:
         scale = self._scale(exponent, centres[node.varying[0]])
         self._keep_intervals(node, centres, radii, scale)
         centre, radius = node.centred(centres, radii, scale, self.relaxed)
-        spread = self._widened(self._within_ball(node, Spread(centre, radius, exponent)))
+        spread = self._widened(self._within_ball(node, Spread(centre, radius, exponent)), node.hidden(centres))
         return _near_one(spread) if isinstance(node, Weighted) else spread
 
     def _within_ball(self, node: Bound, spread: Spread) -> Spread:
@@ -148,16 +149,18 @@ class IntervalSweep:
         )
         centre, error = node.forward(*centres), node.magnitude(errors)
         if not isinstance(node, Weighted):
-            self.balls[node.name] = self._rounded(centre, node.magnitude(axes), error)
+            self.balls[node.name] = self._rounded(centre, node.magnitude(axes), error, node.hidden(centres))
             return spread
         radius = node.row_norms(axes) + error
         narrower = radius < spread.radius
         centre = torch.where(narrower, centre, spread.centre)
         return Spread(centre, torch.minimum(radius, spread.radius), spread.exponent)
 
-    def _rounded(self, centre: Tensor, axes: Tensor, error: Tensor) -> _Ellipsoid:
+    def _rounded(
+        self, centre: Tensor, axes: Tensor, error: Tensor, hidden: Tensor | float = 0.0
+    ) -> _Ellipsoid:
         """With this node's own rounding added to the error that it inherits."""
-        return _Ellipsoid(centre, axes, error + self.widening * (1 + centre.abs() + axes))
+        return _Ellipsoid(centre, axes, error + self.rounding.step * (1 + centre.abs() + axes + hidden))
 
     def _keep_intervals(self, node: Bound, centres: list[Tensor], radii: list[Radius], scale: Tensor) -> None:
         if not self.keep:
@@ -184,7 +187,7 @@ class IntervalSweep:
         if isinstance(node, LinearOperator):
             centres, radii, exponent = self._inputs(node)
             centre, radius = node.specified(rows, centres, radii)
-            if self.widening:
+            if self.rounding.total:
                 radius = radius + self._merging_error(node, rows) / self._scale(exponent, radius)
         else:
             self._advance(node)
@@ -195,11 +198,11 @@ class IntervalSweep:
         log_slope = log_radius + _wide(exponent * math.log(2), radius)
         return Result(centre, radius * self._scale(exponent, radius), log_slope)
 
-    def _widened(self, spread: Spread) -> Spread:
-        if not self.widening:
+    def _widened(self, spread: Spread, hidden: Tensor | float = 0.0) -> Spread:
+        if not self.rounding.step:
             return spread
-        slack = (1 + spread.centre.abs()) / self._scale(spread.exponent, spread.centre) + spread.radius
-        return spread._replace(radius=spread.radius + self.widening * slack)
+        slack = (1 + spread.centre.abs() + hidden) / self._scale(spread.exponent, spread.centre) + spread.radius
+        return spread._replace(radius=spread.radius + self.rounding.step * slack)
 
     def _merging_error(self, node: LinearOperator, rows: Float[Tensor, "s b *out"]) -> Float[Tensor, "b s"]:
         """What rounding may do, in logits, where rows are merged with a call and terms of theirs cancel."""
@@ -208,7 +211,7 @@ class IntervalSweep:
             centre if radius is None else centre.abs() + radius * self._scale(exponent, radius)
             for centre, radius in zip(centres, radii, strict=True)
         ]
-        return self.widening * absolute_inner(rows, 1 + node.terms(largest)).T
+        return self.rounding.total * absolute_inner(rows, 1 + node.terms(largest)).T
 
     def _scale(self, exponent: Float[Tensor, " b"], like: Tensor) -> Tensor:
         """What radii are in units of, "b 1 ... 1"; 0 where it is too small for the type."""

@@ -23,7 +23,6 @@ from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_trained, run_training
 from robust_nas.zoo import find
 from verify import Ball, BoundedNetwork, InputError, attack_radius, certified_radius, verified
-from verify.bounds import WIDENING
 from verify.graph import MEMORY
 from verify.radius import proven_margin
 
@@ -164,7 +163,7 @@ def exact_network(
         UnsupportedOperator: the network holds an operator with no sound rule.
     """
     network = load_trained(genotype, weights, data).to(device, torch.float64)
-    return BoundedNetwork(network, data.test.images[:1].to(device, torch.float64), memory, WIDENING)
+    return BoundedNetwork(network, data.test.images[:1].to(device, torch.float64), memory, confirms=True)
 
 
 def exact_examples(examples: Source, index: Int[Tensor, " b"], device: torch.device) -> Examples:

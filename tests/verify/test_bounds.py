@@ -27,7 +27,7 @@ from tests.verify.helpers import (
     randomise,
 )
 from verify import METHODS, NORMS, Ball, BoundedNetwork, Box, InputError, margins
-from verify.bounds import FORWARD, WIDENING
+from verify.bounds import FORWARD
 
 CROWN = [method for method in METHODS if method not in FORWARD]
 
@@ -531,15 +531,15 @@ def test_double_widens_outward_and_hardly(method):
 
 def test_a_network_made_exact_is_what_double_gives():
     images = random_images(IMAGE).float()
-    made = BoundedNetwork(convnet().float().double(), images.double(), widening=WIDENING)
+    made = BoundedNetwork(convnet().float().double(), images.double(), confirms=True)
     copied = BoundedNetwork(convnet().float(), images).double()
     assert made.double() is made
     torch.testing.assert_close(*(each.bounds(images.double(), 0.1).lower for each in (made, copied)), rtol=0, atol=0)
 
 
 def test_single_precision_cannot_pass_for_exact():
-    with pytest.raises(InputError, match="widened in float64"):
-        BoundedNetwork(convnet().float(), torch.zeros(1, *IMAGE), widening=WIDENING)
+    with pytest.raises(InputError, match="confirmed in float64"):
+        BoundedNetwork(convnet().float(), torch.zeros(1, *IMAGE), confirms=True)
 
 
 def test_double_is_a_copy():

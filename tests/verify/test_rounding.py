@@ -116,10 +116,13 @@ def test_what_cancels_while_it_is_a_ball(norm, method):
 
 BIG = 2.0**60
 ONE, FAR = torch.ones(1, dtype=torch.float64), torch.tensor([BIG], dtype=torch.float64)
+NEAR, LAST = torch.tensor([2.0**33], dtype=torch.float64), 2.0**-19
+"""A number and its last digit, which is lost of three times the number."""
 IDENTITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "a residual": lambda x: BIG * x + x - BIG * x,
     "batch norm": lambda x: F.batch_norm(x + BIG, FAR, ONE, eps=0.0),
     "batch norm's shift": lambda x: F.batch_norm(x, FAR, ONE, ONE, FAR, eps=0.0),
+    "batch norm's constants": lambda x: (F.batch_norm(x, NEAR + LAST, ONE, 3 * ONE, 3 * NEAR + 2 * LAST, eps=0.0) + LAST) / 3,
     "an average pool": lambda x: 3 * F.avg_pool2d(torch.cat([BIG * x, x, -BIG * x], 3), (1, 3)),
     "a mean": lambda x: 3 * torch.cat([BIG * x, x, -BIG * x], 3).mean(3, keepdim=True),
     "max pools": lambda x: F.max_pool2d(torch.cat([BIG + x, BIG + x / 2], 3), (1, 2)) - BIG,
@@ -169,15 +172,19 @@ def test_a_certificate_that_only_rounding_gives(method):
 
 
 def grown(gain: float, layers: int) -> nn.Sequential:
-    """Logits (x, 1/2) by way of gain^layers x - gain^layers x + x, which float64 gets wrong without a trace."""
+    """Logits (x, 1/2) by way of (gain^layers x + x) - gain^layers x, which float64 gets wrong without a trace.
+
+    In two layers, as a library may add three terms in any order.
+    """
     first = linear([[1], [1], [1]], [0, 0, 0])
     between = [linear([[gain, 0, 0], [0, gain, 0], [0, 0, 1]], [0, 0, 0]) for _ in range(layers)]
-    return with_relus(first, *between, linear([[gain, -gain, 1]], [0]), linear([[1], [0]], [0, 0.5]))
+    last = [linear([[gain, 0, 1], [0, gain, 0]], [0, 0]), linear([[1, -1]], [0]), linear([[1], [0]], [0, 0.5])]
+    return with_relus(first, *between, *last)
 
 
 @pytest.mark.parametrize(
     ("gain", "layers", "methods"),
-    [(256.0, 6, ("crown-ibp", "affine")), (30.0, 10, ("affine",)), (2.0**60, 1, RADIUS_METHODS)],
+    [(256.0, 6, ("crown-ibp", "affine")), (32.0, 10, ("affine",)), (2.0**60, 1, RADIUS_METHODS)],
 )
 def test_no_method_proves_what_only_rounding_gives(gain, layers, methods):
     """At .9 the network answers 0; in float64 it answers 1 up to the largest radius there is."""
@@ -188,6 +195,69 @@ def test_no_method_proves_what_only_rounding_gives(gain, layers, methods):
     for method in methods:
         assert certified_radius(network, image, label, method=method).radius.item() == 0, method
     assert prove(network, Ball(image, 0.01), 1).verdict != "proven"
+
+
+def test_a_sum_of_many_terms():
+    """Each of them lost beside the first; and what the sum lacks grows afterwards."""
+    model, image = with_relus(linear([[1.0] + [2.0**-53] * 20_000], [0]), linear([[2.0**60]], [0])), [1.0] * 20_001
+    (value,) = exact(model, [Fraction(pixel) for pixel in image])
+    for method in ("ibp", "block", "crown-ibp"):
+        bounds = bounded(model, image).bounds(torch.tensor([image], dtype=torch.float64), 0.0, method=method)
+        assert bounds.lower.item() <= value <= bounds.upper.item()
+
+
+CALLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda x: x + 2 * x.flip(3),
+    "product and quotient": lambda x: (2 * x) / torch.arange(1.0, 5.0).double(),
+    "batch norm": lambda x: F.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double()),
+    "relu": F.relu,
+    "max pool": lambda x: F.max_pool2d(x, (3, 2), 1, 1),
+    "average pool": lambda x: F.avg_pool2d(x, 2, 1, 1),
+    "average pool, oblong": lambda x: F.avg_pool2d(x, (3, 2)),
+    "average pool of one dimension": lambda x: F.avg_pool1d(x.flatten(2), 5),
+    "adaptive average pool": lambda x: F.adaptive_avg_pool2d(x, (3, 1)),
+    "mean": lambda x: x.mean((2, 3)),
+    "sum over channels": lambda x: x.sum((1,), keepdim=True),
+    "convolution": lambda x: F.conv2d(x, torch.ones(2, 4, 3, 3).double(), padding=1),
+    "grouped and dilated convolution": lambda x: F.conv2d(x, torch.ones(8, 2, 2, 2).double(), dilation=2, groups=2),
+    "transposed convolution": lambda x: F.conv_transpose2d(x, torch.ones(4, 2, 3, 3).double()),
+    "linear": lambda x: F.linear(x, torch.ones(3, 4).double()),
+    "matmul": lambda x: x @ torch.ones(4, 3).double(),
+    "rearrangements": lambda x: F.pad(torch.cat([x[:, 1:], x.transpose(2, 3)[:, :1]], 1), (1, 0)).flatten(1),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_operator_sums_more_terms_than_it_says(name):
+    image = torch.rand(1, 4, 4, 4, dtype=torch.float64)
+    model = Function(lambda module, x: CALLS[name](x + x.flip(2)).flatten(1).sum(1, keepdim=True))
+    graph = BoundedNetwork(model, image).graph
+    values = graph.values(image)
+    called = [node for node in graph.nodes if node.from_input and node.inputs]
+    for node in called:
+        inputs = [values[parent.name] for parent in node.inputs]
+        columns = torch.autograd.functional.jacobian(node.forward, tuple(inputs))
+        read = sum(
+            (part.flatten(values[node.name].dim()) != 0).sum(-1)
+            for part, parent in zip(columns, node.inputs, strict=True)
+            if parent.from_input
+        )
+        assert read.max() <= node.summands, node.call.name
+    assert len(called) > 3
+
+
+def mixing(pairs: int) -> list[nn.Linear]:
+    """The identity in real arithmetic, of which intervals see 2^pairs times as much."""
+    return [linear([[1, 1], [1, -1]], [0, 0]), linear([[0.5, 0.5], [0.5, -0.5]], [0, 0])] * pairs
+
+
+@pytest.mark.parametrize("method", ["affine", "crown"])
+def test_a_radius_is_not_lost_where_intervals_explode(method):
+    """Logits (x, y) at (3/4, 1/4); trained networks multiply intervals as much as these layers, by 1e11."""
+    model = nn.Sequential(*mixing(36), nn.ReLU(), linear([[1, 0], [0, 1]], [0, 0]))
+    image = torch.tensor([[0.75, 0.25]], dtype=torch.float64)
+    found = certified_radius(BoundedNetwork(model, image), image, torch.tensor([0]), method=method)
+    assert 0.2 < found.radius.item() <= 0.25
 
 
 sizes = st.sampled_from([1.0, -1.0, 2.0**60, -(2.0**60)])

@@ -20,6 +20,7 @@ from verify.lirpa import Bound
 from verify.operators.arithmetic import absolute_inner, in_layout_of, inner, weighed
 from verify.operators.call import Call, Slot
 from verify.operators.form import Form, Sweep, aligned
+from verify.rounding import IGNORED, Rounding
 
 Interval: TypeAlias = tuple[Tensor, Tensor]
 Coefficients: TypeAlias = Tensor | None  # "s b *shape"; None where a side or an input is not asked for
@@ -38,10 +39,10 @@ class Operator(Bound):
     (what rounding errors are relative to); `forward` is the call itself.
 
     Attributes:
-        rounding: by how much CROWN and affine forms give way for rounding, relative to `terms`; 0 leaves it out.
+        rounding: by how much CROWN and affine forms give way for rounding, relative to `terms`.
     """
 
-    rounding: float = 0.0
+    rounding: Rounding = IGNORED
     exact: ClassVar[bool] = False
     """Whether the call moves values only: what is a sum after it was one before."""
 
@@ -136,8 +137,8 @@ class Operator(Bound):
         |A| times the `terms` of y.
         """
         parts, lower, upper = self.backward(last_lA, last_uA, *inputs)
-        if self.rounding and not self.exact:
-            error = self.rounding * (1 + self.terms(self.largest()))
+        if self.rounding.total and not self.exact:
+            error = self.rounding.total * (1 + self.terms(self.largest()))
             below = 0 if last_lA is None else absolute_inner(last_lA, error)
             above = 0 if last_uA is None else below if last_uA is last_lA else absolute_inner(last_uA, error)
             lower, upper = lower - below, upper + above
@@ -157,6 +158,15 @@ class Operator(Bound):
             largest: magnitudes of the inputs, see `largest`.
         """
         raise self.refuse("an operator whose rounding errors are not known")
+
+    @property
+    def summands(self) -> int:
+        """At least as many terms as an element of the result is a sum of: here all elements of an image."""
+        return sum(node.output_shape[1:].numel() for node in self.inputs if node.from_input)
+
+    def hidden(self, values: list[Tensor]) -> Tensor | float:
+        """The magnitude of constants that the call adds up and that its result does not show, as they may cancel."""
+        return 0.0
 
     def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
         """Which elements of a relaxed input have bounds worth tightening (see `requires_input_bounds`)."""
@@ -221,6 +231,10 @@ class LinearOperator(Operator):
         image = self.magnitude(largest)
         return image + self._offset(largest).abs() if self.has_offset else image
 
+    @property
+    def summands(self) -> int:
+        return 1 if self.exact or self.pixelwise else super().summands
+
     def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
         error = self._rounding_error(forms, sweep)  # first: it needs as much memory as the result
         varying = [form for form in forms if form is not None]
@@ -240,13 +254,13 @@ class LinearOperator(Operator):
 
     def _rounding_error(self, forms: list[Form | None], sweep: Sweep) -> Tensor | float:
         """What rounding may do to the form of the result."""
-        if not self.rounding or self.exact:
+        if not self.rounding.step or self.exact:
             return 0.0
         largest = [
             node.forward_value if form is None else sweep.terms(form)
             for node, form in zip(self.inputs, forms, strict=True)
         ]
-        return self.rounding * (1 + self.terms(largest))
+        return self.rounding.step * (1 + self.terms(largest))
 
     def linear_part(self, values: list[Tensor]) -> Tensor:
         """T x, without the offset, for a batch of x; `values` holds the other inputs as they are."""
@@ -324,6 +338,10 @@ class Activation(Operator):
     def terms(self, largest: list[Tensor]) -> Tensor:
         """Of lines that meet the function or 0, with slopes of at most 1."""
         return 2 * largest[0]
+
+    @property
+    def summands(self) -> int:
+        return 2
 
     def backward(self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound) -> Backward:
         (x,) = inputs

@@ -68,6 +68,10 @@ class Convolution(Weighted):
         return [correlate_transposed(rows, values[self.weight_slot], geometry, size)]
 
     @property
+    def summands(self) -> int:
+        return self.inputs[self.weight_slot].output_shape[1:].numel()
+
+    @property
     def weight_slot(self) -> int:
         slot = self.slot_of(1)
         assert slot is not None

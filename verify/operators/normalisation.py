@@ -77,10 +77,14 @@ class BatchNorm(LinearOperator):
         return values[0] * scale.abs()
 
     def terms(self, largest: list[Tensor]) -> Tensor:
-        """In the shift, beta - mu gamma / sigma, terms cancel too."""
         scale, shift = self._scale_and_shift(largest)
-        mean, _ = self._moments(largest)
-        return (largest[0] + 2 * mean.abs().view_as(scale)) * scale.abs() + shift.abs()
+        return largest[0] * scale.abs() + shift.abs() + self.hidden(largest)
+
+    def hidden(self, values: list[Tensor]) -> Tensor:
+        """Of the shift, beta - mu gamma / sigma."""
+        scale, _ = self._scale_and_shift(values)
+        mean, _ = self._moments(values)
+        return 2 * mean.abs().view_as(scale) * scale.abs()
 
     def linear_part(self, values: list[Tensor]) -> Tensor:
         return self._scaled(values[0], values)

@@ -5,6 +5,7 @@ Here is where a max pool's bound is computed: :meth:`MaxPool.relax`.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -31,6 +32,14 @@ class AveragePool(LinearOperator):
         if (self.call.argument(6) or 1) < 0:
             raise self.refuse("a negative divisor")
 
+    @property
+    def summands(self) -> int:
+        image = self.inputs[0].output_shape[2:]
+        kernel = self.call.args[1]
+        if "adaptive" in self.call.name:
+            return image.numel()
+        return math.prod([kernel] * len(image) if isinstance(kernel, int) else kernel)
+
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         """For the pools of images a depthwise convolution's, with the windows' sizes divided out before."""
         if not self.call.name.startswith("aten.avg_pool2d") or self.call.argument(4, False):  # ceil_mode
@@ -54,6 +63,10 @@ class Mean(LinearOperator):
         dimensions = self.call.argument(1)
         if not dimensions or any(dimension % rank == 0 for dimension in dimensions):
             raise self.refuse("a mean or sum over the batch dimension")
+
+    @property
+    def summands(self) -> int:
+        return self.inputs[0].output_shape[1:].numel() // self.output_shape[1:].numel()
 
 
 TIE = 1e-5
@@ -177,6 +190,10 @@ class MaxPool(Operator):
         """Of a line through the largest magnitude in each window, and of as many others."""
         (kernel, *_) = self.geometry
         return 2 * kernel[0] * kernel[1] * self.forward(*largest)
+
+    @property
+    def summands(self) -> int:
+        return math.prod(self.geometry[0])
 
     def backward(self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound) -> Backward:
         (x,) = inputs

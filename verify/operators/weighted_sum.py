@@ -22,6 +22,10 @@ class Signed(LinearOperator):
         one = len(self.varying_arguments) == 1
         return one and self.output_shape[1:] == self.inputs[self.varying[0]].output_shape[1:]
 
+    @property
+    def summands(self) -> int:
+        return 2
+
     def check(self) -> None:
         ranks = [len(node.output_shape) for node in self.inputs]
         if any(ranks[position] < max(ranks) for position in self.varying):
