@@ -70,10 +70,14 @@ class AffineSweep:
             if not self.waiting[parent.name]:
                 self.forms.pop(parent.name, None)
 
+    @property
+    def room(self) -> int:
+        return self.most_rows - self.used_rows
+
     def make_room(self, form: Form, errors: Float[Tensor, "b n"]) -> tuple[Form, int]:
         """See `Sweep`. What has no room is merged: of the old rows and the new errors, those of the least weight."""
         wanted = int((errors != 0).sum(1).max())  # NaN counts: it has to stay visible
-        if wanted <= self.most_rows - self.used_rows:
+        if wanted <= self.room:
             return form, wanted
         old = self._weights([*self.forms.values(), form])
         new = errors.detach().topk(wanted, dim=1).values.sum(0)

@@ -246,18 +246,34 @@ def test_no_operator_sums_more_terms_than_it_says(name):
     assert len(called) > 3
 
 
-def mixing(pairs: int) -> list[nn.Linear]:
-    """The identity in real arithmetic, of which intervals see 2^pairs times as much."""
-    return [linear([[1, 1], [1, -1]], [0, 0]), linear([[0.5, 0.5], [0.5, -0.5]], [0, 0])] * pairs
+def mixing(pairs: int, between: nn.Module) -> nn.Sequential:
+    """The identity, of which intervals see 2^pairs times as much; a rectifier between does nothing to the numbers."""
+    there, back = linear([[1, 1], [1, -1]], [2, 2]), linear([[0.5, 0.5], [0.5, -0.5]], [-2, 0])
+    return nn.Sequential(*[there, between, back] * pairs, nn.ReLU(), linear([[1, 0], [0, 1]], [0, 0]))
 
 
 @pytest.mark.parametrize("method", ["affine", "crown"])
-def test_a_radius_is_not_lost_where_intervals_explode(method):
-    """Logits (x, y) at (3/4, 1/4); trained networks multiply intervals as much as these layers, by 1e11."""
-    model = nn.Sequential(*mixing(36), nn.ReLU(), linear([[1, 0], [0, 1]], [0, 0]))
+@pytest.mark.parametrize(("pairs", "between"), [(36, nn.Identity()), (50, nn.ReLU())])
+def test_a_radius_is_not_lost_where_intervals_explode(pairs, between, method):
+    """Logits (x, y) at (3/4, 1/4); three trained cells multiply intervals by 1e11, eight by much more."""
+    model = mixing(pairs, between)
     image = torch.tensor([[0.75, 0.25]], dtype=torch.float64)
     found = certified_radius(BoundedNetwork(model, image), image, torch.tensor([0]), method=method)
     assert 0.2 < found.radius.item() <= 0.25
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 2.0**-10])
+def test_rounding_errors_in_rows_are_in_the_bounds(epsilon):
+    """Of a gain that is not a power of two, so that every layer rounds."""
+    model, image = mixing(20, nn.ReLU()), [0.7, 0.3]
+    with torch.no_grad():
+        for layer in model.modules():  # each once
+            if isinstance(layer, nn.Linear):
+                layer.weight *= 1.1
+    for rows in ([[1.0, -1.0]], [[-1.0, 0.1]]):
+        assert_contain(
+            bounded(model, image), model, image, epsilon, torch.tensor(rows, dtype=torch.float64), "affine"
+        )
 
 
 sizes = st.sampled_from([1.0, -1.0, 2.0**60, -(2.0**60)])

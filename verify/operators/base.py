@@ -330,10 +330,16 @@ class Activation(Operator):
     def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
         (form,) = forms
         assert form is not None
-        lines = self.parallel(self.inputs[0].lower, self.inputs[0].upper)
+        (x,) = self.inputs
+        lines = self.parallel(x.lower, x.upper)
         slope = lines.upper_slope  # not negative: the function does not decrease
         scaled = Form(form.lower * slope, form.upper * slope, form.rows * in_layout_of(form.rows, slope))
-        return scaled.with_error(lines.lower_intercept, lines.upper_intercept, sweep)
+        low, high = lines.lower_intercept, lines.upper_intercept
+        if self.rounding.step and scaled.box_counts((x.upper - x.lower) * slope):
+            middle, half = (scaled.lower + scaled.upper) / 2, (scaled.upper - scaled.lower) / 2
+            if (high - low + half != 0).flatten(1).sum(1).max() <= sweep.room:
+                scaled, low, high = Form(middle, middle, scaled.rows), low - half, high + half
+        return scaled.with_error(low, high, sweep)
 
     def terms(self, largest: list[Tensor]) -> Tensor:
         """Of lines that meet the function or 0, with slopes of at most 1."""

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from verify.rounding import TOTAL
 
+NEGLIGIBLE = 1e-5
+"""The share of an interval that the box may be before a confirmation turns it into rows."""
+
 
 class Form(NamedTuple):
     """A set of values an image: {c + sum_i t_i rows_i}, with lower <= c <= upper (a zonotope and a box).
@@ -49,6 +52,12 @@ class Form(NamedTuple):
             torch.cat([form.rows, others, rows.view(new, *low.shape)]) if new else form.rows,
         )
 
+    def box_counts(self, width: Float[Tensor, "b *shape"]) -> bool:
+        """Whether the box is no longer negligible in intervals of this width: it grows from operator to operator as
+        intervals do, while rows only grow as the network does."""
+        box = self.upper - self.lower
+        return bool((box.flatten(1).sum(1) > NEGLIGIBLE * width.flatten(1).sum(1)).any())
+
     def without(self, rows: Bool[Tensor, " r"]) -> Form:
         """A set that contains this one: these rows widen the box. (`rows` may be longer than the form's own.)"""
         rows = rows[: len(self.rows)]
@@ -73,9 +82,13 @@ class Sweep(Protocol):
 
     Attributes:
         used_rows: how many rows have a number.
+        room: how many more there is memory for.
     """
 
     used_rows: int
+
+    @property
+    def room(self) -> int: ...
 
     def make_room(self, form: Form, errors: Float[Tensor, "b n"]) -> tuple[Form, int]:
         """Room for rows of new errors of these sizes: how many fit, and the form they are meant for, which may have
