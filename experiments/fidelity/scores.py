@@ -50,9 +50,9 @@ def combined(found: dict[str, float]) -> float:
     """What DSRNA-Combined climbs, as one number that networks can be compared by.
 
     In a search epsilon follows the gap, so that the certified bound moves by half the target (1 logit) times the change
-    of the logarithm of the width: `ibp-slope` / 2. The Jacobian's term has its delta, and weight 1.
+    of the logarithm of the width: `ibp-slope` / 2, and it has weight 2. The Jacobian's term has weight 1.
     """
-    return found["ibp-slope"] / 2 + found["jacobian"]
+    return found["ibp-slope"] + found["jacobian"]
 
 
 def _fixed(epsilon: float) -> EpsilonControl:

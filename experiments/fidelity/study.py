@@ -1,8 +1,8 @@
-"""Does a metric know a robust architecture? 64 random ones are trained alike; half choose constants, half report.
+"""Does a metric know a robust architecture? 96 random ones are trained alike; 64 choose constants, 32 report.
 
     python experiments/fidelity/study.py --data DIR
 
-Takes about two hours on two cores. Finished networks are skipped, so a stopped study goes on where it was.
+Takes about three hours on two cores. Finished networks are skipped, so a stopped study goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from robust_nas.data import load
 from robust_nas.runs import Run, progress
 from verify import BoundedNetwork
 
-NETWORKS = 64
-CHOOSING = 32
+NETWORKS = 96
+CHOOSING = 64
 """The first ones; the others report."""
 RESULTS = Path(__file__).parents[1] / "results"
 BASELINES = ("parameters", "accuracy")

@@ -12,6 +12,7 @@ from experiments.benchmarks.search_step import summarise
 from experiments.fidelity.networks import NODES, sample
 from experiments.fidelity.report import correlations, markdown, plot
 from experiments.fidelity.shared import one_hot
+from experiments.fidelity.study import NETWORKS
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Supernet
 
@@ -20,9 +21,9 @@ OPTIONS = {"channels": 2, "cells": 3, "mean": [0.3], "std": [0.4]}
 
 
 def test_architectures_differ_and_come_back():
-    genotypes = [sample(index) for index in range(64)]
-    assert genotypes == [sample(index) for index in range(64)]
-    assert len({(genotype.normal, genotype.reduce) for genotype in genotypes}) == 64
+    genotypes = [sample(index) for index in range(NETWORKS)]
+    assert genotypes == [sample(index) for index in range(NETWORKS)]
+    assert len({(genotype.normal, genotype.reduce) for genotype in genotypes}) == NETWORKS
     for genotype in genotypes:
         sources = [source for _, source in genotype.normal]
         assert all(first < second for first, second in zip(sources[::2], sources[1::2], strict=True))
