@@ -108,7 +108,8 @@ class BoundedGraph(BoundedModule):
 
     def confirm(self) -> None:
         """Let all bounds give way so that they hold in real arithmetic, from now on."""
-        self.rounding = rounding_for(max(node.summands for node in self.nodes if node.from_input and node.inputs))
+        operators = (node for node in self.nodes if node.from_input and node.inputs)
+        self.rounding = rounding_for(max((node.summands for node in operators), default=1))
 
     def images_at_once(self) -> int:
         """How many images' affine forms fit into the memory, each with rows of errors for a part of its neurons.

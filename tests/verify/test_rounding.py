@@ -246,6 +246,14 @@ def test_no_operator_sums_more_terms_than_it_says(name):
     assert len(called) > 3
 
 
+def test_a_network_without_operators():
+    image = torch.tensor([[0.1, 0.5, 0.9]], dtype=torch.float64)
+    network = BoundedNetwork(nn.Identity(), image)
+    for method in RADIUS_METHODS:
+        found = certified_radius(network, image, torch.tensor([2]), method=method)
+        assert 0.19 < found.radius.item() <= 0.2
+
+
 def mixing(pairs: int, between: nn.Module) -> nn.Sequential:
     """The identity, of which intervals see 2^pairs times as much; a rectifier between does nothing to the numbers."""
     there, back = linear([[1, 1], [1, -1]], [2, 2]), linear([[0.5, 0.5], [0.5, -0.5]], [-2, 0])
