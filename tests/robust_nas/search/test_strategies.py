@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robust_nas.metrics import METRICS, MetricSettings
+from robust_nas.metrics import BOUND_WEIGHT, METRICS, MetricSettings
 from robust_nas.search import memory
 from robust_nas.search import run as search_run
 from robust_nas.search.presets import PRESETS
@@ -126,9 +126,9 @@ def test_memory_is_estimated_and_advice_given_where_it_is_short(monkeypatch):
     ],
 )
 def test_any_method_with_a_gradient_in_alpha_takes_any_metric(method):
-    metric = search_run._metric("combined", TINY, "linf", 0)  # the sum of the other two
+    metric = search_run._metric("combined", TINY, "linf", 0)  # the weighted sum of the other two
     search = tiny_search(replace(TINY, channels=4), strategy=STRATEGIES[method](), metric=metric, gamma=0.5)
     row = next(iter(search.steps()))
     assert row["finite"] == 1 and row["robustness_gradient"] > 1e-4
     assert row["certified_bound"] < 0 and row["gap"] > 0 and row["jacobian"] < 0
-    assert row["robustness"] == pytest.approx(row["certified_bound"] + row["jacobian"])
+    assert row["robustness"] == pytest.approx(BOUND_WEIGHT * row["certified_bound"] + row["jacobian"])
