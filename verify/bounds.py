@@ -11,13 +11,15 @@ import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from verify.building import INPUT
 from verify.errors import InputError
-from verify.graph import INPUT, MEMORY, BoundedGraph, Intervals
+from verify.graph import MEMORY, BoundedGraph, Intervals
 from verify.intervals import IntervalSweep
 from verify.lirpa import BoundedTensor
 from verify.operators import UnsupportedOperator
 from verify.operators.normalisation import Moments, moments
 from verify.regions import Ball, Region
+from verify.rounding import plain_sums
 from verify.slopes import optimised_bound
 from verify.tracing import copies, evaluated
 
@@ -213,13 +215,14 @@ class BoundedNetwork:
         graph = self.graph
         refine = method in ("crown", "alpha-crown")
         graph.begin(sweep=refine or method == "affine", refine=refine, reference=within)
-        if method in FORWARD:
-            sweep = IntervalSweep(region, method == "block", graph.rounding, keep_intervals)
-            swept = sweep.run(graph.nodes, rows)
-            lower, upper, line = swept.centre - swept.radius, swept.centre + swept.radius, None
-            graph.tightened = sweep.intervals
-        else:
-            lower, upper, line = self._backward(region, rows, method)
+        with plain_sums(graph.rounding):
+            if method in FORWARD:
+                sweep = IntervalSweep(region, method == "block", graph.rounding, keep_intervals)
+                swept = sweep.run(graph.nodes, rows)
+                lower, upper, line = swept.centre - swept.radius, swept.centre + swept.radius, None
+                graph.tightened = sweep.intervals
+            else:
+                lower, upper, line = self._backward(region, rows, method)
         finite = (torch.isfinite(lower) & torch.isfinite(upper)).all(1, keepdim=True)
         if graph.finite is not None:
             finite &= graph.finite.unsqueeze(1)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.graph import INPUT
+from verify.building import INPUT
 from verify.lirpa import Bound
 from verify.operators import LinearOperator
 from verify.operators.arithmetic import absolute_inner, weighed

@@ -20,7 +20,8 @@ from scipy.optimize import OptimizeResult, linprog
 from torch import Tensor
 
 from verify.bounds import BoundedNetwork
-from verify.graph import INPUT, Intervals
+from verify.building import INPUT
+from verify.graph import Intervals
 from verify.operators import LinearOperator
 from verify.operators.activation import ReLU
 from verify.regions import Ball

@@ -9,7 +9,10 @@ multiplied by anything, and gives way generously.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
+
+import torch
 
 UNIT = 2.0**-53
 SAFETY = 2
@@ -38,3 +41,12 @@ IGNORED = Rounding()
 def rounding_for(summands: int) -> Rounding:
     """What a network needs whose operators compute sums of at most so many terms."""
     return Rounding(SAFETY * (summands + STEPS) * UNIT, TOTAL)
+
+
+def plain_sums(rounding: Rounding) -> AbstractContextManager[None]:
+    """Where rounding counts, convolutions that are sums of products.
+
+    cuDNN may take a Fourier transform instead, for some kernels in float64 too, whose error is relative to the norm of
+    the whole image and not to the terms of each sum.
+    """
+    return torch.backends.cudnn.flags(enabled=False) if rounding.step else nullcontext()

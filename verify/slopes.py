@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.graph import INPUT, BoundedGraph
+from verify.building import INPUT
+from verify.graph import BoundedGraph
 from verify.operators.base import Activation
 
 STEPS = 12

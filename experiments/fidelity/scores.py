@@ -8,7 +8,14 @@ import torch
 
 from experiments.fidelity.networks import NORM
 from robust_nas.data import Data
-from robust_nas.metrics import CertifiedBound, EpsilonControl, IntervalSlope, JacobianNorm, RobustnessMetric
+from robust_nas.metrics import (
+    BOUND_WEIGHT,
+    CertifiedBound,
+    EpsilonControl,
+    IntervalSlope,
+    JacobianNorm,
+    RobustnessMetric,
+)
 from verify import BoundedNetwork
 
 IMAGES = 64
@@ -50,9 +57,9 @@ def combined(found: dict[str, float]) -> float:
     """What DSRNA-Combined climbs, as one number that networks can be compared by.
 
     In a search epsilon follows the gap, so that the certified bound moves by half the target (1 logit) times the change
-    of the logarithm of the width: `ibp-slope` / 2, and it has weight 2. The Jacobian's term has weight 1.
+    of the logarithm of the width: `ibp-slope` / 2. The Jacobian's term has weight 1.
     """
-    return found["ibp-slope"] + found["jacobian"]
+    return BOUND_WEIGHT / 2 * found["ibp-slope"] + found["jacobian"]
 
 
 def _fixed(epsilon: float) -> EpsilonControl:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tests.verify.helpers import Function
 from verify import METHODS, NORMS, RADIUS_METHODS, Ball, BoundedNetwork, certified_radius, prove
+from verify.operators.base import Operator
 
 Rows = list[list[float]]
 
@@ -252,6 +253,28 @@ def test_a_network_without_operators():
     for method in RADIUS_METHODS:
         found = certified_radius(network, image, torch.tensor([2]), method=method)
         assert 0.19 < found.radius.item() <= 0.2
+
+
+def test_a_confirmation_does_without_fourier_transforms(monkeypatch):
+    """cuDNN has some in float64; a switch that only a GPU heeds, but any machine shows."""
+    seen = set()
+    forward = Operator.forward
+
+    def watched(self, *values):
+        seen.add(torch.backends.cudnn.enabled)
+        return forward(self, *values)
+
+    image = torch.rand(1, 1, 4, 4)
+    network = BoundedNetwork(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)).eval(), image)
+    exact, before = network.double(), torch.backends.cudnn.enabled
+    monkeypatch.setattr(Operator, "forward", watched)
+    for method in METHODS:
+        exact.bounds(image.double(), 0.1, method=method)
+    assert seen == {False}
+    assert torch.backends.cudnn.enabled == before
+    seen.clear()
+    network.bounds(image, 0.1)
+    assert seen == {before}
 
 
 def mixing(pairs: int, between: nn.Module) -> nn.Sequential:
