@@ -19,6 +19,7 @@ from torch import Tensor
 from verify.errors import InputError
 from verify.lirpa import Bound
 from verify.operators.form import Form
+from verify.operators.layout import in_parts, total_magnitude
 from verify.regions import Region
 from verify.rounding import IGNORED, Rounding
 
@@ -103,17 +104,19 @@ class AffineSweep:
 
     def bounds(self, form: Form) -> tuple[Float[Tensor, "b *shape"], Float[Tensor, "b *shape"]]:
         """Least and largest value of each element of a form over the region."""
-        pixels = form.rows[: self.pixels].flatten(2).permute(1, 2, 0)
-        spread = form.rows[self.pixels :].abs().sum(0)
-        if self.rounding.total:
-            spread = spread + self.rounding.total * self.terms(form)
-        lower, upper = self.region.least(pixels), -self.region.least(-pixels)
-        return lower.view_as(spread) + form.lower - spread, upper.view_as(spread) + form.upper + spread
+        lower, upper = [], []
+        for part in in_parts(form.rows):
+            pixels, errors = part[: self.pixels].permute(1, 2, 0), part[self.pixels :].abs().sum(0)
+            lower.append(self.region.least(pixels) - errors)
+            upper.append(-self.region.least(-pixels) + errors)
+        low, high = (torch.cat(ends, dim=1).view_as(form.lower) for ends in (lower, upper))
+        slack = self.rounding.total * self.terms(form) if self.rounding.total else 0.0
+        return low + form.lower - slack, high + form.upper + slack
 
     def terms(self, form: Form) -> Float[Tensor, "b *shape"]:
         """See `Sweep`."""
         pixels = torch.maximum(self.region.lower.abs(), self.region.upper.abs()).flatten(1).amax(1).clamp(min=1)
-        rows = form.rows.abs().sum(0)
+        rows = total_magnitude(form.rows)
         return rows * pixels.view(-1, *[1] * (rows.dim() - 1)) + torch.maximum(form.lower.abs(), form.upper.abs())
 
     def _input(self) -> Form:

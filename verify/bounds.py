@@ -11,7 +11,6 @@ import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from verify.building import INPUT
 from verify.errors import InputError
 from verify.graph import MEMORY, BoundedGraph, Intervals
 from verify.intervals import IntervalSweep
@@ -340,10 +339,10 @@ class BoundedNetwork:
         images = BoundedTensor(region.centre, region)
         walk = "crown-ibp" if method == "crown-ibp" else "crown"  # auto_LiRPA's name of the walk
         lower, upper = graph.compute_bounds(x=(images,), C=rows, method=walk)
-        A = graph[INPUT].lA
+        A = graph.coefficients
         if method == "alpha-crown":
             lower, A = optimised_bound(graph, rows)
-        A = A.transpose(0, 1).flatten(2)
+        assert A is not None
         line = Line(A, lower - region.least(A))
         # Neither is always the tighter one; both hold.
         low, high = graph.IBP_general(graph.final_node(), rows)

@@ -18,12 +18,15 @@ from verify.building import INPUT, Builder
 from verify.lirpa import Bound, BoundedModule
 from verify.operators import LinearOperator, UnsupportedOperator
 from verify.operators.arithmetic import absolute_inner, weighed
+from verify.operators.base import Coefficients
 from verify.operators.normalisation import BatchNorm, Moments, Statistics
 from verify.rounding import IGNORED, rounding_for
 from verify.tracing import copies, evaluated, kept_random_state
 
 Intervals: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """Lower and upper bounds of relaxed neurons, "b *shape" each, by the name of their node."""
+Sides: TypeAlias = tuple[Coefficients, Coefficients]
+"""Coefficients of a node in a lower and in an upper bound."""
 
 MEMORY = 4096.0
 """MiB that affine forms may take, if nothing else is said."""
@@ -235,6 +238,37 @@ class BoundedGraph(BoundedModule):
             node.interval = self._widened(lower, upper, self.rounding.step, hidden)
         node.lower, node.upper = node.interval
 
+    def backward_general(
+        self, C: Tensor, node: Bound, bound_lower: bool = True, bound_upper: bool = True, **_: Any
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """CROWN: bounds "b s" of rows of a node's values, linear in each node before it and at last in the input.
+
+        Both sides are the same function, and computed once, until a relaxation parts them. Afterwards `coefficients`
+        has those of the input for the lower side, "b s n".
+
+        Args:
+            C: "b s *out", the rows.
+        """
+        rows = C.transpose(0, 1)
+        lower = upper = rows.new_zeros(rows.shape[:2])
+        sides = {node.name: (rows if bound_lower else None, rows if bound_upper else None)}
+        nodes = self.nodes
+        for before in reversed(nodes[: nodes.index(node) + 1]):
+            if before.name not in sides or before.name == INPUT:
+                continue
+            parts, low, high = before.bound_backward(*sides.pop(before.name), *before.inputs)
+            lower, upper = lower + low, upper + high
+            for position in before.varying:
+                name = before.inputs[position].name
+                sides[name] = _sum_of_sides(sides[name], parts[position]) if name in sides else parts[position]
+        below, above = (None if A is None else A.transpose(0, 1).flatten(2) for A in sides[INPUT])
+        self.coefficients = below
+        region = self[INPUT].perturbation
+        return (
+            None if below is None else lower.T + region.least(below),
+            None if above is None else upper.T - region.least(-above),
+        )
+
     def check_prior_bounds(self, node: Bound) -> None:
         """Bounds of every relaxed input, in the order of the graph, so that each profits from those before."""
         for before in self.nodes:
@@ -301,8 +335,9 @@ class BoundedGraph(BoundedModule):
         at_once = max(1, ROWS_AT_ONCE.get(lower.device.type, 2**26) // (batch * widest))
         lows, highs = [], []
         for part in index.split(at_once, dim=1):
-            C = lower.new_zeros(batch, part.shape[1], neurons).scatter_(2, part.unsqueeze(2), 1)
-            low, high = self.backward_general(C=C.view(batch, -1, *lower.shape[1:]), node=node)
+            C = lower.new_zeros(neurons, batch, part.shape[1]).permute(1, 2, 0).scatter_(2, part.unsqueeze(2), 1)
+            low, high = self.backward_general(C=C.unflatten(2, lower.shape[1:]), node=node)
+            assert low is not None and high is not None
             lows.append(low.reshape(batch, -1))
             highs.append(high.reshape(batch, -1))
         low, high = lower.flatten(1).gather(1, index), upper.flatten(1).gather(1, index)
@@ -323,3 +358,14 @@ class BoundedGraph(BoundedModule):
             return lower, upper
         slack = rounding * (1 + torch.maximum(lower.abs(), upper.abs()) + hidden)
         return lower - slack, upper + slack
+
+
+def _sum_of_sides(first: Sides, second: Sides) -> Sides:
+    """The coefficients of a node from two of its users."""
+    lower = _sum(first[0], second[0])
+    one = first[0] is first[1] and second[0] is second[1]
+    return lower, lower if one else _sum(first[1], second[1])
+
+
+def _sum(first: Coefficients, second: Coefficients) -> Coefficients:
+    return None if first is None or second is None else first + second

@@ -41,6 +41,8 @@ PROOF = 2.5
 """About how much longer the proof in float64 takes than an evaluation in float32."""
 GROWTH = {"ibp": 8.0, "block": 8.0, "crown-ibp": 8.0, "affine": 2.0, "crown": 1.25, "alpha-crown": 1.1}
 """How far a trial goes at most beyond what is proven: far beyond it, every neuron is unstable and bounds are slow."""
+GAIN = {"affine": 1.0, "crown": 1.06, "alpha-crown": 1.01}
+"""How much larger a radius is to be expected than with the method below."""
 ROUGH = 0.1
 """Tolerance of the phases before the last."""
 FINEST = 1e-6
@@ -256,13 +258,14 @@ class _Search:
         found, by = torch.zeros_like(self.proven), torch.zeros_like(self.evaluations)
         *below, top = PHASES[self.method]
         steps = [(method, max(self.tolerance, ROUGH)) for method in below] + [(top, self.tolerance)]
+        secant = None
         for number, (method, tolerance) in enumerate(steps):
             no_time = number > 0 and self._too_late(STEP_UP[method])
             if no_time:
                 # What time is left goes into a finer search with the method below.
                 method, tolerance, number = below[number - 1], self.tolerance, number - 1
                 self.late |= active & (self.method != "auto")
-            better = self._narrow(network, method, found, active, tolerance)
+            better, secant = self._narrow(network, method, found, active, tolerance, secant)
             by, found = torch.where(better > found, number, by), better
             if no_time:
                 break
@@ -277,21 +280,34 @@ class _Search:
         return time.perf_counter() + self.duration * times * (1 + PROOF) > self.deadline
 
     def _narrow(
-        self, network: BoundedNetwork, method: str, proven: Tensor, active: Tensor, tolerance: float
-    ) -> Float[Tensor, " b"]:
-        """Narrow the gap between proven and unsafe radius until it is within the tolerance; the proven one."""
-        secant, unsafe = Secant(self.clean), self.unsafe.clone()
+        self,
+        network: BoundedNetwork,
+        method: str,
+        proven: Tensor,
+        active: Tensor,
+        tolerance: float,
+        before: Secant | None,
+    ) -> tuple[Float[Tensor, " b"], Secant]:
+        """Narrow the gap between proven and unsafe radius until it is within the tolerance; the proven one.
+
+        Args:
+            before: what the search with the method below expected.
+        """
+        secant, unsafe = Secant(self.clean, before), self.unsafe.clone()
+        first = torch.zeros_like(proven) if before is None else before.root.nan_to_num(posinf=0.0) * GAIN[method]
         active = active & (unsafe > 0)
         for number in itertools.count():
-            limit = torch.where(secant.trials > 1, torch.minimum(unsafe, secant.root), unsafe)
+            told = secant.measured & (secant.trials > 0)
+            limit = torch.where(told, torch.minimum(unsafe, secant.root), unsafe)
             active &= limit > proven * (1 + tolerance)
             halve = number % HALVE_EACH == HALVE_EACH - 1
             goal = (proven * unsafe).sqrt() if halve else secant.root / (1 + tolerance / 4)
+            goal = torch.where(secant.trials > 0, goal, first)
             start = torch.minimum(unsafe, self.linear) * FIRST_TRIAL[self.balls.norm]
             least = torch.where(proven > 0, proven * (1 + tolerance / 2), start)
             most = torch.minimum(proven * GROWTH[method], unsafe / (1 + tolerance / 2))
             most = torch.where(proven > 0, most, unsafe / 2)
-            trial = torch.where(secant.trials > 0, torch.minimum(torch.maximum(goal, least), most), least)
+            trial = torch.minimum(torch.maximum(goal, least), most)
             active &= trial > SMALLEST * self.largest
             index = active.nonzero().squeeze(1)
             if not len(index):
@@ -303,7 +319,7 @@ class _Search:
             secant.update(index, trial[index], lower)
             unsafe[index] = torch.where(result < trial[index], trial[index], unsafe[index])
             proven = proven.index_copy(0, index, torch.maximum(proven[index], result))
-        return proven
+        return proven, secant
 
     def _confirm(self, found: Tensor, method: str) -> None:
         """Keep of each radius what bounds for that very ball prove, so that anyone can repeat the proof."""

@@ -22,25 +22,31 @@ class Secant:
 
     Args:
         clean: margins of the unperturbed images.
+        before: of looser bounds, which lose at about the same power.
 
     Attributes:
         root: the expected radius; infinity before the first trial.
-        trials: how many radii were tried; from two on, the power is measured and `root` more than a guess.
+        trials: how many radii were tried.
+        measured: whether the power was, by two trials or before; then `root` is more than a guess.
     """
 
-    def __init__(self, clean: Float[Tensor, "b s"]) -> None:
+    def __init__(self, clean: Float[Tensor, "b s"], before: Secant | None = None) -> None:
         self.clean = clean.clamp(min=torch.finfo(clean.dtype).tiny)
         self.radius = clean.new_zeros(len(clean))
         self.loss = torch.zeros_like(clean)
+        self.power = torch.full_like(clean, USUAL_POWER) if before is None else before.power.clone()
         self.root = torch.full_like(self.radius, torch.inf)
         self.trials = torch.zeros_like(self.radius, dtype=torch.int64)
+        self.measured = torch.zeros_like(self.radius, dtype=torch.bool) if before is None else before.measured.clone()
 
     def update(self, index: Int[Tensor, " m"], radius: Float[Tensor, " m"], lower: Float[Tensor, "m s"]) -> None:
         """Take note of bounds at a radius; where they overflowed nothing is expected of any radius."""
         clean, before, loss = self.clean[index], self.radius[index], self.loss[index]
         new = torch.where(torch.isfinite(lower), clean - lower, torch.inf).clamp(min=torch.finfo(clean.dtype).tiny)
         power = (new / loss).log() / (radius / before).log().unsqueeze(1)
-        power = torch.where(torch.isfinite(power), power, USUAL_POWER).clamp(*POWERS)
+        power = torch.where(torch.isfinite(power), power, self.power[index]).clamp(*POWERS)
+        self.power[index] = power
+        self.measured[index] |= self.trials[index] > 0
         self.root[index] = (radius.unsqueeze(1) * (clean / new) ** (1 / power)).amin(1)
         self.radius[index], self.loss[index] = radius, new
         self.trials[index] += 1

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.building import INPUT
 from verify.graph import BoundedGraph
 from verify.operators.base import Activation
 
@@ -24,7 +23,7 @@ RATE = 0.25
 
 def optimised_bound(
     graph: BoundedGraph, rows: Float[Tensor, "b s k"]
-) -> tuple[Float[Tensor, "b s"], Float[Tensor, "s b *shape"]]:
+) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s n"]]:
     """Lower bounds of `rows` of the outputs, and the coefficients of the input they rest on.
 
     The graph holds bounds of its relaxed neurons (a CROWN pass was made). Stops early when all bounds are positive:
@@ -60,7 +59,8 @@ def optimised_bound(
 
 def _bound(graph: BoundedGraph, rows: Tensor) -> tuple[Tensor, Tensor]:
     lower, _ = graph.backward_general(C=rows, node=graph.final_node(), bound_upper=False)
-    return lower, graph[INPUT].lA
+    assert lower is not None and graph.coefficients is not None
+    return lower, graph.coefficients
 
 
 def _start(node: Activation, rows: Tensor) -> Float[Tensor, "s b *shape"]:

@@ -6,14 +6,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from verify.operators.layout import in_layout_of, lies_innermost
+
 
 def inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "s b"]:
     """<A[s, b], x[b]>."""
+    if lies_innermost(A):
+        return torch.einsum("sbn,bn->sb", A.flatten(2), x.flatten(1))
     return (A * in_layout_of(A, x)).sum(tuple(range(2, A.dim())))
 
 
 def absolute_inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "s b"]:
-    """<|A[s, b]|, x[b]> for x >= 0, in half the time of `inner` of |A|."""
+    """<|A[s, b]|, x[b]> for x >= 0."""
+    if lies_innermost(A):
+        return inner(A.abs(), x)
+    # Half the time of `inner` of |A|.
     return torch.linalg.vector_norm(A * in_layout_of(A, x), 1, dim=tuple(range(2, A.dim())))
 
 
@@ -22,14 +29,6 @@ def weighed(
 ) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s"]]:
     """Centre and radius of <A[s, b], x[b]>, x within centre -+ radius."""
     return inner(A, centre).T, inner(A.abs(), radius).T
-
-
-def in_layout_of(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "*some c h w"] | Tensor) -> Tensor:
-    """x in the memory layout of A, channels first or last: products of tensors in two layouts are ten times slower."""
-    if A.dim() != 5 or A.stride(2) != 1 or x.dim() < 4:
-        return x
-    images = x.flatten(0, -4).contiguous(memory_format=torch.channels_last)
-    return images.view(x.shape) if x.dim() == 4 else images.unflatten(0, x.shape[:-3])
 
 
 KINK = 1e-6

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from verify.errors import InputError
 from verify.lirpa import Bound
-from verify.operators.arithmetic import absolute_inner, in_layout_of, inner, weighed
+from verify.operators.arithmetic import absolute_inner, inner, weighed
 from verify.operators.call import Call, Slot
 from verify.operators.form import Form, Sweep, aligned
+from verify.operators.layout import in_layout_of, merged, separated
 from verify.rounding import IGNORED, Rounding
 
 Interval: TypeAlias = tuple[Tensor, Tensor]
@@ -240,11 +241,10 @@ class LinearOperator(Operator):
         varying = [form for form in forms if form is not None]
         rows = iter(aligned(varying))
         values = [
-            node.forward_value if form is None else next(rows).flatten(0, 1)
+            node.forward_value if form is None else merged(next(rows))
             for node, form in zip(self.inputs, forms, strict=True)
         ]
-        count = max(len(form.rows) for form in varying)
-        image = self.linear_part(values).unflatten(0, (count, -1))
+        image = separated(self.linear_part(values), len(varying[0].lower))
         boxes = [
             (node.forward_value, node.forward_value) if form is None else (form.lower, form.upper)
             for node, form in zip(self.inputs, forms, strict=True)
@@ -292,9 +292,9 @@ class LinearOperator(Operator):
         back: list[Coefficients] = [None] * len(self.inputs)
         if A is None:
             return back, 0
-        rows = self.transpose(A.flatten(0, 1), values)
+        rows = self.transpose(merged(A), values)
         for position, row in zip(self.varying, rows, strict=True):
-            back[position] = row.unflatten(0, A.shape[:2])
+            back[position] = separated(row, A.shape[1])
         if not self.has_offset:
             return back, 0
         return back, (A * self.forward(*values)).reshape(*A.shape[:2], -1).sum(-1)

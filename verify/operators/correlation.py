@@ -1,22 +1,30 @@
 """Convolutions of thousands of small images with few channels, which is what rows of coefficients are.
 
-torch's own are built for many channels. On a CPU they are fast only in the channels-last layout, and depthwise ones in
-float64, which run one group at a time, are written as shifted sums here (`experiments/benchmarks/correlation.py`
-measures both). A GPU gets torch's own.
+torch's own are built for many channels. With the rows innermost (`layout.py`) a depthwise convolution is a sum of
+shifted images, each times a number, and any other a matrix product (`experiments/benchmarks/correlation.py` measures
+both). A GPU, and a derivative in float32, get torch's own.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from verify.operators.layout import MANY, innermost, outermost, pays
+
 _CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
 _TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+COLUMNS = 2**20
+"""Elements that windows, written out for a matrix product, may have at once: as many as a CPU's caches hold."""
+
+Slices: TypeAlias = tuple[slice, ...]
 
 
 class Geometry(NamedTuple):
@@ -32,63 +40,117 @@ def correlate(
     x: Float[Tensor, "r c *size"], weight: Float[Tensor, "d e *kernel"], geometry: Geometry
 ) -> Float[Tensor, "r d *out"]:
     """The convolution without bias."""
-    if _is_slow(x, weight, geometry):
-        return _depthwise(x, weight, geometry)
-    stride, padding, dilation, groups = geometry
-    return _CONVOLVE[x.dim() - 3](_laid_out(x), weight, None, stride, padding, dilation, groups)
+    if not pays(x, weight):
+        stride, padding, dilation, groups = geometry
+        return _CONVOLVE[x.dim() - 3](_laid_out(x), weight, None, stride, padding, dilation, groups)
+    sizes = zip(x.shape[2:], weight.shape[2:], *geometry[:3], strict=True)
+    out = torch.Size((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
+    images = innermost(x)
+    if _is_depthwise(weight, geometry):
+        total = images.new_zeros(len(weight), *out, len(x))
+        for number, read, written in _taps(weight, geometry, x.shape[2:], out):
+            total[written].addcmul_(images[read], _tap(weight, number))
+        return outermost(total)
+    if _is_pointwise(weight, geometry):
+        return outermost(_product(weight.flatten(1), images, geometry.groups))
+    parts = [
+        _product(weight.flatten(1), _windows(part, weight, geometry, out), geometry.groups)
+        for part in images.split(_at_once(weight, out, x.shape[1]), dim=-1)
+    ]
+    return outermost(torch.cat(parts, -1))
 
 
 def correlate_transposed(
     rows: Float[Tensor, "r d *out"], weight: Float[Tensor, "d e *kernel"], geometry: Geometry, size: torch.Size
 ) -> Float[Tensor, "r c *size"]:
     """The transpose of `correlate` for images of the given size."""
-    if _is_slow(rows, weight, geometry):
-        return _depthwise_transposed(rows, weight, geometry, size)
-    stride, padding, dilation, groups = geometry
-    # What the stride leaves over at the far edge: those inputs no output reads.
-    left_over = [
-        n + 2 * p - d * (k - 1) - 1 - s * (m - 1)
-        for n, p, d, k, s, m in zip(size, padding, dilation, weight.shape[2:], stride, rows.shape[2:], strict=True)
+    out, channels = rows.shape[2:], weight.shape[1] * geometry.groups
+    if not pays(rows, weight):
+        stride, padding, dilation, groups = geometry
+        # What the stride leaves over at the far edge: those inputs no output reads.
+        left_over = [
+            n + 2 * p - d * (k - 1) - 1 - s * (m - 1)
+            for n, p, d, k, s, m in zip(size, padding, dilation, weight.shape[2:], stride, out, strict=True)
+        ]
+        return _TRANSPOSED[rows.dim() - 3](_laid_out(rows), weight, None, stride, padding, left_over, groups, dilation)
+    images = innermost(rows)
+    if _is_depthwise(weight, geometry):
+        total = images.new_zeros(channels, *size, len(rows))
+        for number, written, read in _taps(weight, geometry, size, out):
+            total[written].addcmul_(images[read], _tap(weight, number))
+        return outermost(total)
+    backward = weight.unflatten(0, (geometry.groups, -1)).flatten(2).transpose(1, 2).flatten(0, 1)
+    if _is_pointwise(weight, geometry):
+        return outermost(_product(backward, images, geometry.groups))
+    parts = [
+        _overlaid(_product(backward, part, geometry.groups), weight, geometry, size)
+        for part in images.split(_at_once(weight, out, channels), dim=-1)
     ]
-    return _TRANSPOSED[rows.dim() - 3](_laid_out(rows), weight, None, stride, padding, left_over, groups, dilation)
+    return outermost(torch.cat(parts, -1))
 
 
-def _is_slow(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    """Depthwise convolutions of images in float64 on a CPU."""
-    depthwise = geometry.groups == len(weight) and weight.shape[1] == 1
-    return depthwise and x.dim() == 4 and x.dtype == torch.float64 and not x.is_cuda
+def _is_depthwise(weight: Tensor, geometry: Geometry) -> bool:
+    return geometry.groups == len(weight) and weight.shape[1] == 1
+
+
+def _is_pointwise(weight: Tensor, geometry: Geometry) -> bool:
+    return all(k == 1 for k in weight.shape[2:]) and set(geometry.stride) == {1} and set(geometry.padding) == {0}
 
 
 def _laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _taps(weight: Tensor, geometry: Geometry, out: torch.Size) -> Iterator[tuple[Tensor, slice, slice]]:
-    """Every element of a depthwise kernel ("c 1 1"), and which elements of the padded image it meets."""
-    (down, right), (fall, step) = geometry.stride, geometry.dilation
-    for i in range(weight.shape[2]):
-        rows = slice(i * fall, i * fall + down * (out[0] - 1) + 1, down)
-        for j in range(weight.shape[3]):
-            yield weight[:, :, i, j, None], rows, slice(j * step, j * step + right * (out[1] - 1) + 1, right)
+def _at_once(weight: Tensor, out: torch.Size, channels: int) -> int:
+    """How many rows have their windows written out at once."""
+    return max(MANY, COLUMNS // (channels * math.prod(weight.shape[2:]) * math.prod(out)))
 
 
-def _depthwise(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    (high, wide), kernel = geometry.padding, weight.shape[2:]
-    padded = F.pad(x, (wide, wide, high, high))
-    size = torch.Size(
-        (n - d * (k - 1) - 1) // s + 1
-        for n, d, k, s in zip(padded.shape[2:], geometry.dilation, kernel, geometry.stride, strict=True)
-    )
-    total = x.new_zeros(*x.shape[:2], *size)
-    for tap, rows, columns in _taps(weight, geometry, size):
-        total = total.addcmul_(padded[:, :, rows, columns], tap)
-    return total
+def _tap(weight: Tensor, number: int) -> Tensor:
+    """One element of each channel's kernel, "c 1 ... 1"."""
+    return weight.flatten(1)[:, number].view(-1, *[1] * (weight.dim() - 1))
 
 
-def _depthwise_transposed(rows: Tensor, weight: Tensor, geometry: Geometry, size: torch.Size) -> Tensor:
-    high, wide = geometry.padding
-    total = rows.new_zeros(*rows.shape[:2], size[0] + 2 * high, size[1] + 2 * wide)
-    rows = rows.contiguous()
-    for tap, down, across in _taps(weight, geometry, rows.shape[2:]):
-        total[:, :, down, across].addcmul_(rows, tap)
-    return total[:, :, high : high + size[0], wide : wide + size[1]]
+def _taps(
+    weight: Tensor, geometry: Geometry, size: torch.Size, out: torch.Size
+) -> Iterator[tuple[int, Slices, Slices]]:
+    """The number of every element of a kernel, the pixels that it meets, and the results that those go to.
+
+    Both as indices of "c *size" and "c *out".
+    """
+    for number, offsets in enumerate(itertools.product(*map(range, weight.shape[2:]))):
+        pixels, results = [slice(None)], [slice(None)]
+        for offset, stride, padding, dilation, n, m in zip(offsets, *geometry[:3], size, out, strict=True):
+            start = offset * dilation - padding
+            first, last = max(0, -(start // stride)), min(m - 1, (n - 1 - start) // stride)
+            results.append(slice(first, max(first, last + 1)))
+            pixels.append(slice(first * stride + start, max(first, last + 1) * stride + start, stride))
+        if all(result.stop > result.start for result in results[1:]):
+            yield number, tuple(pixels), tuple(results)
+
+
+def _windows(
+    images: Float[Tensor, "c *size r"], weight: Tensor, geometry: Geometry, out: torch.Size
+) -> Float[Tensor, "k *out r"]:
+    """For every result what its window holds: channels, and for each the elements of the kernel."""
+    windows = images.new_zeros(len(images), math.prod(weight.shape[2:]), *out, images.shape[-1])
+    for number, read, written in _taps(weight, geometry, images.shape[1:-1], out):
+        windows[:, number][written] = images[read]
+    return windows.flatten(0, 1)
+
+
+def _overlaid(
+    windows: Float[Tensor, "k *out r"], weight: Tensor, geometry: Geometry, size: torch.Size
+) -> Float[Tensor, "c *size r"]:
+    """The transpose of `_windows`."""
+    windows = windows.unflatten(0, (-1, math.prod(weight.shape[2:])))
+    images = windows.new_zeros(len(windows), *size, windows.shape[-1])
+    for number, written, read in _taps(weight, geometry, size, windows.shape[2:-1]):
+        images[written] += windows[:, number][read]
+    return images
+
+
+def _product(matrix: Float[Tensor, "d k"], x: Float[Tensor, "c *out r"], groups: int) -> Float[Tensor, "d *out r"]:
+    """The product along the first dimension, group by group."""
+    blocks, parts = matrix.unflatten(0, (groups, -1)), x.flatten(1).unflatten(0, (groups, -1))
+    return torch.bmm(blocks, parts).view(-1, *x.shape[1:])

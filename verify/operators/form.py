@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from verify.operators.layout import extended, innermost, outermost
 from verify.rounding import TOTAL
 
 NEGLIGIBLE = 1e-5
@@ -42,15 +42,13 @@ class Form(NamedTuple):
         middle, half = (low + high) / 2, ((high - low) / 2).flatten(1)
         form, new = sweep.make_room(self, half)
         size, index = half.topk(new, dim=1)
-        rows = half.new_zeros(new, *half.shape).scatter(2, index.T.unsqueeze(2), size.T.unsqueeze(2))
         rest = half.scatter(1, index, 0.0).view_as(low)
-        others = form.rows.new_zeros(sweep.used_rows - len(form.rows), *low.shape)
+        rows = form.rows
+        if new:
+            rows = extended(rows, sweep.used_rows + new)
+            rows[sweep.used_rows :].flatten(2).scatter_(2, index.T.unsqueeze(2), size.T.unsqueeze(2))
         sweep.used_rows += new
-        return Form(
-            form.lower + middle - rest,
-            form.upper + middle + rest,
-            torch.cat([form.rows, others, rows.view(new, *low.shape)]) if new else form.rows,
-        )
+        return Form(form.lower + middle - rest, form.upper + middle + rest, rows)
 
     def box_counts(self, width: Float[Tensor, "b *shape"]) -> bool:
         """Whether the box is no longer negligible in intervals of this width: it grows from operator to operator as
@@ -62,18 +60,13 @@ class Form(NamedTuple):
         """A set that contains this one: these rows widen the box. (`rows` may be longer than the form's own.)"""
         rows = rows[: len(self.rows)]
         spread = self.rows[rows].abs().sum(0) * (1 + TOTAL)  # 1 in float32, which confirms nothing
-        return Form(self.lower - spread, self.upper + spread, self.rows[~rows])
+        return Form(self.lower - spread, self.upper + spread, outermost(innermost(self.rows)[..., ~rows]))
 
 
 def aligned(forms: Sequence[Form]) -> list[Float[Tensor, "r b *shape"]]:
     """The rows of several forms, all as many as the most that one of them has."""
     most = max(len(form.rows) for form in forms)
-    return [
-        torch.cat([form.rows, form.rows.new_zeros(most - len(form.rows), *form.rows.shape[1:])])
-        if len(form.rows) < most
-        else form.rows
-        for form in forms
-    ]
+    return [form.rows if len(form.rows) == most else extended(form.rows, most) for form in forms]
 
 
 @runtime_checkable

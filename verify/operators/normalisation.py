@@ -12,9 +12,9 @@ from torch import Tensor
 
 from verify.errors import InputError
 from verify.lirpa import Bound
-from verify.operators.arithmetic import in_layout_of
 from verify.operators.base import LinearOperator, rule
 from verify.operators.call import Call
+from verify.operators.layout import in_layout_of
 
 
 class Statistics(NamedTuple):

@@ -15,10 +15,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.lirpa import Bound
-from verify.operators.arithmetic import in_layout_of, over
+from verify.operators.arithmetic import over
 from verify.operators.base import Backward, Coefficients, LinearOperator, Operator, Radius, rule
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.form import Form, Sweep
+from verify.operators.layout import bordered, in_layout_of, pays
+
+
+class _Sums(NamedTuple):
+    """An average pool as a depthwise convolution with a kernel of ones, times a share an element of the result."""
+
+    geometry: Geometry
+    ones: Float[Tensor, "c 1 *kernel"]
+    share: Float[Tensor, "1 c *out"]
 
 
 @rule(
@@ -40,18 +49,31 @@ class AveragePool(LinearOperator):
             return image.numel()
         return math.prod([kernel] * len(image) if isinstance(kernel, int) else kernel)
 
+    def linear_part(self, values: list[Tensor]) -> Tensor:
+        if not self._sums_windows or not pays(values[0]):
+            return super().linear_part(values)
+        windows = self._windows(values[0])
+        return correlate(values[0], windows.ones, windows.geometry) * windows.share
+
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
-        """For the pools of images a depthwise convolution's, with the windows' sizes divided out before."""
-        if not self.call.name.startswith("aten.avg_pool2d") or self.call.argument(4, False):  # ceil_mode
+        if not self._sums_windows:
             return super().transpose(rows, values)
+        windows, size = self._windows(values[0]), values[0].shape[2:]
+        rows = rows * in_layout_of(rows.unsqueeze(1), windows.share)
+        return [correlate_transposed(rows, windows.ones, windows.geometry, size)]
+
+    @property
+    def _sums_windows(self) -> bool:
+        """Whether it is a pool of images whose windows all lie in the padded image, and so a convolution."""
+        return self.call.name == "aten.avg_pool2d.default" and not self.call.argument(4, False)  # ceil_mode
+
+    def _windows(self, x: Float[Tensor, "n c h w"]) -> _Sums:
         kernel = _pair(self.call.args[1])
         stride, padding = _pair(self.call.argument(2, None) or kernel), _pair(self.call.argument(3, 0))
-        geometry = Geometry(stride, padding, (1, 1), rows.shape[1])
-        ones, size = rows.new_ones(rows.shape[1], 1, *kernel), values[0].shape[2:]
+        geometry = Geometry(stride, padding, (1, 1), x.shape[1])
+        ones, image = x.new_ones(x.shape[1], 1, *kernel), x.new_ones(1, *x.shape[1:])
         # Of an image of ones the pool gives 1 (or less, where padding counts), the sum of a window its size.
-        of_ones = rows.new_ones(1, rows.shape[1], *size)
-        share = self.forward(of_ones) / correlate(of_ones, ones, geometry)
-        return [correlate_transposed(rows * in_layout_of(rows.unsqueeze(1), share), ones, geometry, size)]
+        return _Sums(geometry, ones, self.forward(image) / correlate(image, ones, geometry))
 
 
 @rule("mean.dim", "sum.dim_IntList")
@@ -238,7 +260,7 @@ class MaxPool(Operator):
     def _element(self, x: Float[Tensor, "*some h w"], number: int) -> Float[Tensor, "*some h2 w2"]:
         """The element of that number of every window; 0 where it is padding."""
         (_, width), stride, (rows, columns), dilation = self.geometry
-        padded = F.pad(x, (columns, columns, rows, rows))
+        padded = bordered(x, (columns, columns, rows, rows))
         first = (number // width * dilation[0], number % width * dilation[1])
         last = [f + s * (size - 1) + 1 for f, s, size in zip(first, stride, self.output_shape[2:], strict=True)]
         return padded[..., first[0] : last[0] : stride[0], first[1] : last[1] : stride[1]]

@@ -6,9 +6,11 @@ different images meet: every class checks that the batch stays the first dimensi
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from verify.operators.base import LinearOperator, rule
+from verify.operators.layout import innermost, lies_innermost, outermost
 
 
 @rule("clone.default", "contiguous.default", "alias.default", "detach.default", "lift_fresh_copy.default")
@@ -65,12 +67,20 @@ _END = 2**63 - 1
 class Concatenation(LinearOperator):
     """Tensors joined along a dimension other than the batch. Parts that do not vary are an offset."""
 
-    exact = has_offset = True
+    exact = True
+
+    @property
+    def has_offset(self) -> bool:  # type: ignore[override]
+        return len(self.varying) < len(self.inputs)
+
+    @property
+    def dimension(self) -> int:
+        """Along which the parts are joined, of the result's."""
+        rank = len(self.inputs[self.varying[0]].output_shape) + (self.call.name == "aten.stack.default")
+        return int(self.call.argument(1, self.call.kwargs.get("dim", 0))) % rank
 
     def check(self) -> None:
-        dimension = self.call.argument(1, self.call.kwargs.get("dim", 0))
-        rank = len(self.inputs[self.varying[0]].output_shape) + (self.call.name == "aten.stack.default")
-        if dimension % rank == 0:
+        if self.dimension == 0:
             raise self.refuse("a concatenation along the batch dimension")
         parts = [node.forward_value for node in self.inputs if not node.from_input]
         if any((part != part[:1]).any() for part in parts):
@@ -85,6 +95,12 @@ class Concatenation(LinearOperator):
                 for position, value in enumerate(values)
             )
         )
+
+    def linear_part(self, values: list[Tensor]) -> Tensor:
+        if self.has_offset or self.call.name == "aten.stack.default" or not all(map(lies_innermost, values)):
+            return super().linear_part(values)
+        parts = [innermost(values[slot.position]) for slot in self.call.args[0]]
+        return outermost(torch.cat(parts, self.dimension - 1))
 
 
 @rule("pad.default", "constant_pad_nd.default", "reflection_pad2d.default", "replication_pad2d.default")

@@ -1,0 +1,103 @@
+"""The layout of rows: it may change how fast bounds are, and must not change what they are."""
+
+from unittest import mock
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from verify import BoundedNetwork, margins
+from verify.operators import layout
+from verify.operators.arithmetic import absolute_inner, inner
+from verify.operators.layout import (
+    MANY,
+    bordered,
+    extended,
+    innermost,
+    lies_innermost,
+    merged,
+    outermost,
+    separated,
+    total_magnitude,
+)
+
+SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3)
+
+
+def rows_of(shape, count, images, are_innermost):
+    rows = torch.randn(count, images, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return rows.movedim((0, 1), (-1, -2)).contiguous().movedim((-1, -2), (0, 1)) if are_innermost else rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=SHAPES, count=st.integers(2, 6), images=st.integers(1, 3), are_innermost=st.booleans(), more=st.integers(0, 3))
+def test_every_rearrangement_keeps_the_values(shape, count, images, are_innermost, more):
+    rows = rows_of(shape, count, images, are_innermost)
+    assert lies_innermost(rows) or not are_innermost
+    torch.testing.assert_close(separated(merged(rows), images), rows, rtol=0, atol=0)
+    assert merged(rows)[count].equal(rows[0, 1]) if images > 1 else merged(rows).equal(rows[:, 0])  # image by image
+    torch.testing.assert_close(outermost(innermost(rows)), rows, rtol=0, atol=0)
+    longer = extended(rows, count + more)
+    assert longer[:count].equal(rows) and not longer[count:].any() and len(longer) == count + more
+    assert lies_innermost(longer) or not are_innermost
+    with mock.patch.dict(layout.AT_ONCE, {"cpu": 3}):  # in parts of a few elements
+        torch.testing.assert_close(total_magnitude(rows), rows.abs().sum(0))
+
+
+@settings(max_examples=30, deadline=None)
+@given(shape=SHAPES, count=st.integers(2, 6), images=st.integers(1, 3), are_innermost=st.booleans())
+def test_inner_products_are_the_same_in_both_layouts(shape, count, images, are_innermost):
+    A = rows_of(shape, count, images, are_innermost)
+    x = torch.rand(images, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(inner(A, x), (A * x).flatten(2).sum(-1))
+    torch.testing.assert_close(absolute_inner(A, x), (A.abs() * x).flatten(2).sum(-1))
+
+
+@pytest.mark.parametrize("are_innermost", [False, True])
+def test_a_border_is_one_of_zeros(are_innermost):
+    rows = rows_of((2, 3, 4), 5, 2, are_innermost)
+    assert bordered(rows, (1, 2, 0, 3)).equal(F.pad(rows, (1, 2, 0, 3)))
+
+
+class Cell(nn.Module):
+    """What cells are made of, on 8x8 pixels: dense and depthwise convolutions, both pools, a skip, a concatenation."""
+
+    def __init__(self, pool: type[nn.Module]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.separable = nn.Sequential(nn.Conv2d(4, 4, 3, 1, 2, 2, groups=4), nn.Conv2d(4, 4, 1), nn.ReLU())
+        self.pool = pool(3, 1, 1)
+        self.reduce = nn.Conv2d(12, 3, 1, 2)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.cat([x, self.separable(x) + self.pool(x), x[:, :, :4, :4]], 1)
+        return self.head(torch.relu(self.reduce(x)).flatten(1))
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
+@pytest.mark.parametrize("method", ["affine", "crown", "alpha-crown"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_bounds_are_those_of_torchs_layouts(pool, method, norm):
+    torch.manual_seed(0)
+    model = Cell(pool).eval().double()
+    images = torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    network = BoundedNetwork(model, images)
+    rows = margins(torch.tensor([0, 2]), 3)
+
+    def bounds():
+        with torch.no_grad():
+            return network.bounds(images, 0.05, norm, specification=rows, method=method)
+
+    found = bounds()
+    with mock.patch.object(layout, "MANY", 10**9), mock.patch.object(layout, "lies_innermost", lambda rows: False):
+        expected = bounds()
+    assert MANY < 64  # so that there are enough rows to lie innermost
+    torch.testing.assert_close(found.lower, expected.lower)
+    torch.testing.assert_close(found.upper, expected.upper)
+    for name, interval in found.intervals.items():
+        torch.testing.assert_close(interval, expected.intervals[name])

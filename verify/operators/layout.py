@@ -1,0 +1,89 @@
+"""How rows of coefficients lie in memory, which decides how fast they are and nothing else.
+
+Rows are thousands of small images with few channels, and all are treated alike. On a CPU they lie innermost, element by
+element: whatever is done to an element runs along all rows, and a pointwise convolution is one matrix product. Where
+autograd or a GPU is at work they are a batch of images in one of torch's own layouts.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+MANY = 16
+"""Rows from which on it pays to have them innermost."""
+AT_ONCE = {"cpu": 2**18, "cuda": 2**26}
+"""Elements of a tensor that a sum over it makes on its way: on a CPU as many as its caches hold."""
+
+
+def pays(x: Float[Tensor, "n *shape"], weight: Tensor | None = None) -> bool:
+    """Whether rows are better off innermost, for a product with `weight`."""
+    tracked = torch.is_grad_enabled() and (x.requires_grad or (weight is not None and weight.requires_grad))
+    # torch's own convolutions are fast in float32 only, where they bring a derivative that is fast as well.
+    return len(x) >= MANY and x.device.type == "cpu" and (not tracked or x.dtype == torch.float64)
+
+
+def innermost(rows: Float[Tensor, "n *shape"]) -> Float[Tensor, "*shape n"]:
+    """The rows as the last dimension, next to each other; a view where they are so already."""
+    rows = rows.movedim(0, -1)
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
+
+
+def outermost(rows: Float[Tensor, "*shape n"]) -> Float[Tensor, "n *shape"]:
+    """The rows as the first dimension, as everybody reads them; always a view."""
+    return rows.movedim(-1, 0)
+
+
+def lies_innermost(rows: Float[Tensor, "n *shape"]) -> bool:
+    """Whether `innermost` would be a view."""
+    return rows.stride(0) == 1
+
+
+def extended(rows: Float[Tensor, "r b *shape"], count: int) -> Float[Tensor, "m b *shape"]:
+    """These rows and then zeros, m = `count` in all, laid out as these are."""
+    images, shape = rows.shape[1], rows.shape[2:]
+    if lies_innermost(rows):
+        longer = rows.new_empty(*shape, images, count).movedim((-1, -2), (0, 1))
+    else:
+        longer = rows.new_empty(count, images, *shape)
+    longer[: len(rows)] = rows
+    longer[len(rows) :] = 0
+    return longer
+
+
+def bordered(x: Float[Tensor, "n *some h w"], border: tuple[int, int, int, int]) -> Float[Tensor, "n *some h2 w2"]:
+    """F.pad with zeros, in the layout that x has."""
+    if not any(border) or not lies_innermost(x):
+        return F.pad(x, border)
+    return outermost(F.pad(innermost(x), (0, 0, *border)))
+
+
+def in_parts(rows: Float[Tensor, "r b *shape"]) -> tuple[Float[Tensor, "r b n"], ...]:
+    """All rows at some elements, then at the next ones: what is computed of a part stays in a cache."""
+    flat = rows.flatten(2)
+    return flat.split(max(1, AT_ONCE.get(rows.device.type, 2**26) // max(1, flat[:, :, :1].numel())), dim=2)
+
+
+def total_magnitude(rows: Float[Tensor, "r b *shape"]) -> Float[Tensor, "b *shape"]:
+    """The sum of the magnitudes of all rows."""
+    return torch.cat([part.abs().sum(0) for part in in_parts(rows)], dim=1).view(rows.shape[1:])
+
+
+def merged(rows: Float[Tensor, "r b *shape"]) -> Float[Tensor, "n *shape"]:
+    """The rows of all images as one batch, image by image; a view where they are innermost."""
+    return rows.transpose(0, 1).flatten(0, 1)
+
+
+def separated(rows: Float[Tensor, "n *shape"], images: int) -> Float[Tensor, "r b *shape"]:
+    """What `merged` had: the rows of so many images."""
+    return rows.unflatten(0, (images, -1)).transpose(0, 1)
+
+
+def in_layout_of(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "*some c h w"] | Tensor) -> Tensor:
+    """x in the memory layout of A, channels first or last: products of tensors in two layouts are ten times slower."""
+    if A.dim() != 5 or A.stride(2) != 1 or x.dim() < 4:
+        return x
+    images = x.flatten(0, -4).contiguous(memory_format=torch.channels_last)
+    return images.view(x.shape) if x.dim() == 4 else images.unflatten(0, x.shape[:-3])
