@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,28 +22,46 @@ from verify.secant import Secant, closed_form
 
 FIRST_TRIAL = {"linf": 1 / 8, "l2": 1 / 24, "l1": 1 / 24}
 """The first trial as a fraction of the linearised network's radius or of an unsafe one, whichever is smaller."""
-CLIMB = ("affine", "crown", "alpha-crown")
 PHASES = {
     "ibp": ("ibp",),
     "block": ("block",),
     "crown-ibp": ("crown-ibp",),
-    "affine": CLIMB[:1],
-    "crown": CLIMB[:2],
-    "alpha-crown": CLIMB,
-    "auto": CLIMB,
+    "affine": ("affine",),
+    "crown": ("affine", "crown"),
+    "alpha-crown": ("affine", "crown", "alpha-crown"),
+    "auto": ("affine", "crown", "alpha-crown"),
 }
 """Cheap bounds find where the expensive ones start."""
 RADIUS_METHODS = tuple(PHASES)
 AUTO_SECONDS = 10.0
 """What method "auto" spends on an image at most, if no other limit is given."""
-STEP_UP = {"crown": 3.0, "alpha-crown": 2.0}
-"""About how much longer an evaluation takes than with the method below, to judge whether there is time for it."""
+
+
+class Expected(NamedTuple):
+    """What the search expects of a method.
+
+    Attributes:
+        growth: how far a trial goes at most beyond what is proven: far beyond it, every neuron is unstable and bounds
+            are slow.
+        cost: of an evaluation, in evaluations by method "affine", to judge whether there is time for it.
+        gain: its radii, in radii by method "affine".
+    """
+
+    growth: float
+    cost: float = 1.0
+    gain: float = 1.0
+
+
+EXPECTED = {
+    "ibp": Expected(8.0),
+    "block": Expected(8.0),
+    "crown-ibp": Expected(8.0),
+    "affine": Expected(2.0),
+    "crown": Expected(1.25, 3.0, 1.06),
+    "alpha-crown": Expected(1.1, 6.0, 1.07),
+}
 PROOF = 2.5
 """About how much longer the proof in float64 takes than an evaluation in float32."""
-GROWTH = {"ibp": 8.0, "block": 8.0, "crown-ibp": 8.0, "affine": 2.0, "crown": 1.25, "alpha-crown": 1.1}
-"""How far a trial goes at most beyond what is proven: far beyond it, every neuron is unstable and bounds are slow."""
-GAIN = {"affine": 1.0, "crown": 1.06, "alpha-crown": 1.01}
-"""How much larger a radius is to be expected than with the method below."""
 ROUGH = 0.1
 """Tolerance of the phases before the last."""
 FINEST = 1e-6
@@ -258,14 +277,15 @@ class _Search:
         found, by = torch.zeros_like(self.proven), torch.zeros_like(self.evaluations)
         *below, top = PHASES[self.method]
         steps = [(method, max(self.tolerance, ROUGH)) for method in below] + [(top, self.tolerance)]
-        secant = None
+        secant, last = None, steps[0][0]
         for number, (method, tolerance) in enumerate(steps):
-            no_time = number > 0 and self._too_late(STEP_UP[method])
+            no_time = number > 0 and self._too_late(EXPECTED[method].cost / EXPECTED[last].cost)
             if no_time:
                 # What time is left goes into a finer search with the method below.
                 method, tolerance, number = below[number - 1], self.tolerance, number - 1
                 self.late |= active & (self.method != "auto")
-            better, secant = self._narrow(network, method, found, active, tolerance, secant)
+            secant = Secant(self.clean, secant, EXPECTED[method].gain / EXPECTED[last].gain)
+            better, last = self._narrow(network, method, found, active, tolerance, secant), method
             by, found = torch.where(better > found, number, by), better
             if no_time:
                 break
@@ -286,15 +306,10 @@ class _Search:
         proven: Tensor,
         active: Tensor,
         tolerance: float,
-        before: Secant | None,
-    ) -> tuple[Float[Tensor, " b"], Secant]:
-        """Narrow the gap between proven and unsafe radius until it is within the tolerance; the proven one.
-
-        Args:
-            before: what the search with the method below expected.
-        """
-        secant, unsafe = Secant(self.clean, before), self.unsafe.clone()
-        first = torch.zeros_like(proven) if before is None else before.root.nan_to_num(posinf=0.0) * GAIN[method]
+        secant: Secant,
+    ) -> Float[Tensor, " b"]:
+        """Narrow the gap between proven and unsafe radius until it is within the tolerance; the proven one."""
+        unsafe = self.unsafe.clone()
         active = active & (unsafe > 0)
         for number in itertools.count():
             told = secant.measured & (secant.trials > 0)
@@ -302,10 +317,10 @@ class _Search:
             active &= limit > proven * (1 + tolerance)
             halve = number % HALVE_EACH == HALVE_EACH - 1
             goal = (proven * unsafe).sqrt() if halve else secant.root / (1 + tolerance / 4)
-            goal = torch.where(secant.trials > 0, goal, first)
+            goal = torch.where(secant.trials > 0, goal, secant.first)
             start = torch.minimum(unsafe, self.linear) * FIRST_TRIAL[self.balls.norm]
             least = torch.where(proven > 0, proven * (1 + tolerance / 2), start)
-            most = torch.minimum(proven * GROWTH[method], unsafe / (1 + tolerance / 2))
+            most = torch.minimum(proven * EXPECTED[method].growth, unsafe / (1 + tolerance / 2))
             most = torch.where(proven > 0, most, unsafe / 2)
             trial = torch.minimum(torch.maximum(goal, least), most)
             active &= trial > SMALLEST * self.largest
@@ -319,7 +334,7 @@ class _Search:
             secant.update(index, trial[index], lower)
             unsafe[index] = torch.where(result < trial[index], trial[index], unsafe[index])
             proven = proven.index_copy(0, index, torch.maximum(proven[index], result))
-        return proven, secant
+        return proven
 
     def _confirm(self, found: Tensor, method: str) -> None:
         """Keep of each radius what bounds for that very ball prove, so that anyone can repeat the proof."""

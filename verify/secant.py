@@ -23,21 +23,24 @@ class Secant:
     Args:
         clean: margins of the unperturbed images.
         before: of looser bounds, which lose at about the same power.
+        gain: how much larger the radius will be than with those.
 
     Attributes:
+        first: the radius to try first; 0 where there is no expectation.
         root: the expected radius; infinity before the first trial.
         trials: how many radii were tried.
         measured: whether the power was, by two trials or before; then `root` is more than a guess.
     """
 
-    def __init__(self, clean: Float[Tensor, "b s"], before: Secant | None = None) -> None:
+    def __init__(self, clean: Float[Tensor, "b s"], before: Secant | None = None, gain: float = 1.0) -> None:
         self.clean = clean.clamp(min=torch.finfo(clean.dtype).tiny)
         self.radius = clean.new_zeros(len(clean))
         self.loss = torch.zeros_like(clean)
-        self.power = torch.full_like(clean, USUAL_POWER) if before is None else before.power.clone()
+        self.power: Tensor = torch.full_like(clean, USUAL_POWER) if before is None else before.power.clone()
         self.root = torch.full_like(self.radius, torch.inf)
+        self.first = torch.zeros_like(self.radius) if before is None else before.root.nan_to_num(posinf=0.0) * gain
         self.trials = torch.zeros_like(self.radius, dtype=torch.int64)
-        self.measured = torch.zeros_like(self.radius, dtype=torch.bool) if before is None else before.measured.clone()
+        self.measured: Tensor = self.trials > 0 if before is None else before.measured.clone()
 
     def update(self, index: Int[Tensor, " m"], radius: Float[Tensor, " m"], lower: Float[Tensor, "m s"]) -> None:
         """Take note of bounds at a radius; where they overflowed nothing is expected of any radius."""

@@ -24,6 +24,7 @@ from verify import (
 )
 from verify.affine import row_size
 from verify.bounds import FORWARD
+from verify.radius import EXPECTED
 from verify.regions import largest_epsilon
 
 CROWN = [method for method in METHODS if method not in FORWARD]
@@ -377,7 +378,7 @@ def test_a_large_tolerance_climbs_as_well(mlp, digits):
 
 
 def test_auto_that_ran_out_of_time_for_more_is_no_timeout(mlp, digits, monkeypatch):
-    monkeypatch.setitem(verify.radius.STEP_UP, "crown", 1e9)
+    monkeypatch.setitem(EXPECTED, "crown", EXPECTED["crown"]._replace(cost=1e9))
     images, labels = digits
     network = BoundedNetwork(mlp, images)
     found = certified_radius(network, images, labels, method="auto")

@@ -34,6 +34,21 @@ def test_the_root_of_a_power_is_found_from_two_points(power):
     assert secant.trials.tolist() == [2, 0]
 
 
+def test_tighter_bounds_start_from_what_looser_ones_showed():
+    """Both lose by the same power: one trial of the tighter ones is enough. The second image had one trial before."""
+    clean, power = torch.tensor([[2.0], [2.0]]), 4.0
+    loose, index = Secant(clean), torch.tensor([0, 1])
+    loose.update(index, torch.tensor([0.1, 0.1]), clean - 2e3 * torch.tensor([[0.1], [0.1]]) ** power)
+    loose.update(index[:1], torch.tensor([0.15]), clean[:1] - 2e3 * torch.tensor([[0.15]]) ** power)
+    assert loose.measured.tolist() == [True, False]
+    tight = Secant(clean, loose, 1.1)
+    torch.testing.assert_close(tight.first, loose.root * 1.1)
+    assert tight.root.isinf().all() and tight.measured.tolist() == [True, False]
+    tight.update(index, torch.tensor([0.2, 0.2]), clean - 1e3 * torch.tensor([[0.2], [0.2]]) ** power)
+    assert tight.root[0].item() == pytest.approx((2 / 1e3) ** (1 / power), rel=1e-4)
+    assert loose.trials.tolist() == [2, 1]  # nothing of the new one's is written into the old one
+
+
 def test_nothing_is_expected_where_bounds_overflowed():
     secant = Secant(torch.tensor([[1.0]]))
     secant.update(torch.tensor([0]), torch.tensor([0.5]), torch.tensor([[torch.nan]]))
