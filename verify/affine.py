@@ -19,7 +19,7 @@ from torch import Tensor
 from verify.errors import InputError
 from verify.lirpa import Bound
 from verify.operators.form import Form
-from verify.operators.layout import in_parts, total_magnitude
+from verify.operators.layout import in_parts, outermost, total_magnitude
 from verify.regions import Region
 from verify.rounding import IGNORED, Rounding
 
@@ -123,7 +123,8 @@ class AffineSweep:
         """x itself: each pixel is its own row."""
         centre = self.region.centre
         eye = torch.eye(self.pixels, dtype=centre.dtype, device=centre.device)
-        rows = eye.view(self.pixels, 1, *centre.shape[1:]).expand(-1, len(centre), *centre.shape[1:])
+        rows = outermost(eye.view(*centre.shape[1:], self.pixels)).unsqueeze(1)
+        rows = rows.expand(-1, len(centre), *centre.shape[1:])
         zero = torch.zeros_like(centre)
         return Form(zero, zero, rows)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from verify.attack import pgd, worst_margin
 from verify.bounds import BoundedNetwork
 from verify.errors import InputError
-from verify.radius import proven_margin
+from verify.radius import images_at_once, proven_margin
 from verify.regions import Ball
 
 
@@ -81,7 +81,7 @@ def audit(
     if not (torch.isfinite(radius) & (radius >= 0)).all():
         raise InputError("certified radii must be finite and not negative")
     exact = network.double()
-    at_once = min(batch_size, exact.graph.images_at_once())
+    at_once = min(batch_size, images_at_once(exact, method))
     generator = torch.Generator().manual_seed(seed)
     checked = radius > 0
     margin = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)

@@ -26,6 +26,8 @@ Method: TypeAlias = Literal["ibp", "block", "crown-ibp", "affine", "crown", "alp
 METHODS: tuple[str, ...] = get_args(Method)
 FORWARD = ("ibp", "block")
 """Methods that are one forward sweep of intervals."""
+SWEEPING = ("affine", "crown", "alpha-crown")
+"""Methods with a forward sweep of affine forms."""
 
 
 class Line(NamedTuple):
@@ -213,7 +215,7 @@ class BoundedNetwork:
             raise InputError(f"method {method!r} is not one of {', '.join(METHODS)}")
         graph = self.graph
         refine = method in ("crown", "alpha-crown")
-        graph.begin(sweep=refine or method == "affine", refine=refine, reference=within)
+        graph.begin(sweep=method in SWEEPING, refine=refine, reference=within)
         with plain_sums(graph.rounding):
             if method in FORWARD:
                 sweep = IntervalSweep(region, method == "block", graph.rounding, keep_intervals)

@@ -32,6 +32,9 @@ MEMORY = 4096.0
 """MiB that affine forms may take, if nothing else is said."""
 UNSTABLE = 0.25
 """The part of a network's neurons that count as unstable where images share the memory."""
+CACHED = {"cpu": 256.0}
+"""MiB of forms beyond which images take longer together than one after the other: operators read them from memory, not
+from a cache. (Two images of the benchmark's network took 2.5 times as long each.)"""
 ROWS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}
 """A backward pass for many neurons is split so that no coefficient tensor holds more elements than this: on a CPU as
 many as its caches hold."""
@@ -100,17 +103,23 @@ class BoundedGraph(BoundedModule):
         operators = (node for node in self.nodes if node.from_input and node.inputs)
         self.rounding = rounding_for(max((node.summands for node in operators), default=1))
 
-    def images_at_once(self) -> int:
-        """How many images' affine forms fit into the memory, each with rows of errors for a part of its neurons.
+    def images_at_once(self, sweep: bool = True) -> int:
+        """How many images to bound together: as many as fit into the memory, or are fast.
 
-        Images bounded together share the rows. With too few for each, errors are merged that would have had a row in
-        an image of its own: bounds would be looser for the company, and no sooner there.
+        With affine forms each has rows of errors for a part of its neurons, and images share them. With too few for
+        each, errors are merged that would have had a row in an image of its own: bounds would be looser for the
+        company, and no sooner there. On a CPU they would be later, too, see `CACHED`.
+
+        Args:
+            sweep: whether bounds are by a method with affine forms; others have a row for each of the outputs.
         """
         nodes = [node for node in self.nodes if node.from_input]
-        pixels = self[INPUT].output_shape[1:].numel()
-        neurons = sum(self[name].output_shape[1:].numel() for name in self.relaxed)
-        rows = pixels + UNSTABLE * neurons
-        return max(1, int(self.memory / (rows * row_size(nodes, self.example_dtype.itemsize))))
+        rows, memory = float(self.final_shape[-1]), self.memory
+        if sweep:
+            neurons = sum(self[name].output_shape[1:].numel() for name in self.relaxed)
+            rows = self[INPUT].output_shape[1:].numel() + UNSTABLE * neurons
+            memory = min(memory, CACHED.get(self.device.type, memory))
+        return max(1, int(memory / (rows * row_size(nodes, self.example_dtype.itemsize))))
 
     @property
     def batch_norms(self) -> list[BatchNorm]:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.attack import worst_margin
-from verify.bounds import BoundedNetwork, margins
+from verify.bounds import SWEEPING, BoundedNetwork, margins
 from verify.errors import InputError
 from verify.graph import Intervals
 from verify.regions import DUAL_ORDERS, SMALLEST, Ball, largest_epsilon, per_image
@@ -130,13 +130,19 @@ def proven_margin(
     """
     network.check(ball.centre, labels, targets)
     best = torch.full_like(ball.epsilon, -torch.inf)
+    at_once = images_at_once(network, method)
     for phase in phases(method):
-        index = (best <= 0).nonzero().squeeze(1)
-        if len(index):
+        unproven = (best <= 0).nonzero().squeeze(1)
+        for index in unproven.split(at_once) if len(unproven) else ():
             rows = margins(labels[index], network.classes, None if targets is None else targets[index])
             lower = network.bounds(ball.take(index), specification=rows, method=phase).lower.amin(1)
             best[index] = torch.maximum(best[index], lower.nan_to_num(nan=-torch.inf))
     return best
+
+
+def images_at_once(network: BoundedNetwork, method: str) -> int:
+    """How many images to bound together by one of the methods of `certified_radius`."""
+    return network.graph.images_at_once(sweep=any(phase in SWEEPING for phase in phases(method)))
 
 
 def phases(method: str) -> Sequence[str]:
@@ -189,7 +195,7 @@ def certified_radius(
         time_limit: seconds an image (those of a batch share theirs) after which no evaluation is begun that is not
             expected to end in time; none for no limit ("auto": 10). The first is always made, and while nothing is
             proven the limit itself counts.
-        batch_size: images bounded at once, or fewer where the network's memory asks for it.
+        batch_size: images bounded at once, or fewer where the network's memory asks for it, or where fewer are faster.
         progress: called with the number of images done after each batch.
         targets: one class an image, not its label; then the radius proves f_y > f_target alone, as in CNN-Cert
             (Boopathy et al., AAAI 2019), and not that the answer stays. An image that is misclassified has radius 0.
@@ -212,7 +218,7 @@ def certified_radius(
     evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     seconds = torch.zeros(len(images), dtype=torch.float64)
     status: list[str] = []
-    at_once = min(batch_size, exact.graph.images_at_once())
+    at_once = min(batch_size, images_at_once(exact, method))
     for part in torch.arange(len(images), device=images.device).split(at_once):
         begin = time.perf_counter()
         balls = Ball(images[part].double(), 0.0, norm, domain)

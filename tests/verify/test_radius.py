@@ -24,7 +24,8 @@ from verify import (
 )
 from verify.affine import row_size
 from verify.bounds import FORWARD
-from verify.radius import EXPECTED
+from verify.graph import CACHED
+from verify.radius import EXPECTED, images_at_once
 from verify.regions import largest_epsilon
 
 CROWN = [method for method in METHODS if method not in FORWARD]
@@ -394,7 +395,7 @@ def test_a_bad_time_limit_is_refused(limit):
         certified_radius(BoundedNetwork(model, images), images, labels, time_limit=limit)
 
 
-def test_images_share_the_memory_with_room_for_the_errors_of_each():
+def test_images_share_the_memory_with_room_for_the_errors_of_each(monkeypatch):
     """4 pixels and 120 neurons, a quarter of them unstable: 34 rows an image."""
     layers = (nn.Linear(4, 60), nn.ReLU(), nn.Linear(60, 60), nn.ReLU(), nn.Linear(60, 3))
     model, images = randomise(nn.Sequential(*layers), 1), random_images((4,), 1, 2)
@@ -402,3 +403,7 @@ def test_images_share_the_memory_with_room_for_the_errors_of_each():
     row = row_size([node for node in graph.nodes if node.from_input], 8)
     for memory, expected in ((33 * row, 1), (67 * row, 1), (69 * row, 2), (341 * row, 10)):
         assert BoundedNetwork(model, images, memory).graph.images_at_once() == expected
+    network = BoundedNetwork(model, images, 341 * row)
+    monkeypatch.setitem(CACHED, "cpu", 69 * row)
+    assert [images_at_once(network, method) for method in ("affine", "crown", "auto")] == [2, 2, 2]
+    assert [images_at_once(network, method) for method in ("ibp", "crown-ibp")] == [113, 113]  # 3 rows, for 3 classes

@@ -239,12 +239,13 @@ class LinearOperator(Operator):
     def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
         error = self._rounding_error(forms, sweep)  # first: it needs as much memory as the result
         varying = [form for form in forms if form is not None]
-        rows = iter(aligned(varying))
+        first, *_ = rows = aligned(varying)
+        batches = iter(merged(each, first) for each in rows)
         values = [
-            node.forward_value if form is None else merged(next(rows))
+            node.forward_value if form is None else next(batches)
             for node, form in zip(self.inputs, forms, strict=True)
         ]
-        image = separated(self.linear_part(values), len(varying[0].lower))
+        image = separated(self.linear_part(values), first)
         boxes = [
             (node.forward_value, node.forward_value) if form is None else (form.lower, form.upper)
             for node, form in zip(self.inputs, forms, strict=True)
@@ -292,9 +293,9 @@ class LinearOperator(Operator):
         back: list[Coefficients] = [None] * len(self.inputs)
         if A is None:
             return back, 0
-        rows = self.transpose(merged(A), values)
+        rows = self.transpose(merged(A, A), values)
         for position, row in zip(self.varying, rows, strict=True):
-            back[position] = separated(row, A.shape[1])
+            back[position] = separated(row, A)
         if not self.has_offset:
             return back, 0
         return back, (A * self.forward(*values)).reshape(*A.shape[:2], -1).sum(-1)

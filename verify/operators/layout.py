@@ -71,14 +71,17 @@ def total_magnitude(rows: Float[Tensor, "r b *shape"]) -> Float[Tensor, "b *shap
     return torch.cat([part.abs().sum(0) for part in in_parts(rows)], dim=1).view(rows.shape[1:])
 
 
-def merged(rows: Float[Tensor, "r b *shape"]) -> Float[Tensor, "n *shape"]:
-    """The rows of all images as one batch, image by image; a view where they are innermost."""
-    return rows.transpose(0, 1).flatten(0, 1)
+def merged(rows: Float[Tensor, "r b *shape"], like: Float[Tensor, "r b *some"]) -> Float[Tensor, "n *shape"]:
+    """The rows of all images as one batch, in the order in which `like` has them in memory: of itself a view."""
+    return (rows.transpose(0, 1) if lies_innermost(like) else rows).flatten(0, 1)
 
 
-def separated(rows: Float[Tensor, "n *shape"], images: int) -> Float[Tensor, "r b *shape"]:
-    """What `merged` had: the rows of so many images."""
-    return rows.unflatten(0, (images, -1)).transpose(0, 1)
+def separated(rows: Float[Tensor, "n *shape"], like: Float[Tensor, "r b *some"]) -> Float[Tensor, "r b *shape"]:
+    """The rows again, from a batch in the order of `like`."""
+    count, images = like.shape[:2]
+    if lies_innermost(like):
+        return rows.unflatten(0, (images, count)).transpose(0, 1)
+    return rows.unflatten(0, (count, images))
 
 
 def in_layout_of(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "*some c h w"] | Tensor) -> Tensor:
