@@ -133,7 +133,8 @@ def _windows(
     images: Float[Tensor, "c *size r"], weight: Tensor, geometry: Geometry, out: torch.Size
 ) -> Float[Tensor, "k *out r"]:
     """For every result what its window holds: channels, and for each the elements of the kernel."""
-    windows = images.new_zeros(len(images), math.prod(weight.shape[2:]), *out, images.shape[-1])
+    make = images.new_zeros if any(geometry.padding) else images.new_empty  # without padding all of it is written
+    windows = make(len(images), math.prod(weight.shape[2:]), *out, images.shape[-1])
     for number, read, written in _taps(weight, geometry, images.shape[1:-1], out):
         windows[:, number][written] = images[read]
     return windows.flatten(0, 1)
