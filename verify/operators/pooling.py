@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.lirpa import Bound
-from verify.operators.arithmetic import over
+from verify.operators.arithmetic import inner, over
 from verify.operators.base import Backward, Coefficients, LinearOperator, Operator, Radius, rule
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.form import Form, Sweep
-from verify.operators.layout import bordered, in_layout_of, pays
+from verify.operators.layout import bordered, in_layout_of, lies_innermost, pays
 
 
 class _Sums(NamedTuple):
@@ -228,10 +228,26 @@ class MaxPool(Operator):
         """A lower bound of <A, y> that is linear in x."""
         if A is None:
             return None, 0
-        positive, negative = A.clamp(min=0).flatten(3), A.clamp(max=0).flatten(3)  # s b c n
+        positive, negative = A.clamp(min=0), A.clamp(max=0)
+        bias = inner(negative, windows.intercept.view(A.shape[1:]))
+        if lies_innermost(A):
+            return self._laid_over(positive, negative, windows, size), bias
+        positive, negative = positive.flatten(3), negative.flatten(3)  # s b c n
         weights = positive.unsqueeze(3) * windows.lower + negative.unsqueeze(3) * windows.upper
-        bias = (negative * windows.intercept).flatten(2).sum(-1)
         return self._scatter(weights.flatten(0, 1), size).unflatten(0, A.shape[:2]), bias
+
+    def _laid_over(
+        self, positive: Float[Tensor, "s b c h2 w2"], negative: Tensor, windows: Windows, size: torch.Size
+    ) -> Float[Tensor, "s b c h w"]:
+        """What every element of x receives, element of the windows by element, with the rows innermost throughout."""
+        _, _, (rows, columns), _ = self.geometry
+        high, wide = size[0] + 2 * rows, size[1] + 2 * columns
+        images, channels = positive.shape[1:3]
+        padded = positive.new_zeros(channels, high, wide, images, len(positive)).permute(4, 3, 0, 1, 2)
+        for number in range(windows.lower.shape[2]):
+            lower, upper = (side[:, :, number].view(positive.shape[1:]) for side in (windows.lower, windows.upper))
+            padded[self._places(number)].addcmul_(positive, lower).addcmul_(negative, upper)
+        return padded[..., rows : rows + size[0], columns : columns + size[1]]
 
     def _candidates(self, l: Float[Tensor, "b c k n"], u: Float[Tensor, "b c k n"]) -> Bool[Tensor, "b c k n"]:
         """Elements that can be the maximum: the one of the largest lower bound, and all whose upper exceeds it."""
@@ -259,11 +275,15 @@ class MaxPool(Operator):
 
     def _element(self, x: Float[Tensor, "*some h w"], number: int) -> Float[Tensor, "*some h2 w2"]:
         """The element of that number of every window; 0 where it is padding."""
-        (_, width), stride, (rows, columns), dilation = self.geometry
-        padded = bordered(x, (columns, columns, rows, rows))
+        _, _, (rows, columns), _ = self.geometry
+        return bordered(x, (columns, columns, rows, rows))[self._places(number)]
+
+    def _places(self, number: int) -> tuple[Any, slice, slice]:
+        """Where in the padded image the element of that number of every window is."""
+        (_, width), stride, _, dilation = self.geometry
         first = (number // width * dilation[0], number % width * dilation[1])
         last = [f + s * (size - 1) + 1 for f, s, size in zip(first, stride, self.output_shape[2:], strict=True)]
-        return padded[..., first[0] : last[0] : stride[0], first[1] : last[1] : stride[1]]
+        return ..., slice(first[0], last[0], stride[0]), slice(first[1], last[1], stride[1])
 
     def _scatter(self, elements: Float[Tensor, "b c k n"], size: torch.Size) -> Float[Tensor, "b c h w"]:
         """The transpose of `_windows`: what every element of x receives from the windows it is in."""
