@@ -1,8 +1,9 @@
 """A torch module as a bounded graph: traced to ATen calls, every call an operator with sound rules.
 
-The graph is auto_LiRPA's `BoundedModule`: its interval propagation and its CROWN walk our operators. What we
-replace is where it goes wrong or cannot go: the parser (TorchScript and ONNX, in `trace`), the copies of
-buffers (`Leaf` reads the user's module), and how neurons are bounded before they are relaxed (`check_prior_bounds`).
+The graph is auto_LiRPA's `BoundedModule`, and bounds begin with its `compute_bounds`. What we replace is where it goes
+wrong, cannot go or is slow: the parser (TorchScript and ONNX, in `trace`), the copies of buffers (`Leaf` reads the
+user's module), how neurons are bounded before they are relaxed (`check_prior_bounds`), and the walks of interval
+propagation (`IBP_general`) and of CROWN (`backward_general`).
 """
 
 from __future__ import annotations
@@ -111,15 +112,18 @@ class BoundedGraph(BoundedModule):
         company, and no sooner there. On a CPU they would be later, too, see `CACHED`.
 
         Args:
-            sweep: whether bounds are by a method with affine forms; others have a row for each of the outputs.
+            sweep: whether bounds are by a method with affine forms; others need a row for each of the outputs, or, in
+                deep networks, the values of all nodes and their derivatives.
         """
         nodes = [node for node in self.nodes if node.from_input]
-        rows, memory = float(self.final_shape[-1]), self.memory
+        item = self.example_dtype.itemsize
         if sweep:
             neurons = sum(self[name].output_shape[1:].numel() for name in self.relaxed)
             rows = self[INPUT].output_shape[1:].numel() + UNSTABLE * neurons
-            memory = min(memory, CACHED.get(self.device.type, memory))
-        return max(1, int(memory / (rows * row_size(nodes, self.example_dtype.itemsize))))
+            memory = min(self.memory, CACHED.get(self.device.type, self.memory))
+            return max(1, int(memory / (rows * row_size(nodes, item))))
+        values = 2 * sum(node.output_shape[1:].numel() for node in nodes) * item / 2**20
+        return max(1, int(self.memory / max(self.final_shape[-1] * row_size(nodes, item), values)))
 
     @property
     def batch_norms(self) -> list[BatchNorm]:

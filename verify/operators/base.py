@@ -132,7 +132,7 @@ class Operator(Bound):
         raise self.refuse("an operator without a rule for CROWN")
 
     def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound, **_: Any) -> Backward:
-        """`backward`, which auto_LiRPA calls by this name, less what rounding may have done.
+        """`backward`, by auto_LiRPA's name for it, less what rounding may have done.
 
         However much cancels in A T, or between the constants that the bound adds up, its rounding error is relative to
         |A| times the `terms` of y.

@@ -46,7 +46,9 @@ class Form(NamedTuple):
         rows = form.rows
         if new:
             rows = extended(rows, sweep.used_rows + new)
-            rows[sweep.used_rows :].flatten(2).scatter_(2, index.T.unsqueeze(2), size.T.unsqueeze(2))
+            # A view, or an error: into a copy, errors would be written and lost.
+            own = rows[sweep.used_rows :].view(new, len(half), -1)
+            own.scatter_(2, index.T.unsqueeze(2), size.T.unsqueeze(2))
         sweep.used_rows += new
         return Form(form.lower + middle - rest, form.upper + middle + rest, rows)
 
