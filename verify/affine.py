@@ -11,20 +11,37 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from verify.errors import InputError
 from verify.lirpa import Bound
 from verify.operators.form import Form
-from verify.operators.layout import in_parts, outermost, total_magnitude
+from verify.operators.layout import in_parts, outermost, picked, total_magnitude
 from verify.regions import Region
 from verify.rounding import IGNORED, Rounding
 
 TEMPORARY = 2
 """A form and what is computed from it are in memory together."""
+
+
+class Kept(NamedTuple):
+    """Some neurons of a node; no bound rests on them, so they are in float32.
+
+    Attributes:
+        numbers: in the flattened node.
+        lower, upper: their bounds.
+        middle, rows: of their affine forms.
+    """
+
+    numbers: Int[Tensor, "b k"]
+    lower: Float[Tensor, "b k"]
+    upper: Float[Tensor, "b k"]
+    middle: Float[Tensor, "b k"]
+    rows: Float[Tensor, "b k r"]
 
 
 class AffineSweep:
@@ -39,6 +56,9 @@ class AffineSweep:
         memory: MiB for the forms.
         rounding: by how much the ends of a form give way.
 
+    Attributes:
+        kept: neurons that `keep` was called for, by the names of their nodes, while forms leave memory for them.
+
     Raises:
         InputError: the rows of the pixels alone do not fit.
     """
@@ -49,13 +69,14 @@ class AffineSweep:
         self.region, self.rounding = region, rounding
         self.pixels = region.centre[0].numel()
         self.forms: dict[str, Form] = {}
+        self.kept: dict[str, Kept] = {}
         self.used_rows = self.pixels
         self.waiting = Counter(parent.name for node in nodes for parent in node.inputs)
-        row = len(region.centre) * row_size(nodes, region.centre.element_size())
-        self.most_rows = int(memory / row)
+        self.memory, self.row = memory, len(region.centre) * row_size(nodes, region.centre.element_size())
+        self.most_rows = int(memory / self.row)
         if self.most_rows < self.pixels:
             raise InputError(
-                f"affine forms of {len(region.centre)} images need at least {math.ceil(row * self.pixels)} MiB, "
+                f"affine forms of {len(region.centre)} images need at least {math.ceil(self.row * self.pixels)} MiB, "
                 f"not {memory:g}; allow more memory, bound fewer images at once, or take method crown-ibp"
             )
 
@@ -78,6 +99,8 @@ class AffineSweep:
     def make_room(self, form: Form, errors: Float[Tensor, "b n"]) -> tuple[Form, int]:
         """See `Sweep`. What has no room is merged: of the old rows and the new errors, those of the least weight."""
         wanted = int((errors != 0).sum(1).max())  # NaN counts: it has to stay visible
+        if wanted * self.row > self._spare_memory():
+            self.kept = {}  # before rows are merged, or they would have other numbers there
         if wanted <= self.room:
             return form, wanted
         old = self._weights([*self.forms.values(), form])
@@ -89,6 +112,24 @@ class AffineSweep:
         self.forms = {name: alive.without(merged) for name, alive in self.forms.items()}
         self.used_rows -= int(merged.sum())
         return form.without(merged), int((kept >= len(old)).sum())
+
+    def keep(self, node: Bound, numbers: Int[Tensor, "b k"]) -> None:
+        """Remember neurons of a node that has been bounded: `WorstPoints` chooses slopes for them."""
+        form = self.forms[node.name]
+        if numbers.numel() * len(form.rows) * 4 / 2**20 > self._spare_memory():
+            return
+        with torch.no_grad():
+            middle = (form.lower + form.upper) / 2
+            lower, upper, middle = (
+                side.flatten(1).gather(1, numbers).float() for side in (node.lower, node.upper, middle)
+            )
+            rows = picked(form.rows, numbers).permute(1, 2, 0).float().contiguous()
+            self.kept[node.name] = Kept(numbers, lower, upper, middle, rows)
+
+    def _spare_memory(self) -> float:
+        """MiB that neither forms nor kept neurons need."""
+        kept = sum(neurons.rows.numel() * 4 for neurons in self.kept.values()) / 2**20
+        return self.memory - self.used_rows * self.row - kept
 
     def _weights(self, forms: Sequence[Form]) -> Float[Tensor, " r"]:
         """Of each row of an error the sum of its magnitudes, in the form where that is largest."""

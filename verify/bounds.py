@@ -198,7 +198,8 @@ class BoundedNetwork:
                 (one backward pass, neurons bounded by intervals), "affine" (the same, neurons bounded by a forward
                 sweep of affine forms), "crown" (in addition a backward pass for every neuron that the sweep leaves
                 unstable), "alpha-crown" (in addition the slopes of the last pass optimised, for the lower bounds;
-                stops when all of them are positive).
+                stops when all of them are positive). Backward passes of the last three choose lower slopes row by row
+                (`verify.worst_points`); gradients take these as constants.
             domain: "unit" (perturbed images stay in [0, 1]) or "free".
             within: `intervals` of an earlier result for regions that contain these, image by image; neurons that
                 were stable there need no backward pass here. (Methods "affine", "crown" and "alpha-crown".)

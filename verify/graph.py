@@ -19,10 +19,12 @@ from verify.building import INPUT, Builder
 from verify.lirpa import Bound, BoundedModule
 from verify.operators import LinearOperator, UnsupportedOperator
 from verify.operators.arithmetic import absolute_inner, weighed
-from verify.operators.base import Coefficients
+from verify.operators.base import Activation, Coefficients
+from verify.operators.layout import listed, picked
 from verify.operators.normalisation import BatchNorm, Moments, Statistics
 from verify.rounding import IGNORED, rounding_for
 from verify.tracing import copies, evaluated, kept_random_state
+from verify.worst_points import SlopeChoice, WorstPoints, adaptive
 
 Intervals: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """Lower and upper bounds of relaxed neurons, "b *shape" each, by the name of their node."""
@@ -92,6 +94,7 @@ class BoundedGraph(BoundedModule):
         """
         self.sweep, self.refine, self.reference, self.given = sweep, refine, reference or {}, given
         self.tightened: Intervals = {}
+        self.swept: AffineSweep | None = None
         self.finite: Bool[Tensor, " b"] | None = None
 
     @property
@@ -252,7 +255,13 @@ class BoundedGraph(BoundedModule):
         node.lower, node.upper = node.interval
 
     def backward_general(
-        self, C: Tensor, node: Bound, bound_lower: bool = True, bound_upper: bool = True, **_: Any
+        self,
+        C: Tensor,
+        node: Bound,
+        bound_lower: bool = True,
+        bound_upper: bool = True,
+        slopes: SlopeChoice | None = None,
+        **_: Any,
     ) -> tuple[Tensor | None, Tensor | None]:
         """CROWN: bounds "b s" of rows of a node's values, linear in each node before it and at last in the input.
 
@@ -261,7 +270,9 @@ class BoundedGraph(BoundedModule):
 
         Args:
             C: "b s *out", the rows.
+            slopes: their lower slopes; of rows of the outputs those of `slopes_for`, if nothing else is said.
         """
+        choice = slopes or self.slopes_for(C)
         rows = C.transpose(0, 1)
         lower = upper = rows.new_zeros(rows.shape[:2])
         sides = {node.name: (rows if bound_lower else None, rows if bound_upper else None)}
@@ -269,7 +280,8 @@ class BoundedGraph(BoundedModule):
         for before in reversed(nodes[: nodes.index(node) + 1]):
             if before.name not in sides or before.name == INPUT:
                 continue
-            parts, low, high = before.bound_backward(*sides.pop(before.name), *before.inputs)
+            options = {"slopes": choice(before)} if isinstance(before, Activation) else {}
+            parts, low, high = before.bound_backward(*sides.pop(before.name), *before.inputs, **options)
             lower, upper = lower + low, upper + high
             for position in before.varying:
                 name = before.inputs[position].name
@@ -281,6 +293,12 @@ class BoundedGraph(BoundedModule):
             None if below is None else lower.T + region.least(below),
             None if above is None else upper.T - region.least(-above),
         )
+
+    def slopes_for(self, C: Float[Tensor, "b s *classes"]) -> SlopeChoice:
+        """Lower slopes of rows of the outputs, once the neurons are bounded."""
+        if self.swept is None:
+            return adaptive
+        return WorstPoints(self.swept, torch.einsum("rbk,bsk->rbs", self.swept.forms[self.final_name].rows, C))
 
     def check_prior_bounds(self, node: Bound) -> None:
         """Bounds of every relaxed input, in the order of the graph, so that each profits from those before."""
@@ -297,11 +315,13 @@ class BoundedGraph(BoundedModule):
         nodes = [before for before in self.nodes if before.from_input]
         last = max((number for number, before in enumerate(nodes) if before.name in relaxed), default=-1)
         sweep = AffineSweep(nodes, self[INPUT].perturbation, self.memory, self.rounding) if self.sweep else None
-        for before in nodes[: last + 1]:
-            if sweep is not None:
+        for number, before in enumerate(nodes):
+            if sweep is not None and (number <= last or sweep.kept):
                 sweep.advance(before)
             if before.name in relaxed:
                 self._bound_neurons(before, sweep, linear=not self.tightened)
+        if sweep is not None and self.final_name in sweep.forms:
+            self.swept = sweep
         if self.rounding.total:
             self.IBP_general(node)  # magnitudes, which the last pass' rounding errors are relative to
 
@@ -317,12 +337,14 @@ class BoundedGraph(BoundedModule):
                 lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
             needed = self._rows_needed(node, lower, upper)
             if needed.any() and self.refine and not linear:
-                lower, upper = self._tighten(node, lower, upper, needed)
+                lower, upper = self._tighten(node, lower, upper, needed, sweep)
             # Where an interval is a point, rounding can leave the ends of two methods crossed: a negative width, which
             # would grow from layer to layer, as widths do.
             lower, upper = torch.minimum(lower, upper), torch.maximum(lower, upper)
             node.interval = self._widened(lower, upper, self.rounding.total)
         node.lower, node.upper = lower, upper = node.interval
+        if sweep is not None:
+            sweep.keep(node, listed(self._free(node)))
         self.tightened[node.name] = node.interval
         finite = (torch.isfinite(lower) & torch.isfinite(upper)).flatten(1).all(1)
         self.finite = finite if self.finite is None else self.finite & finite
@@ -334,7 +356,17 @@ class BoundedGraph(BoundedModule):
                 needed |= self[name].rows_needed(lower.detach(), upper.detach())
         return needed.flatten(1)
 
-    def _tighten(self, node: Bound, lower: Tensor, upper: Tensor, needed: Tensor) -> tuple[Tensor, Tensor]:
+    def _free(self, node: Bound) -> Bool[Tensor, "b n"]:
+        """Which of the node's neurons have a slope to choose."""
+        free = torch.zeros_like(node.lower, dtype=torch.bool)
+        for user in map(self.__getitem__, set(node.output_name)):
+            if isinstance(user, Activation):
+                free |= user.free(node.lower.detach(), node.upper.detach())
+        return free.flatten(1)
+
+    def _tighten(
+        self, node: Bound, lower: Tensor, upper: Tensor, needed: Tensor, sweep: AffineSweep
+    ) -> tuple[Tensor, Tensor]:
         """Intersect with CROWN's bounds of the neurons that are `needed` ("b n"), and of no other.
 
         Each image has its own list: one row of coefficients serves another neuron in every image. Images that need
@@ -342,14 +374,14 @@ class BoundedGraph(BoundedModule):
         in its batch.
         """
         batch, neurons = needed.shape
-        rows = int(needed.sum(1).max())
-        index = needed.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :rows]
+        index, forms = listed(needed), sweep.forms[node.name].rows
         widest = max(before.output_shape[1:].numel() for before in self.nodes if before.from_input)
         at_once = max(1, ROWS_AT_ONCE.get(lower.device.type, 2**26) // (batch * widest))
         lows, highs = [], []
         for part in index.split(at_once, dim=1):
             C = lower.new_zeros(neurons, batch, part.shape[1]).permute(1, 2, 0).scatter_(2, part.unsqueeze(2), 1)
-            low, high = self.backward_general(C=C.unflatten(2, lower.shape[1:]), node=node)
+            slopes = WorstPoints(sweep, picked(forms.detach(), part))
+            low, high = self.backward_general(C.unflatten(2, lower.shape[1:]), node, slopes=slopes)
             assert low is not None and high is not None
             lows.append(low.reshape(batch, -1))
             highs.append(high.reshape(batch, -1))

@@ -48,6 +48,14 @@ class Region(Perturbation):
         """A lower bound of min <A, x> over the region, for each row of A over the n flattened inputs."""
         return self._least_on_box(A)
 
+    def extremes(self, A: Float[Tensor, "b s n"]) -> tuple[Float[Tensor, "b _ n"], Float[Tensor, "b s n"]]:
+        """Middle and half of a line whose ends, middle -+ half, are where <A, x> is least and largest, or nearly so.
+
+        One middle for all rows of A, or one for each.
+        """
+        lower, upper = (side.flatten(1).unsqueeze(1) for side in (self.lower, self.upper))
+        return (lower + upper) / 2, (upper - lower) / 2 * A.sign()
+
     def project(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
         """A point of the region near x, for attacks and samples."""
         return torch.minimum(torch.maximum(x, self.lower), self.upper)
@@ -157,6 +165,28 @@ class Ball(Region):
         dual = gains.norm(dim=-1) if self.norm == "l2" else gains.abs().amax(-1)
         least = torch.einsum("bsn,bn->bs", A, centre) - self.epsilon.to(A.dtype).unsqueeze(1) * dual
         return least if self.domain == "free" else torch.maximum(least, self._least_on_box(A))
+
+    def extremes(self, A: Float[Tensor, "b s n"]) -> tuple[Float[Tensor, "b _ n"], Float[Tensor, "b s n"]]:
+        """Exact for l-infinity, and for l2 and l1 in the free domain; elsewhere the ends may be too near."""
+        if self.norm == "linf":
+            return super().extremes(A)
+        centre = self.centre.flatten(1).unsqueeze(1)
+        if self.domain == "free":
+            return centre, self._step(A)
+        lower, upper = (side.flatten(1).unsqueeze(1) for side in (self.lower, self.upper))
+        least, largest = (
+            torch.minimum(torch.maximum(centre - self._step(self._gains(side)), lower), upper) for side in (A, -A)
+        )
+        return (least + largest) / 2, (largest - least) / 2
+
+    def _step(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s n"]:
+        """The step by which <A, x> grows most, of length epsilon in l2 or l1."""
+        if self.norm == "l2":
+            step = A / A.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(A.dtype).tiny)
+        else:
+            largest = A.abs().argmax(-1, keepdim=True)
+            step = torch.zeros_like(A).scatter(-1, largest, A.gather(-1, largest).sign())
+        return self.epsilon.to(A.dtype).view(-1, 1, 1) * step
 
     def _gains(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s n"]:
         """A without the coefficients that can only raise <A, x> within the domain."""

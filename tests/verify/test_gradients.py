@@ -1,6 +1,6 @@
 """Bounds are differentiable in alpha and in the weights: against central differences, in float64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from robust_nas.spaces.supernet import Supernet
 from tests.verify.helpers import random_images, random_rows, randomise
 from verify import METHODS, Ball, BoundedNetwork, margins
+from verify.operators.base import Activation, Slopes
+from verify.worst_points import WorstPoints
 
 RADII = {"linf": 1e-3, "l2": 2e-3}
 IMAGES = random_images((1, 6, 6), 4)[1:]
@@ -31,6 +33,26 @@ def objective(network: BoundedNetwork, norm: str, method: str) -> Tensor:
     bounds = network.bounds(Ball(IMAGES, RADII[norm], norm), specification=random_rows(2, 3, 3), method=method)
     weights = random_rows(2, 2, 3, seed=1)
     return (weights[..., 0] * bounds.lower + weights[..., 1] * bounds.upper).sum()
+
+
+class HeldSlopes:
+    """Gives later bounds the slopes that were chosen for the first, one call after the other."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.recorded: list[Slopes | None] = []
+        self.replayed: Iterator[Slopes | None] | None = None
+        choose = WorstPoints.__call__
+
+        def held(points: WorstPoints, activation: Activation) -> Slopes | None:
+            if self.replayed is not None:
+                return next(self.replayed)
+            self.recorded.append(choose(points, activation))
+            return self.recorded[-1]
+
+        monkeypatch.setattr(WorstPoints, "__call__", held)
+
+    def begin(self) -> None:
+        self.replayed = iter(self.recorded) if self.recorded else None
 
 
 @torch.no_grad()
@@ -67,17 +89,22 @@ SLOW = {("alpha-crown", "linf"), ("alpha-crown", "l2"), ("crown", "l2"), ("affin
         for norm in ("linf", "l2")
     ],
 )
-def test_gradients_of_a_supernet(supernet, norm, method):
-    """In alpha, and in weights of all layers; d(statistics)/d(parameter) is part of it."""
-    model = supernet.model
+def test_gradients_of_a_supernet(supernet, norm, method, monkeypatch):
+    """In alpha, and in weights of all layers; d(statistics)/d(parameter) is part of it, d(slopes) is not."""
+    model, held = supernet.model, HeldSlopes(monkeypatch)
+
+    def function() -> Tensor:
+        held.begin()
+        return objective(supernet, norm, method)
+
     model.zero_grad()
-    objective(supernet, norm, method).backward()
+    function().backward()
     parameters = {name: value for name, value in model.named_parameters() if value.grad is not None}
     assert set(dict(model.named_parameters())) - set(parameters) == {"alphas.normal"}  # both cells are reductions
     assert all(parameter.grad.abs().max() > 0 for parameter in parameters.values())
     alphas = {"alphas.reduce": parameters.pop("alphas.reduce")}
     for part in (alphas, parameters):
-        assert_gradient(lambda: objective(supernet, norm, method), part)
+        assert_gradient(function, part)
 
 
 @pytest.mark.parametrize("domain", ["unit", "free"])

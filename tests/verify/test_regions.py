@@ -42,6 +42,23 @@ def test_free_balls_have_the_dual_norm(case, norm):
     assert least(Ball(centre, epsilon, norm, "free"), A) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
+@settings(max_examples=100)
+@given(vectors, st.sampled_from(NORMS), st.sampled_from(DOMAINS))
+def test_extremes_are_points_of_the_region_where_a_linear_function_ends(case, norm, domain):
+    centre, A, epsilon = tensors(case)
+    ball = Ball(centre, epsilon, norm, domain)
+    middle, half = ball.extremes(A)
+    ends = [(middle + sign * half).expand(A.shape)[0] for sign in (-1, 1)]
+    for x, sign in zip(ends, (1, -1), strict=True):
+        torch.testing.assert_close(ball.project(x), x, rtol=1e-9, atol=1e-9)
+        value, bound = (A[0] * x).sum().item(), sign * ball.least(sign * A).item()
+        if norm == "linf" or domain == "free":
+            assert value == pytest.approx(bound, rel=1e-9, abs=1e-9)
+        else:
+            assert sign * (value - bound) >= -1e-9
+            assert sign * (value - (A[0] * centre).sum().item()) <= 1e-9
+
+
 @settings(max_examples=60)
 @given(vectors)
 def test_l_infinity_in_the_unit_domain_is_exact(case):

@@ -7,6 +7,7 @@ from torch import nn
 from tests.verify.helpers import random_images, randomise
 from verify import METHODS, Ball, BoundedNetwork, margins
 from verify.errors import InputError
+from verify.worst_points import WorstPoints
 
 
 class Cell(nn.Module):
@@ -62,8 +63,9 @@ def test_squared_tangents_estimate_squared_norms_of_gradients(cell):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_on_the_intervals_of_a_bound_it_is_that_bounds_line(cell, norm):
+def test_on_the_intervals_of_a_bound_it_is_that_bounds_line(cell, norm, monkeypatch):
     """And so holds where they hold."""
+    monkeypatch.setattr(WorstPoints, "__call__", lambda points, activation: None)  # it has no affine forms to go by
     model, images, network = cell
     labels = model(images).argmax(1)
     ball, rows = Ball(images, 0.1, norm), margins(labels, 4)

@@ -9,6 +9,10 @@ from torch import Tensor
 from verify.operators.arithmetic import over
 from verify.operators.base import Activation, Lines, Radius, rule
 
+STEEPNESS = 3.0
+"""How fast a row's slope goes from 0 to 1 with the value at its worst point, over the interval's width. From 2 to 4 the
+benchmark's margins are the same to a tenth of what this gains."""
+
 
 @rule("relu.default")
 class ReLU(Activation):
@@ -51,13 +55,24 @@ class ReLU(Activation):
         lower_slope = torch.where(stable, active.to(upper.dtype), (upper > -lower).to(upper.dtype))
         return Lines(lower_slope, torch.zeros_like(upper), slope, intercept)
 
-    def with_slopes(self, lines: Lines, lower: Tensor, upper: Tensor, slopes: Float[Tensor, "s *n"]) -> Lines:
-        unstable = self.rows_needed(lower, upper)
-        return lines._replace(lower_slope=torch.where(unstable, slopes, lines.lower_slope))
-
     def parallel(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         lines = self.lines(lower, upper)
         return lines._replace(lower_slope=lines.upper_slope)  # any slope in [0, 1] through 0 lies below
 
-    def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
+    def free(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
         return (lower < 0) & (upper > 0)
+
+    def suited(
+        self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"], value: Float[Tensor, "s *n"]
+    ) -> Float[Tensor, "s *n"]:
+        """The chord's slope, which the affine form has that the worst point is of, turned towards relu's at the value.
+
+        Of all lines through 0 the best there is x where the value is positive and 0 where it is negative; but the worst
+        point moves with the lines, and the nearer the value is to 0, the less is certain.
+        """
+        chord = self.parallel(lower, upper).lower_slope
+        width = torch.where(upper > lower, upper - lower, 1.0)
+        return (chord + STEEPNESS * value / width).clamp(0, 1)
+
+    def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
+        return self.free(lower, upper)

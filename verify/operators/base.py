@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.errors import InputError
@@ -20,7 +20,7 @@ from verify.lirpa import Bound
 from verify.operators.arithmetic import absolute_inner, inner, weighed
 from verify.operators.call import Call, Slot
 from verify.operators.form import Form, Sweep, aligned
-from verify.operators.layout import in_layout_of, merged, separated
+from verify.operators.layout import added_at, in_layout_of, merged, picked, separated
 from verify.rounding import IGNORED, Rounding
 
 Interval: TypeAlias = tuple[Tensor, Tensor]
@@ -131,13 +131,18 @@ class Operator(Bound):
         """CROWN: lower and upper bounds of <A, y> that are linear in the inputs, in exact arithmetic."""
         raise self.refuse("an operator without a rule for CROWN")
 
-    def bound_backward(self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound, **_: Any) -> Backward:
+    def bound_backward(
+        self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound, **options: Any
+    ) -> Backward:
         """`backward`, by auto_LiRPA's name for it, less what rounding may have done.
 
         However much cancels in A T, or between the constants that the bound adds up, its rounding error is relative to
         |A| times the `terms` of y.
+
+        Args:
+            options: of `backward`.
         """
-        parts, lower, upper = self.backward(last_lA, last_uA, *inputs)
+        parts, lower, upper = self.backward(last_lA, last_uA, *inputs, **options)
         if self.rounding.total and not self.exact:
             error = self.rounding.total * (1 + self.terms(self.largest()))
             below = 0 if last_lA is None else absolute_inner(last_lA, error)
@@ -310,19 +315,38 @@ class Lines(NamedTuple):
     upper_intercept: Tensor
 
 
+class Slopes(NamedTuple):
+    """Lower slopes that each row of a bound has of its own, for some neurons.
+
+    Attributes:
+        neurons: their numbers in the flattened input of an activation.
+        below, above: slopes in [0, 1], for lower and for upper bounds of the rows; None leaves the lines as they are.
+            Neurons whose slope is not free keep theirs.
+    """
+
+    neurons: Int[Tensor, "b k"]
+    below: Float[Tensor, "s b k"]
+    above: Float[Tensor, "s b k"] | None = None
+
+
 class Activation(Operator):
     """An elementwise nonlinear function that does not decrease, bounded by two lines over its input interval."""
 
     requires_input_bounds: ClassVar[list[int]] = [0]
-    slopes: Tensor | None = None  # "s b *shape": lower slopes a row, while verify.slopes optimises them
 
     def lines(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         """The relaxation on [lower, upper]; every sweep consumes this one statement of it."""
         raise self.refuse("an activation without a relaxation")
 
-    def with_slopes(self, lines: Lines, lower: Tensor, upper: Tensor, slopes: Float[Tensor, "s *n"]) -> Lines:
-        """The relaxation with other lower slopes where it leaves a choice."""
-        return lines
+    def free(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
+        """Whether the lower line may have any slope in [0, 1], with the same intercept."""
+        return torch.zeros_like(lower, dtype=torch.bool)
+
+    def suited(
+        self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"], value: Float[Tensor, "s *n"]
+    ) -> Float[Tensor, "s *n"]:
+        """Lower slopes, where they are free, for bounds whose worst point has these values as inputs."""
+        raise self.refuse("an activation without free slopes")
 
     def parallel(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         """The relaxation with both lines of one slope, which an affine form needs."""
@@ -350,14 +374,18 @@ class Activation(Operator):
     def summands(self) -> int:
         return 2
 
-    def backward(self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound) -> Backward:
+    def backward(
+        self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound, slopes: Slopes | None = None
+    ) -> Backward:
         (x,) = inputs
         lines = self.lines(x.lower, x.upper)
-        if self.slopes is not None:
-            lines = self.with_slopes(lines, x.lower, x.upper, self.slopes)
+        negated = None if last_uA is None else -last_uA  # <A, y> from above is -(<-A, y> from below)
         lA, lower_bias = _through_lines(last_lA, lines)
-        # <A, y> from above is -(<-A, y> from below).
-        uA, upper_bias = _through_lines(None if last_uA is None else -last_uA, lines)
+        uA, upper_bias = _through_lines(negated, lines)
+        if slopes is not None:
+            free = self.free(x.lower, x.upper)
+            lA = _resloped(lA, last_lA, lines, free, slopes.neurons, slopes.below)
+            uA = _resloped(uA, negated, lines, free, slopes.neurons, slopes.above)
         return [(lA, None if uA is None else -uA)], lower_bias, -upper_bias
 
 
@@ -372,6 +400,17 @@ def _through_lines(A: Coefficients, lines: Lines) -> tuple[Coefficients, Any]:
     if lines.lower_intercept.any():
         bias = bias + inner(A, lines.lower_intercept)
     return torch.addcmul(A * lines.lower_slope, negative, lines.upper_slope - lines.lower_slope), bias
+
+
+def _resloped(
+    image: Coefficients, A: Coefficients, lines: Lines, free: Tensor, neurons: Tensor, slopes: Tensor | None
+) -> Coefficients:
+    """The image of A through the lines, mended where rows have lower slopes of their own; see `Slopes`."""
+    if image is None or A is None or slopes is None:
+        return image
+    free, shared = (each.flatten(1).gather(1, neurons) for each in (free, lines.lower_slope))
+    change = torch.where(free, slopes - shared, 0.0)
+    return added_at(image, neurons, picked(A, neurons).clamp(min=0) * change)
 
 
 RULES: dict[str, type[Operator]] = {}

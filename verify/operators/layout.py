@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 MANY = 16
@@ -51,6 +51,40 @@ def extended(rows: Float[Tensor, "r b *shape"], count: int) -> Float[Tensor, "m 
     longer[: len(rows)] = rows
     longer[len(rows) :] = 0
     return longer
+
+
+def listed(chosen: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
+    """The elements that are chosen, in order; where an image has fewer than the most, then others."""
+    most = int(chosen.sum(1).max())
+    return chosen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+
+
+def picked(rows: Float[Tensor, "r b *shape"], index: Int[Tensor, "b k"]) -> Float[Tensor, "r b k"]:
+    """Of every row these elements of the flattened images, laid out as the rows are."""
+    flat = rows.flatten(2)
+    if not lies_innermost(flat):
+        return flat.gather(2, index.expand(len(rows), *index.shape))
+    picks = flat.permute(2, 1, 0).flatten(0, 1).index_select(0, _places(index))
+    return picks.unflatten(0, (-1, len(index))).permute(2, 1, 0)
+
+
+def added_at(
+    rows: Float[Tensor, "r b *shape"], index: Int[Tensor, "b k"], values: Float[Tensor, "r b k"]
+) -> Float[Tensor, "r b *shape"]:
+    """The rows with values added at these elements of the flattened images; may change `rows` itself."""
+    if not lies_innermost(rows):
+        change = torch.zeros_like(rows, memory_format=torch.contiguous_format).flatten(2)
+        return rows + change.scatter_add(2, index.expand(values.shape), values).view(rows.shape)
+    # A view, or an error: added to a copy, the values would be lost.
+    flat = rows.movedim((0, 1), (-1, -2)).view(-1, len(rows))
+    flat.index_add_(0, _places(index), values.permute(2, 1, 0).flatten(0, 1))
+    return rows
+
+
+def _places(index: Int[Tensor, "b k"]) -> Int[Tensor, " m"]:
+    """Where these elements lie among those of all images, with the rows innermost."""
+    images = torch.arange(len(index), device=index.device)
+    return (index * len(index) + images.unsqueeze(1)).T.flatten()
 
 
 def bordered(x: Float[Tensor, "n *some h w"], border: tuple[int, int, int, int]) -> Float[Tensor, "n *some h2 w2"]:

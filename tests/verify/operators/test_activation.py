@@ -11,11 +11,13 @@ from torch import nn
 
 from tests.verify.helpers import Function, around, assert_sound, randomise
 from verify import BoundedNetwork, UnsupportedOperator
+from verify.operators.base import Slopes
 
 FINITE = st.floats(-1e3, 1e3)
 
 
 RELU = BoundedNetwork(nn.ReLU(), torch.zeros(1, 1)).graph.final_node()
+NODE = BoundedNetwork(nn.Sequential(nn.ReLU(), nn.Flatten()), torch.zeros(1, 2, 3)).graph.nodes[1]
 
 
 @settings(max_examples=50)
@@ -29,6 +31,44 @@ def test_the_lines_enclose_relu_on_the_interval(first, second, where):
     slack = 1e-9
     assert lines.lower_slope * x + lines.lower_intercept <= y + slack
     assert y <= lines.upper_slope * x + lines.upper_intercept + slack
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 3), st.booleans())
+def test_rows_with_slopes_of_their_own_stay_on_their_side(seed, images, are_innermost):
+    """Rows of either sign over neurons of all kinds, of which each row has slopes of its own for some."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    x = NODE.inputs[0]
+    middle, radius, A = normal(images, 2, 3), normal(images, 2, 3).abs(), normal(17, images, 2, 3)
+    x.lower, x.upper = middle - radius, middle + radius
+    if are_innermost:
+        A = A.movedim((0, 1), (-1, -2)).contiguous().movedim((-1, -2), (0, 1))
+    index = torch.rand(images, 6, generator=generator).argsort(1)[:, :4]
+    below, above = torch.rand(2, 17, images, 4, generator=generator)
+    [(lA, uA)], low, high = NODE.backward(A, A, x, slopes=Slopes(index, below, above))
+    [(plain, _)], _, _ = NODE.backward(A, A, x)
+    changed = (lA != plain).flatten(2)
+    assert not changed.scatter(2, index.expand(17, images, 4), False).any()
+    if ((x.lower < 0) & (x.upper > 0)).all():
+        assert changed.any()
+    for where in torch.rand(20, images, 2, 3, generator=generator, dtype=torch.float64).round(decimals=1):
+        value = x.lower + where * (x.upper - x.lower)
+        y = (A * value.clamp(min=0)).flatten(2).sum(2)
+        assert ((lA * value).flatten(2).sum(2) + low <= y + 1e-12).all()
+        assert ((uA * value).flatten(2).sum(2) + high >= y - 1e-12).all()
+
+
+@settings(max_examples=50)
+@given(FINITE, FINITE, st.floats(0, 1))
+def test_suited_slopes_are_slopes_and_follow_the_value(first, second, where):
+    lower, upper = sorted((first, second))
+    l, u = (torch.tensor([[value]], dtype=torch.float64) for value in (lower, upper))
+    least, somewhere, most = (RELU.suited(l, u, (l + part * (u - l))[None]).item() for part in (0, where, 1))
+    assert 0 <= least <= somewhere <= most <= 1
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,15 @@ from verify import BoundedNetwork, margins
 from verify.operators import layout
 from verify.operators.arithmetic import absolute_inner, inner
 from verify.operators.layout import (
+    added_at,
     bordered,
     extended,
     innermost,
     lies_innermost,
+    listed,
     merged,
     outermost,
+    picked,
     separated,
     total_magnitude,
 )
@@ -45,6 +48,26 @@ def test_every_rearrangement_keeps_the_values(shape, count, images, are_innermos
     assert lies_innermost(longer) or not are_innermost
     with mock.patch.dict(layout.AT_ONCE, {"cpu": 3}):  # in parts of a few elements
         torch.testing.assert_close(total_magnitude(rows), rows.abs().sum(0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=SHAPES, count=st.integers(2, 6), images=st.integers(1, 3), are_innermost=st.booleans(), seed=st.integers(0, 99)
+)
+def test_elements_are_picked_and_added_to_image_by_image(shape, count, images, are_innermost, seed):
+    rows, generator = rows_of(shape, count, images, are_innermost), torch.Generator().manual_seed(seed)
+    chosen = torch.rand(images, rows[0, 0].numel(), generator=generator) < 0.4
+    index = listed(chosen)
+    assert index.shape[1] == chosen.sum(1).max()
+    expected, flat = rows.clone().flatten(2), rows.flatten(2)
+    change = torch.randn(count, *index.shape, generator=generator, dtype=torch.float64)
+    got = picked(rows, index)
+    for image, elements in enumerate(index.tolist()):
+        assert set(chosen[image].nonzero().flatten().tolist()) <= set(elements) and len(set(elements)) == len(elements)
+        for number, element in enumerate(elements):
+            assert got[:, image, number].equal(flat[:, image, element])
+            expected[:, image, element] += change[:, image, number]
+    torch.testing.assert_close(added_at(rows, index, change), expected.view(rows.shape), rtol=0, atol=0)
 
 
 @settings(max_examples=30, deadline=None)
