@@ -345,6 +345,7 @@ class BoundedNetwork:
         A = graph.coefficients
         if method == "alpha-crown":
             lower, A = optimised_bound(graph, rows)
+        graph.swept = None  # its forms may take all the memory there is
         assert A is not None
         line = Line(A, lower - region.least(A))
         # Neither is always the tighter one; both hold.
