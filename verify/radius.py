@@ -188,7 +188,8 @@ def certified_radius(
         images: in [0, 1] for the unit domain.
         labels: true classes; a misclassified image has radius 0.
         norm, domain, method: see `BoundedNetwork.bounds`. Method "auto" climbs from "affine" to "alpha-crown" as far
-            as the time allows. Radii end where the ball holds the unit box, in the free domain too.
+            as the time allows, and as the next method is expected to gain more than the tolerance. Radii end where the
+            ball holds the unit box, in the free domain too.
         ceiling: a radius an image known to be unsafe (`attack_radius`); saves bounds that must fail.
         tolerance: stop when the unproven radius, or the one at which the bounds are expected to fail, is within this
             fraction of the proven one.
@@ -281,7 +282,7 @@ class _Search:
         Returns the radii, and the number of the method that each is due to.
         """
         found, by = torch.zeros_like(self.proven), torch.zeros_like(self.evaluations)
-        *below, top = PHASES[self.method]
+        *below, top = self._worthwhile()
         steps = [(method, max(self.tolerance, ROUGH)) for method in below] + [(top, self.tolerance)]
         secant, last = None, steps[0][0]
         for number, (method, tolerance) in enumerate(steps):
@@ -296,6 +297,15 @@ class _Search:
             if no_time:
                 break
         return found, by
+
+    def _worthwhile(self) -> Sequence[str]:
+        """The phases; method "auto" ends before one that gains less than what is left unproven anyway."""
+        methods = PHASES[self.method]
+        if self.method == "auto":
+            for number, (before, method) in enumerate(itertools.pairwise(methods)):
+                if EXPECTED[method].gain <= EXPECTED[before].gain * (1 + self.tolerance):
+                    return methods[: number + 1]
+        return methods
 
     def _is_over(self) -> bool:
         """Whether the time is up. (Smaller radii are cheaper: what follows a failure may be in time all the same.)"""

@@ -351,9 +351,30 @@ def test_a_second_search_in_float64_keeps_the_images_of_a_batch_apart(mlp, digit
 def test_auto_is_no_worse_than_what_it_climbs_over(mlp, digits):
     images, labels = digits
     network = BoundedNetwork(mlp, images)
-    radii = {method: certified_radius(network, images, labels, method=method).radius for method in ("crown", "auto")}
-    assert (radii["auto"] >= radii["crown"] * 0.95).all()
-    assert radii["auto"].sum() > radii["crown"].sum()
+    for tolerance in (0.05, 0.001):
+        crown, auto, alpha = (
+            certified_radius(network, images, labels, method=method, tolerance=tolerance).radius
+            for method in ("crown", "auto", "alpha-crown")
+        )
+        assert (auto >= crown * (1 - tolerance)).all()
+    assert auto.sum() > crown.sum()
+    torch.testing.assert_close(auto, alpha, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize(("tolerance", "last"), [(0.3, "affine"), (0.05, "crown"), (0.001, "alpha-crown")])
+def test_auto_leaves_out_what_gains_less_than_the_tolerance(mlp, digits, tolerance, last, monkeypatch):
+    used = set()
+    bounds = BoundedNetwork.bounds
+
+    def noted(self, *args, method, **options):
+        used.add(method)
+        return bounds(self, *args, method=method, **options)
+
+    monkeypatch.setattr(BoundedNetwork, "bounds", noted)
+    images, labels = digits
+    certified_radius(BoundedNetwork(mlp, images), images, labels, method="auto", tolerance=tolerance)
+    methods = ("affine", "crown", "alpha-crown")
+    assert used == set(methods[: methods.index(last) + 1])
 
 
 @pytest.mark.parametrize("method", ["affine", "alpha-crown"])
