@@ -82,6 +82,21 @@ def test_gains_nearly_what_gradient_ascent_does():
     assert sum(shares) / len(shares) > 0.6
 
 
+def test_neurons_gain(monkeypatch):
+    """Bounds of hidden neurons by backward passes with slopes of their own, against the adaptive ones."""
+    widths = {}
+    for choice in ("own", "adaptive"):
+        for seed in range(6):
+            images = random_images((1, 3, 3), seed=seed)
+            intervals = BoundedNetwork(deep(seed), images).bounds(images, 0.1, method="crown").intervals
+            last = list(intervals)[-1]
+            widths.setdefault(choice, []).append((intervals[last][1] - intervals[last][0]).sum().item())
+        monkeypatch.setattr(WorstPoints, "__call__", lambda points, activation: None)
+    ratios = [own / adaptive for own, adaptive in zip(*widths.values(), strict=True)]
+    assert max(ratios) < 1
+    assert sum(ratios) / len(ratios) < 0.98
+
+
 def test_images_have_slopes_of_their_own():
     """Together or alone, with neurons kept for each image: the bounds are the same."""
     images, rows = random_images((1, 3, 3), 4), random_rows(4, 3, 4)
@@ -105,6 +120,12 @@ def test_neurons_are_kept_only_while_there_is_memory(seed, rows, name):
     if sweep is not None:
         kept = sum(neurons.rows.numel() * 4 for neurons in sweep.kept.values()) / 2**20
         assert sweep.used_rows * sweep.row + kept <= memory
-    assert swept(bounded, Ball(images, 0.3)).kept
+    ample = swept(bounded, Ball(images, 0.3))
+    assert ample.kept
+    node, numbers = bounded.graph.final_node(), torch.zeros(len(images), 1, dtype=torch.long)
+    for memory, keeps in ((ample.memory, True), (ample.used_rows * ample.row, False)):
+        ample.kept, ample.memory = {}, memory
+        ample.keep(node, numbers)
+        assert (node.name in ample.kept) == keeps
     bounded.bounds(images, 0.3, method="affine")
     assert bounded.graph.swept is None
