@@ -52,7 +52,7 @@ class WorstPoints:
             numbers, lower, upper, _, _ = self.sweep.kept[name]
             sides = (activation.suited(lower, upper, values) for values in self._values(name))
             # What overflows in float32 need not overflow the bounds.
-            self.chosen[name] = Slopes(numbers, *(side.nan_to_num(nan=0.5) for side in sides))
+            self.chosen[name] = Slopes(numbers, *(side.nan_to_num_(nan=0.5) for side in sides))
         return self.chosen[name]
 
     def _values(self, name: str) -> tuple[Float[Tensor, "s b k"], Float[Tensor, "s b k"]]:

@@ -72,7 +72,7 @@ class ReLU(Activation):
         """
         chord = self.parallel(lower, upper).lower_slope
         width = torch.where(upper > lower, upper - lower, 1.0)
-        return (chord + STEEPNESS * value / width).clamp(0, 1)
+        return torch.addcdiv(chord, value, width, value=STEEPNESS).clamp_(0, 1)
 
     def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
         return self.free(lower, upper)

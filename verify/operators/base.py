@@ -303,7 +303,7 @@ class LinearOperator(Operator):
             back[position] = separated(row, A)
         if not self.has_offset:
             return back, 0
-        return back, (A * self.forward(*values)).reshape(*A.shape[:2], -1).sum(-1)
+        return back, inner(A, self.forward(*values).expand(A.shape[1:]))
 
 
 class Lines(NamedTuple):
@@ -409,8 +409,8 @@ def _resloped(
     if image is None or A is None or slopes is None:
         return image
     free, shared = (each.flatten(1).gather(1, neurons) for each in (free, lines.lower_slope))
-    change = torch.where(free, slopes - shared, 0.0)
-    return added_at(image, neurons, picked(A, neurons).clamp(min=0) * change)
+    change = torch.where(free, slopes, shared) - shared
+    return added_at(image, neurons, picked(A, neurons).clamp_(min=0) * change)
 
 
 RULES: dict[str, type[Operator]] = {}
