@@ -9,6 +9,7 @@ from torch import Tensor
 
 from verify.operators.base import LinearOperator, rule
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
+from verify.operators.layout import innermost, outermost, pays
 
 
 class Weighted(LinearOperator):
@@ -20,6 +21,13 @@ class Weighted(LinearOperator):
     def check(self) -> None:
         if self.varying_arguments != [self.input_argument]:
             raise self.refuse("a weight or bias that depends on the network's input")
+
+    @property
+    def weight_slot(self) -> int:
+        """Which input the weight is, of calls that have it second."""
+        slot = self.slot_of(1)
+        assert slot is not None
+        return slot
 
     @property
     def has_offset(self) -> bool:  # type: ignore[override]
@@ -71,12 +79,6 @@ class Convolution(Weighted):
     def summands(self) -> int:
         return self.inputs[self.weight_slot].output_shape[1:].numel()
 
-    @property
-    def weight_slot(self) -> int:
-        slot = self.slot_of(1)
-        assert slot is not None
-        return slot
-
     def geometry(self, values: list[Tensor]) -> Geometry | None:
         """How the kernel moves; None where padding is given as a word."""
         padding = self.call.argument(4, 0)
@@ -97,7 +99,19 @@ def _each(value: Any, spatial: int) -> tuple[int, ...]:
 
 @rule("linear.default")
 class Linear(Weighted):
-    """x W^T + b."""
+    """x W^T + b. Rows that lie innermost stay so: torch's product is ten times slower, and lays them otherwise."""
+
+    def linear_part(self, values: list[Tensor]) -> Tensor:
+        x, weight = values[self.varying[0]], values[self.weight_slot]
+        if x.dim() != 2 or not pays(x, weight):
+            return super().linear_part(values)
+        return outermost(weight @ innermost(x))
+
+    def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
+        weight = values[self.weight_slot]
+        if rows.dim() != 2 or not pays(rows, weight):
+            return super().transpose(rows, values)
+        return [outermost(weight.T @ innermost(rows))]
 
 
 @rule("matmul.default", "mm.default")
