@@ -295,7 +295,7 @@ class BoundedGraph(BoundedModule):
         )
 
     def slopes_for(self, C: Float[Tensor, "b s *classes"]) -> SlopeChoice:
-        """Lower slopes of rows of the outputs, once the neurons are bounded."""
+        """Lower slopes of rows of the outputs, once the neurons are bounded; those of `adaptive` without a sweep."""
         if self.swept is None:
             return adaptive
         return WorstPoints(self.swept, torch.einsum("rbk,bsk->rbs", self.swept.forms[self.final_name].rows, C))
@@ -316,7 +316,7 @@ class BoundedGraph(BoundedModule):
         last = max((number for number, before in enumerate(nodes) if before.name in relaxed), default=-1)
         sweep = AffineSweep(nodes, self[INPUT].perturbation, self.memory, self.rounding) if self.sweep else None
         for number, before in enumerate(nodes):
-            if sweep is not None and (number <= last or sweep.kept):
+            if sweep is not None and (number <= last or sweep.kept):  # to the outputs, whose rows have slopes, too
                 sweep.advance(before)
             if before.name in relaxed:
                 self._bound_neurons(before, sweep, linear=not self.tightened)
