@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 from verify import METHODS, Ball, BoundedNetwork, Bounds
+from verify.operators.base import Activation, Slopes
+from verify.worst_points import WorstPoints
 
 ORDERS = {"linf": torch.inf, "l2": 2, "l1": 1}
 DUALS = {"linf": 1, "l2": 2, "l1": torch.inf}
@@ -32,6 +35,29 @@ class Function(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(self, x)
+
+
+class HeldSlopes:
+    """Gives later bounds the slopes that were chosen for the first, one call after the other.
+
+    For finite differences: gradients of bounds hold slopes fixed. Call `begin` before each computation of bounds.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.recorded: list[Slopes | None] = []
+        self.replayed: Iterator[Slopes | None] | None = None
+        choose = WorstPoints.__call__
+
+        def held(points: WorstPoints, activation: Activation) -> Slopes | None:
+            if self.replayed is not None:
+                return next(self.replayed)
+            self.recorded.append(choose(points, activation))
+            return self.recorded[-1]
+
+        monkeypatch.setattr(WorstPoints, "__call__", held)
+
+    def begin(self) -> None:
+        self.replayed = iter(self.recorded) if self.recorded else None
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -1,16 +1,14 @@
 """Bounds are differentiable in alpha and in the weights: against central differences, in float64."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from robust_nas.spaces.supernet import Supernet
-from tests.verify.helpers import random_images, random_rows, randomise
+from tests.verify.helpers import HeldSlopes, random_images, random_rows, randomise
 from verify import METHODS, Ball, BoundedNetwork, margins
-from verify.operators.base import Activation, Slopes
-from verify.worst_points import WorstPoints
 
 RADII = {"linf": 1e-3, "l2": 2e-3}
 IMAGES = random_images((1, 6, 6), 4)[1:]
@@ -33,26 +31,6 @@ def objective(network: BoundedNetwork, norm: str, method: str) -> Tensor:
     bounds = network.bounds(Ball(IMAGES, RADII[norm], norm), specification=random_rows(2, 3, 3), method=method)
     weights = random_rows(2, 2, 3, seed=1)
     return (weights[..., 0] * bounds.lower + weights[..., 1] * bounds.upper).sum()
-
-
-class HeldSlopes:
-    """Gives later bounds the slopes that were chosen for the first, one call after the other."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.recorded: list[Slopes | None] = []
-        self.replayed: Iterator[Slopes | None] | None = None
-        choose = WorstPoints.__call__
-
-        def held(points: WorstPoints, activation: Activation) -> Slopes | None:
-            if self.replayed is not None:
-                return next(self.replayed)
-            self.recorded.append(choose(points, activation))
-            return self.recorded[-1]
-
-        monkeypatch.setattr(WorstPoints, "__call__", held)
-
-    def begin(self) -> None:
-        self.replayed = iter(self.recorded) if self.recorded else None
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from robust_nas.metrics import METRICS, CertifiedBound, EpsilonControl, Interval
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Supernet
 from tests.robust_nas.helpers import GENOTYPE
+from tests.verify.helpers import HeldSlopes
 from verify.bounds import BoundedNetwork, margins
 from verify.errors import InputError
 
@@ -136,8 +137,9 @@ BOUNDS = [("cb", method) for method in ("ibp", "block", "crown-ibp", "affine", "
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize(("name", "method"), [*BOUNDS, ("jacobian", ""), ("ibp-slope", "")])
-def test_gradient_in_alpha(supernet, norm, name, method):
+def test_gradient_in_alpha(supernet, norm, name, method, monkeypatch):
     model, network, images, labels = supernet
+    held = HeldSlopes(monkeypatch)
     if name == "cb":
         metric = settled(1e-3, norm=norm, method=method, images=2)
     else:
@@ -145,6 +147,7 @@ def test_gradient_in_alpha(supernet, norm, name, method):
     alphas = model.architecture_parameters()
 
     def value():
+        held.begin()
         network.freeze(images)
         return metric(network, images, labels).value
 
