@@ -178,13 +178,13 @@ def test_the_ceiling_bounds_the_radius_and_saves_work():
 
 
 def test_batches_and_progress():
-    """The result does not depend on what is bounded together, and progress counts images."""
+    """The result does not depend on what is bounded together, up to rounding in float32; progress counts images."""
     model, images, labels = classifier(3)
     network = BoundedNetwork(model, images)
     whole = certified_radius(network, images, labels)
     done: list[int] = []
     parts = certified_radius(network, images, labels, batch_size=3, progress=done.append)
-    torch.testing.assert_close(parts.radius, whole.radius, rtol=1e-9, atol=0)
+    torch.testing.assert_close(parts.radius, whole.radius, rtol=1e-5, atol=0)
     assert done == [3, 6, 8]
     assert parts.seconds.shape == (8,)
     assert (parts.seconds > 0).all()
