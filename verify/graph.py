@@ -298,7 +298,8 @@ class BoundedGraph(BoundedModule):
         """Lower slopes of rows of the outputs, once the neurons are bounded; those of `adaptive` without a sweep."""
         if self.swept is None:
             return adaptive
-        return WorstPoints(self.swept, torch.einsum("rbk,bsk->rbs", self.swept.forms[self.final_name].rows, C))
+        outputs = self.swept.forms[self.final_name].rows
+        return WorstPoints(self.swept, torch.einsum("rbk,bsk->rbs", outputs.detach(), C.detach()))
 
     def check_prior_bounds(self, node: Bound) -> None:
         """Bounds of every relaxed input, in the order of the graph, so that each profits from those before."""
@@ -316,8 +317,11 @@ class BoundedGraph(BoundedModule):
         last = max((number for number, before in enumerate(nodes) if before.name in relaxed), default=-1)
         sweep = AffineSweep(nodes, self[INPUT].perturbation, self.memory, self.rounding) if self.sweep else None
         for number, before in enumerate(nodes):
-            if sweep is not None and (number <= last or sweep.kept):  # to the outputs, whose rows have slopes, too
+            if sweep is not None and number <= last:
                 sweep.advance(before)
+            elif sweep is not None and sweep.kept:  # to the outputs, whose rows have slopes, too
+                with torch.no_grad():
+                    sweep.advance(before)
             if before.name in relaxed:
                 self._bound_neurons(before, sweep, linear=not self.tightened)
         if sweep is not None and self.final_name in sweep.forms:
@@ -351,15 +355,18 @@ class BoundedGraph(BoundedModule):
 
     def _rows_needed(self, node: Bound, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b n"]:
         needed = torch.zeros_like(lower, dtype=torch.bool)
-        for name in set(node.output_name):
-            if hasattr(self[name], "requires_input_bounds"):
-                needed |= self[name].rows_needed(lower.detach(), upper.detach())
+        for user in self._users(node):
+            if hasattr(user, "requires_input_bounds"):
+                needed |= user.rows_needed(lower.detach(), upper.detach())
         return needed.flatten(1)
+
+    def _users(self, node: Bound) -> list[Bound]:
+        return [self[name] for name in set(node.output_name)]
 
     def _free(self, node: Bound) -> Bool[Tensor, "b n"]:
         """Which of the node's neurons have a slope to choose."""
         free = torch.zeros_like(node.lower, dtype=torch.bool)
-        for user in map(self.__getitem__, set(node.output_name)):
+        for user in self._users(node):
             if isinstance(user, Activation):
                 free |= user.free(node.lower.detach(), node.upper.detach())
         return free.flatten(1)

@@ -3,7 +3,7 @@
 Any slope in [0, 1] through 0 lies below a relu. CROWN takes one for a neuron, alpha-CROWN looks for one for each row by
 gradient ascent, whose gradient is the neuron's value where the row's bound is attained. Affine forms tell that point
 beforehand: a pixel or an error that raises the row is at its lower end. So one product of matrices gives all rows
-slopes of their own, and nearly what ten steps of ascent find. They need not be the best to be sound.
+slopes of their own, and most of what the ascent finds. They need not be the best to be sound.
 """
 
 from __future__ import annotations
