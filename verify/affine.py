@@ -29,7 +29,7 @@ TEMPORARY = 2
 
 
 class Kept(NamedTuple):
-    """Some neurons of a node; no bound rests on them, so they are in float32.
+    """Some neurons of a node, for slopes.
 
     Attributes:
         numbers: in the flattened node.
@@ -116,19 +116,17 @@ class AffineSweep:
     def keep(self, node: Bound, numbers: Int[Tensor, "b k"]) -> None:
         """Remember neurons of a node that has been bounded: `WorstPoints` chooses slopes for them."""
         form = self.forms[node.name]
-        if numbers.numel() * len(form.rows) * 4 / 2**20 > self._spare_memory():
+        if numbers.numel() * len(form.rows) * form.rows.element_size() / 2**20 > self._spare_memory():
             return
         with torch.no_grad():
             middle = (form.lower + form.upper) / 2
-            lower, upper, middle = (
-                side.flatten(1).gather(1, numbers).float() for side in (node.lower, node.upper, middle)
-            )
-            rows = picked(form.rows, numbers).permute(1, 2, 0).float().contiguous()
+            lower, upper, middle = (side.flatten(1).gather(1, numbers) for side in (node.lower, node.upper, middle))
+            rows = picked(form.rows, numbers).permute(1, 2, 0).contiguous()
             self.kept[node.name] = Kept(numbers, lower, upper, middle, rows)
 
     def _spare_memory(self) -> float:
         """MiB that neither forms nor kept neurons need."""
-        kept = sum(neurons.rows.numel() * 4 for neurons in self.kept.values()) / 2**20
+        kept = sum(neurons.rows.nbytes for neurons in self.kept.values()) / 2**20
         return self.memory - self.used_rows * self.row - kept
 
     def _weights(self, forms: Sequence[Form]) -> Float[Tensor, " r"]:

@@ -39,8 +39,8 @@ class WorstPoints:
         self.sweep, self.chosen = sweep, dict[str, Slopes]()
         with torch.no_grad():
             middle, half = sweep.region.extremes(rows[: sweep.pixels].permute(1, 2, 0))
-            self.middle = middle.transpose(1, 2).float()
-            self.half = torch.cat([half.transpose(1, 2), rows[sweep.pixels :].transpose(0, 1).sign()], 1).float()
+            self.middle = middle.transpose(1, 2)
+            self.half = torch.cat([half.transpose(1, 2), rows[sweep.pixels :].transpose(0, 1).sign()], 1)
 
     @torch.no_grad()
     def __call__(self, activation: Activation) -> Slopes | None:
@@ -50,9 +50,7 @@ class WorstPoints:
             return None
         if name not in self.chosen:  # activations of one state share it
             numbers, lower, upper, _, _ = self.sweep.kept[name]
-            sides = (activation.suited(lower, upper, values) for values in self._values(name))
-            # What overflows in float32 need not overflow the bounds.
-            self.chosen[name] = Slopes(numbers, *(side.nan_to_num_(nan=0.5) for side in sides))
+            self.chosen[name] = Slopes(numbers, *(activation.suited(lower, upper, z) for z in self._values(name)))
         return self.chosen[name]
 
     def _values(self, name: str) -> tuple[Float[Tensor, "s b k"], Float[Tensor, "s b k"]]:

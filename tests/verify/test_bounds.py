@@ -43,8 +43,6 @@ def convnet(seed: int = 0) -> nn.Module:
 
 
 IMAGE = (1, 6, 6)
-SLOPES = 1e-6
-"""Slopes are chosen in float32, and round otherwise in a batch than alone."""
 
 
 # Exact where it can be
@@ -295,8 +293,8 @@ def test_images_are_bounded_each_for_itself(norm, method):
     together = network.bounds(images, epsilon, norm, rows, method)
     for i in range(5):
         alone = network.bounds(images[i : i + 1], epsilon[i].item(), norm, rows[i : i + 1], method)
-        torch.testing.assert_close(together.lower[i : i + 1], alone.lower, rtol=SLOPES, atol=SLOPES)
-        torch.testing.assert_close(together.upper[i : i + 1], alone.upper, rtol=SLOPES, atol=SLOPES)
+        torch.testing.assert_close(together.lower[i : i + 1], alone.lower, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(together.upper[i : i + 1], alone.upper, rtol=1e-12, atol=1e-12)
 
 
 def test_spare_rows_of_a_backward_pass_are_not_used():
@@ -310,7 +308,7 @@ def test_spare_rows_of_a_backward_pass_are_not_used():
         alone = network.bounds(images[i : i + 1], epsilon[i].item(), domain="free").intervals
         for name, sides in alone.items():
             for one, many in zip(sides, together[name], strict=True):
-                torch.testing.assert_close(many[i : i + 1], one, rtol=SLOPES, atol=SLOPES)
+                torch.testing.assert_close(many[i : i + 1], one, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("rows", [1, 50, 500])
