@@ -56,7 +56,7 @@ EXPECTED = {
     "ibp": Expected(8.0),
     "block": Expected(8.0),
     "crown-ibp": Expected(8.0),
-    "affine": Expected(2.0),
+    "affine": Expected(3.0),
     "crown": Expected(1.3, 3.0, 1.15),
     "alpha-crown": Expected(1.1, 4.5, 1.17),
 }
@@ -68,9 +68,12 @@ FINEST = 1e-6
 """The smallest tolerance: the search runs in float32, which tells no finer ones apart."""
 HALVE_EACH = 4
 """Every so many trials the gap is halved, lest a wrong expectation takes many."""
-CONFIRMED = (1.0, 0.999, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.25)
-"""Fractions of the radius found that are confirmed, the first that can be: CROWN may be looser in a smaller ball, and
-the search takes from larger ones what holds in all of their parts."""
+NEAR = 2.5
+"""How many tolerances a radius may be away from the last one tried to be left to the proof: what is expected so near
+is mostly right, and a trial in float32 would only be repeated in float64."""
+PROOFS = (1.0, 0.999, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.25)
+"""The most that each trial of a proof may be, in radii expected: CROWN may be looser in a smaller ball, and the search
+takes from larger ones what holds in all of their parts."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,22 @@ def certified_radius(
     return Certificates(radius, status, evaluations, seconds, norm, domain, method)
 
 
+class _Expectation(NamedTuple):
+    """What a search leaves to the proof.
+
+    Attributes:
+        method: to prove it by.
+        aim: the radius that is expected to be proven; 0 for none.
+        seen: the radius at which a proof was seen to succeed without regard to rounding.
+        secant: where bounds by the method are expected to fail.
+    """
+
+    method: str
+    aim: Float[Tensor, " b"]
+    seen: Float[Tensor, " b"]
+    secant: Secant
+
+
 class _Search:
     """The search for one batch; an image drops out when it is done."""
 
@@ -272,31 +291,35 @@ class _Search:
         for network in (self.rough, self.exact):
             active = self.correct & (self.proven == 0) & ~self.late
             self._forget()
-            found, by = self._climb(network, active)
-            for number, method in enumerate(PHASES[self.method]):
-                self._confirm(torch.where(by == number, found, 0.0), method)
+            for expectation in self._climb(network, active):
+                self._prove(expectation)
 
-    def _climb(self, network: BoundedNetwork, active: Tensor) -> tuple[Float[Tensor, " b"], Int[Tensor, " b"]]:
+    def _climb(self, network: BoundedNetwork, active: Tensor) -> list[_Expectation]:
         """From the cheapest method to the one asked for, each from what the last one proved.
 
-        Returns the radii, and the number of the method that each is due to.
+        Returns what there is to prove by each method: every image's radius by the one that it is due to, 0 elsewhere.
         """
-        found, by = torch.zeros_like(self.proven), torch.zeros_like(self.evaluations)
+        found = aim = torch.zeros_like(self.proven)
+        by = torch.zeros_like(self.evaluations)
         *below, top = self._worthwhile()
         steps = [(method, max(self.tolerance, ROUGH)) for method in below] + [(top, self.tolerance)]
         secant, last = None, steps[0][0]
+        secants: dict[int, Secant] = {}
         for number, (method, tolerance) in enumerate(steps):
             no_time = number > 0 and self._too_late(EXPECTED[method].cost / EXPECTED[last].cost)
             if no_time:
                 # What time is left goes into a finer search with the method below.
                 method, tolerance, number = below[number - 1], self.tolerance, number - 1
                 self.late |= active & (self.method != "auto")
-            secant = Secant(self.clean, secant, EXPECTED[method].gain / EXPECTED[last].gain)
-            better, last = self._narrow(network, method, found, active, tolerance, secant), method
-            by, found = torch.where(better > found, number, by), better
+            secants[number] = secant = Secant(self.clean, secant, EXPECTED[method].gain / EXPECTED[last].gain)
+            found, better = self._narrow(network, method, found, active, tolerance, secant)
+            by, aim, last = torch.where(better > aim, number, by), torch.maximum(better, aim), method
             if no_time:
                 break
-        return found, by
+        return [
+            _Expectation(steps[number][0], torch.where(by == number, aim, 0.0), found, secant)
+            for number, secant in secants.items()
+        ]
 
     def _worthwhile(self) -> Sequence[str]:
         """The phases; method "auto" ends before one that gains less than what is left unproven anyway."""
@@ -323,14 +346,19 @@ class _Search:
         active: Tensor,
         tolerance: float,
         secant: Secant,
-    ) -> Float[Tensor, " b"]:
-        """Narrow the gap between proven and unsafe radius until it is within the tolerance; the proven one."""
-        unsafe = self.unsafe.clone()
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+        """Narrow the gap between proven and unsafe radius, until it is within the tolerance or its end expected nearby.
+
+        Returns the proven radius, and the one to prove in float64, which is no smaller.
+        """
+        unsafe, aim = self.unsafe.clone(), proven
         active = active & (unsafe > 0)
         for number in itertools.count():
             told = secant.measured & (secant.trials > 0)
             limit = torch.where(told, torch.minimum(unsafe, secant.root), unsafe)
-            active &= limit > proven * (1 + tolerance)
+            near = active & told & secant.is_near(limit, 1 + NEAR * tolerance)
+            aim = torch.where(near, _within_reach(secant.root, unsafe, tolerance), aim)
+            active &= ~near & (limit > proven * (1 + tolerance))
             halve = number % HALVE_EACH == HALVE_EACH - 1
             goal = (proven * unsafe).sqrt() if halve else secant.root / (1 + tolerance / 4)
             goal = torch.where(secant.trials > 0, goal, secant.first)
@@ -350,18 +378,31 @@ class _Search:
             secant.update(index, trial[index], lower)
             unsafe[index] = torch.where(result < trial[index], trial[index], unsafe[index])
             proven = proven.index_copy(0, index, torch.maximum(proven[index], result))
-        return proven
+        return proven, torch.maximum(proven, aim)
 
-    def _confirm(self, found: Tensor, method: str) -> None:
-        """Keep of each radius what bounds for that very ball prove, so that anyone can repeat the proof."""
-        for fraction in CONFIRMED:
-            index = ((found > 0) & (self.proven == 0)).nonzero().squeeze(1)
+    def _prove(self, expected: _Expectation) -> None:
+        """Keep of each radius what bounds for that very ball prove in float64, so that anyone can repeat the proof.
+
+        A failure shows where to try next, and so does a proof that turns out to be far from the largest one.
+        """
+        method, aim, seen, secant = expected
+        unsafe, trial = self.unsafe.clone(), aim
+        for most in PROOFS:
+            trial = torch.minimum(trial, torch.where(self.proven > 0, unsafe, aim * most))
+            index = (trial > self.proven * (1 + self.tolerance / 2)).nonzero().squeeze(1)
             if not len(index):
                 return
             self._forget()
-            trial = found[index] * fraction
-            success = self._try(self.exact, index, trial, method)[1] >= trial
-            self.proven[index] = torch.where(success, trial, 0.0)
+            tried = trial[index]
+            lower, result = self._try(self.exact, index, tried, method)
+            success = result >= tried
+            self.proven[index] = torch.where(success, tried, self.proven[index])
+            unsafe[index] = torch.where(success, unsafe[index], tried)
+            secant.update(index, tried, lower)
+            goal = _within_reach(secant.root, unsafe, self.tolerance)
+            more = goal if not self._too_late() else torch.zeros_like(goal)
+            more = torch.where(secant.root > self.proven * (1 + self.tolerance), more, 0.0)
+            trial = torch.where(self.proven > 0, more, torch.maximum(goal, seen))
 
     def _try(
         self, network: BoundedNetwork, index: Tensor, trial: Float[Tensor, " b"], method: str
@@ -419,6 +460,11 @@ class _Search:
         for word, which in words:
             status = [word if it else before for before, it in zip(status, which.tolist(), strict=True)]
         return status
+
+
+def _within_reach(root: Tensor, unsafe: Tensor, tolerance: float) -> Float[Tensor, " b"]:
+    """A little below where bounds are expected to fail, and where they did."""
+    return torch.minimum(root / (1 + tolerance / 4), unsafe / (1 + tolerance / 2))
 
 
 def _linear_radius(network: BoundedNetwork, balls: Ball, rows: Float[Tensor, "b s k"]) -> Float[Tensor, " b"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.bounds import Line
@@ -53,6 +53,10 @@ class Secant:
         self.root[index] = (radius.unsqueeze(1) * (clean / new) ** (1 / power)).amin(1)
         self.radius[index], self.loss[index] = radius, new
         self.trials[index] += 1
+
+    def is_near(self, radius: Float[Tensor, " b"], ratio: float) -> Bool[Tensor, " b"]:
+        """Whether the last radius tried is within this ratio of another one."""
+        return (radius <= self.radius * ratio) & (self.radius <= radius * ratio)
 
 
 def closed_form(ball: Ball, line: Line) -> Float[Tensor, " b"]:
