@@ -72,6 +72,7 @@ class BoundedGraph(BoundedModule):
 
     def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
         self.rounding, self.memory = IGNORED, MEMORY
+        self.accounted: set[str] = set()
         self.begin()
         super().__init__(_Shell(model, example), example, {"conv_mode": "matrix"}, device=example.device)
 
@@ -96,6 +97,7 @@ class BoundedGraph(BoundedModule):
         self.tightened: Intervals = {}
         self.swept: AffineSweep | None = None
         self.finite: Bool[Tensor, " b"] | None = None
+        self.allowances: dict[str, Tensor] = {}
 
     @property
     def nodes(self) -> list[Bound]:
@@ -106,6 +108,9 @@ class BoundedGraph(BoundedModule):
         """Let all bounds give way so that they hold in real arithmetic, from now on."""
         operators = (node for node in self.nodes if node.from_input and node.inputs)
         self.rounding = rounding_for(max((node.summands for node in operators), default=1))
+        self.accounted = {
+            node.name for node in self.nodes if not all(isinstance(user, LinearOperator) for user in self._users(node))
+        }
 
     def images_at_once(self, sweep: bool = True) -> int:
         """How many images to bound together: as many as fit into the memory, or are fast.
@@ -272,7 +277,7 @@ class BoundedGraph(BoundedModule):
             C: "b s *out", the rows.
             slopes: their lower slopes; of rows of the outputs those of `slopes_for`, if nothing else is said.
         """
-        choice = slopes or self.slopes_for(C)
+        choice, accounted = slopes or self.slopes_for(C), {node.name, *self.accounted}
         rows = C.transpose(0, 1)
         lower = upper = rows.new_zeros(rows.shape[:2])
         sides = {node.name: (rows if bound_lower else None, rows if bound_upper else None)}
@@ -281,8 +286,12 @@ class BoundedGraph(BoundedModule):
             if before.name not in sides or before.name == INPUT:
                 continue
             options = {"slopes": choice(before)} if isinstance(before, Activation) else {}
-            parts, low, high = before.bound_backward(*sides.pop(before.name), *before.inputs, **options)
+            mine = sides.pop(before.name)
+            parts, low, high = before.backward(*mine, *before.inputs, **options)
             lower, upper = lower + low, upper + high
+            if self.rounding.total and self.given is None and before.name in accounted:
+                below, above = self._rounding_errors(before, mine)
+                lower, upper = lower - below, upper + above
             for position in before.varying:
                 name = before.inputs[position].name
                 sides[name] = _sum_of_sides(sides[name], parts[position]) if name in sides else parts[position]
@@ -293,6 +302,33 @@ class BoundedGraph(BoundedModule):
             None if below is None else lower.T + region.least(below),
             None if above is None else upper.T - region.least(-above),
         )
+
+    def _rounding_errors(self, node: Bound, sides: Sides) -> tuple[Tensor | float, Tensor | float]:
+        """What rounding may have done to the bounds of both sides, by way of coefficients that come through a node."""
+        error = self.rounding.total * self._allowance(node)
+        lA, uA = sides
+        below = 0.0 if lA is None else absolute_inner(lA, error)
+        above = below if uA is lA else 0.0 if uA is None else absolute_inner(uA, error)
+        return below, above
+
+    def _allowance(self, node: Bound) -> Float[Tensor, "b *shape"]:
+        """What the rounding errors of a backward pass are relative to, where it reaches a node with coefficients A.
+
+        However much cancels in A T, or between the constants that the bound adds up, the error is relative to |A| times
+        the `terms` of the node. For the nodes before it that only linear ones read it is, as |A T| <= |A| |T|, relative
+        to |A| times what |T| makes of their terms: so those are in here, and the pass need not account for them.
+        """
+        for before in self.nodes:
+            if before.from_input and before.inputs and before.name not in self.allowances:
+                carried = self.allowances.keys() - self.accounted
+                largest = [
+                    value + self.allowances[parent.name] if parent.name in carried else value
+                    for parent, value in zip(before.inputs, before.largest(), strict=True)
+                ]
+                self.allowances[before.name] = before.terms(largest) + (0.0 if before.exact else 1.0)
+            if before is node:
+                break
+        return self.allowances[node.name]
 
     def slopes_for(self, C: Float[Tensor, "b s *classes"]) -> SlopeChoice:
         """Lower slopes of rows of the outputs, once the neurons are bounded; those of `adaptive` without a sweep."""

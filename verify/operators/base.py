@@ -17,7 +17,7 @@ from torch import Tensor
 
 from verify.errors import InputError
 from verify.lirpa import Bound
-from verify.operators.arithmetic import absolute_inner, inner, weighed
+from verify.operators.arithmetic import inner, weighed
 from verify.operators.call import Call, Slot
 from verify.operators.form import Form, Sweep, aligned
 from verify.operators.layout import added_at, in_layout_of, merged, picked, separated
@@ -40,7 +40,7 @@ class Operator(Bound):
     (what rounding errors are relative to); `forward` is the call itself.
 
     Attributes:
-        rounding: by how much CROWN and affine forms give way for rounding, relative to `terms`.
+        rounding: by how much affine forms give way for rounding, relative to `terms`.
     """
 
     rounding: Rounding = IGNORED
@@ -130,25 +130,6 @@ class Operator(Bound):
     def backward(self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound) -> Backward:
         """CROWN: lower and upper bounds of <A, y> that are linear in the inputs, in exact arithmetic."""
         raise self.refuse("an operator without a rule for CROWN")
-
-    def bound_backward(
-        self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound, **options: Any
-    ) -> Backward:
-        """`backward`, by auto_LiRPA's name for it, less what rounding may have done.
-
-        However much cancels in A T, or between the constants that the bound adds up, its rounding error is relative to
-        |A| times the `terms` of y.
-
-        Args:
-            options: of `backward`.
-        """
-        parts, lower, upper = self.backward(last_lA, last_uA, *inputs, **options)
-        if self.rounding.total and not self.exact:
-            error = self.rounding.total * (1 + self.terms(self.largest()))
-            below = 0 if last_lA is None else absolute_inner(last_lA, error)
-            above = 0 if last_uA is None else below if last_uA is last_lA else absolute_inner(last_uA, error)
-            lower, upper = lower - below, upper + above
-        return parts, lower, upper
 
     def largest(self) -> list[Tensor]:
         """Magnitudes of the inputs over their intervals, "b *shape"; the values of those that do not vary."""
