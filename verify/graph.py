@@ -290,8 +290,7 @@ class BoundedGraph(BoundedModule):
             parts, low, high = before.backward(*mine, *before.inputs, **options)
             lower, upper = lower + low, upper + high
             if self.rounding.total and self.given is None and before.name in accounted:
-                below, above = self._rounding_errors(before, mine)
-                lower, upper = lower - below, upper + above
+                lower, upper = self._giving_way(lower, upper, before, mine)
             for position in before.varying:
                 name = before.inputs[position].name
                 sides[name] = _sum_of_sides(sides[name], parts[position]) if name in sides else parts[position]
@@ -303,13 +302,12 @@ class BoundedGraph(BoundedModule):
             None if above is None else upper.T - region.least(-above),
         )
 
-    def _rounding_errors(self, node: Bound, sides: Sides) -> tuple[Tensor | float, Tensor | float]:
-        """What rounding may have done to the bounds of both sides, by way of coefficients that come through a node."""
-        error = self.rounding.total * self._allowance(node)
-        lA, uA = sides
+    def _giving_way(self, lower: Tensor, upper: Tensor, node: Bound, sides: Sides) -> tuple[Tensor, Tensor]:
+        """Bounds "s b" less what rounding may do to them by way of the coefficients of a node."""
+        error, (lA, uA) = self.rounding.total * self._allowance(node), sides
         below = 0.0 if lA is None else absolute_inner(lA, error)
         above = below if uA is lA else 0.0 if uA is None else absolute_inner(uA, error)
-        return below, above
+        return lower - below, upper + above
 
     def _allowance(self, node: Bound) -> Float[Tensor, "b *shape"]:
         """What the rounding errors of a backward pass are relative to, where it reaches a node with coefficients A.

@@ -345,6 +345,42 @@ def test_a_second_search_in_float64_keeps_the_images_of_a_batch_apart(mlp, digit
     assert empty and not any(empty)  # no image has intervals that were never computed
 
 
+@pytest.mark.parametrize("method", ["affine", "crown"])
+@pytest.mark.parametrize("factor", [0.8, 1.15, 1.5])
+def test_a_proof_mends_what_the_search_expected(mlp, digits, factor, method, monkeypatch):
+    """Whether it is left too small a radius or one that is too large, it ends within the tolerance."""
+    images, labels = digits
+    network, narrow = BoundedNetwork(mlp, images), verify.radius._Search._narrow
+    plain = certified_radius(network, images, labels, method=method)
+
+    def wrong(*args):
+        return tuple(radius * factor if factor < 1 or number else radius for number, radius in enumerate(narrow(*args)))
+
+    monkeypatch.setattr(verify.radius._Search, "_narrow", wrong)
+    found = certified_radius(network, images, labels, method=method)
+    torch.testing.assert_close(found.radius, plain.radius, rtol=0.05, atol=0)
+    proven = verified(network.double(), images.double(), labels, found.radius, method=method)
+    assert proven[found.radius > 0].all()
+
+
+def test_the_last_trial_is_the_proof(mlp, digits, monkeypatch):
+    """Float64 tries where the bounds are expected to fail, a little below, and not what float32 has tried."""
+    images, labels = digits
+    network, bounds = BoundedNetwork(mlp, images), BoundedNetwork.bounds
+    tried: dict[torch.dtype, list[float]] = {torch.float32: [], torch.float64: []}
+
+    def noted(self, x, **options):
+        tried[self.example.dtype] += x.epsilon.tolist()
+        return bounds(self, x, **options)
+
+    monkeypatch.setattr(BoundedNetwork, "bounds", noted)
+    found = certified_radius(network, images, labels, method="affine", tolerance=0.1)
+    proven = found.radius[found.radius > 0].tolist()
+    assert set(proven) <= set(tried[torch.float64])
+    assert len(set(proven) & set(tried[torch.float32])) < len(proven) / 2
+    assert len(tried[torch.float64]) <= 1.2 * len(proven)
+
+
 # Time
 
 

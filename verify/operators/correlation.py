@@ -1,14 +1,13 @@
 """Convolutions of thousands of small images with few channels, which is what rows of coefficients are.
 
-torch's own are built for many channels. With the rows innermost (`layout.py`) a depthwise convolution is a sum of
-shifted images, each times a number, and any other a matrix product (`experiments/benchmarks/correlation.py` measures
+torch's own are built for many channels. With the rows innermost (`layout.py`) a convolution is a sum of shifted images,
+each times a number where it is depthwise, and otherwise a matrix (`experiments/benchmarks/correlation.py` measures
 both). A GPU, and a derivative in float32, get torch's own.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
@@ -17,12 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.operators.layout import MANY, innermost, outermost, pays
+from verify.operators.layout import innermost, outermost, pays
 
 _CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
 _TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
-COLUMNS = 2**20
-"""Elements that windows, written out for a matrix product, may have at once: as many as a CPU's caches hold."""
 
 Slices: TypeAlias = tuple[slice, ...]
 
@@ -53,11 +50,10 @@ def correlate(
         return outermost(total)
     if _is_pointwise(weight, geometry):
         return outermost(_product(weight.flatten(1), images, geometry.groups))
-    parts = [
-        _product(weight.flatten(1), _windows(part, weight, geometry, out), geometry.groups)
-        for part in images.split(_at_once(weight, out, x.shape[1]), dim=-1)
-    ]
-    return outermost(torch.cat(parts, -1))
+    total = images.new_zeros(len(weight), *out, len(x))
+    for number, read, written in _taps(weight, geometry, x.shape[2:], out):
+        _add_product(total[written], weight.flatten(2)[:, :, number], images[read], geometry.groups)
+    return outermost(total)
 
 
 def correlate_transposed(
@@ -79,14 +75,13 @@ def correlate_transposed(
         for number, written, read in _taps(weight, geometry, size, out):
             total[written].addcmul_(images[read], _tap(weight, number))
         return outermost(total)
-    backward = weight.unflatten(0, (geometry.groups, -1)).flatten(2).transpose(1, 2).flatten(0, 1)
+    backward = weight.unflatten(0, (geometry.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(2)
     if _is_pointwise(weight, geometry):
-        return outermost(_product(backward, images, geometry.groups))
-    parts = [
-        _overlaid(_product(backward, part, geometry.groups), weight, geometry, size)
-        for part in images.split(_at_once(weight, out, channels), dim=-1)
-    ]
-    return outermost(torch.cat(parts, -1))
+        return outermost(_product(backward.squeeze(2), images, geometry.groups))
+    total = images.new_zeros(channels, *size, len(rows))
+    for number, written, read in _taps(weight, geometry, size, out):
+        _add_product(total[written], backward[:, :, number], images[read], geometry.groups)
+    return outermost(total)
 
 
 def _is_depthwise(weight: Tensor, geometry: Geometry) -> bool:
@@ -99,11 +94,6 @@ def _is_pointwise(weight: Tensor, geometry: Geometry) -> bool:
 
 def _laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
-def _at_once(weight: Tensor, out: torch.Size, channels: int) -> int:
-    """How many rows have their windows written out at once."""
-    return max(MANY, COLUMNS // (channels * math.prod(weight.shape[2:]) * math.prod(out)))
 
 
 def _tap(weight: Tensor, number: int) -> Tensor:
@@ -129,29 +119,29 @@ def _taps(
             yield number, tuple(pixels), tuple(results)
 
 
-def _windows(
-    images: Float[Tensor, "c *size r"], weight: Tensor, geometry: Geometry, out: torch.Size
-) -> Float[Tensor, "k *out r"]:
-    """For every result what its window holds: channels, and for each the elements of the kernel."""
-    make = images.new_zeros if any(geometry.padding) else images.new_empty  # without padding all of it is written
-    windows = make(len(images), math.prod(weight.shape[2:]), *out, images.shape[-1])
-    for number, read, written in _taps(weight, geometry, images.shape[1:-1], out):
-        windows[:, number][written] = images[read]
-    return windows.flatten(0, 1)
-
-
-def _overlaid(
-    windows: Float[Tensor, "k *out r"], weight: Tensor, geometry: Geometry, size: torch.Size
-) -> Float[Tensor, "c *size r"]:
-    """The transpose of `_windows`."""
-    windows = windows.unflatten(0, (-1, math.prod(weight.shape[2:])))
-    images = windows.new_zeros(len(windows), *size, windows.shape[-1])
-    for number, written, read in _taps(weight, geometry, size, windows.shape[2:-1]):
-        images[written] += windows[:, number][read]
-    return images
-
-
 def _product(matrix: Float[Tensor, "d k"], x: Float[Tensor, "c *out r"], groups: int) -> Float[Tensor, "d *out r"]:
     """The product along the first dimension, group by group."""
     blocks, parts = matrix.unflatten(0, (groups, -1)), x.flatten(1).unflatten(0, (groups, -1))
     return torch.bmm(blocks, parts).view(-1, *x.shape[1:])
+
+
+def _add_product(
+    total: Float[Tensor, "c *out r"], matrix: Float[Tensor, "c k"], x: Float[Tensor, "d *out r"], groups: int
+) -> None:
+    """Add the product along the first dimension, group by group.
+
+    Lines of images stay where they are, with all their rows: no window is written out.
+    """
+    # By indices: autograd refuses to write into views of which `chunk` or `unbind` make several at once.
+    if groups > 1:
+        totals, blocks, parts = (each.unflatten(0, (groups, -1)) for each in (total, matrix, x))
+        for number in range(groups):
+            _add_product(totals[number], blocks[number], parts[number], 1)
+    elif total.dim() > 4:
+        for number in range(total.shape[1]):
+            _add_product(total[:, number], matrix, x[:, number], groups)
+    elif total.stride(-2) != total.shape[-1]:  # the lines that a stride leaves out lie between
+        total += _product(matrix, x.contiguous(), groups)
+    else:
+        lines, read = (each.flatten(-2).view(len(each), -1, each.shape[-2:].numel()) for each in (total, x))
+        lines.transpose(0, 1).baddbmm_(matrix.expand(lines.shape[1], *matrix.shape), read.transpose(0, 1))
