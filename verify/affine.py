@@ -146,8 +146,9 @@ class AffineSweep:
         lower, upper = [], []
         for part in in_parts(form.rows):
             pixels, errors = part[: self.pixels].permute(1, 2, 0), part[self.pixels :].abs().sum(0)
-            lower.append(self.region.least(pixels) - errors)
-            upper.append(-self.region.least(-pixels) + errors)
+            least, largest = self.region.ends(pixels)
+            lower.append(least - errors)
+            upper.append(largest + errors)
         low, high = (torch.cat(ends, dim=1).view_as(form.lower) for ends in (lower, upper))
         slack = self.rounding.total * self.terms(form) if self.rounding.total else 0.0
         return low + form.lower - slack, high + form.upper + slack

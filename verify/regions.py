@@ -46,7 +46,11 @@ class Region(Perturbation):
 
     def least(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s"]:
         """A lower bound of min <A, x> over the region, for each row of A over the n flattened inputs."""
-        return self._least_on_box(A)
+        return self._ends_on_box(A)[0]
+
+    def ends(self, A: Float[Tensor, "b s n"]) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s"]]:
+        """`least`, and an upper bound of the largest value in the same way."""
+        return self._ends_on_box(A)
 
     def extremes(self, A: Float[Tensor, "b s n"]) -> tuple[Float[Tensor, "b _ n"], Float[Tensor, "b s n"]]:
         """Middle and half of a line whose ends, middle -+ half, are where <A, x> is least and largest, or nearly so.
@@ -68,10 +72,11 @@ class Region(Perturbation):
         pick = torch.randint(0, 2, shape, generator=generator, device=generator.device).bool().to(ends.device)
         return self.project(self.lower + (self.upper - self.lower) * torch.where(pick, uniform, ends))
 
-    def _least_on_box(self, A: Float[Tensor, "b s n"]) -> Float[Tensor, "b s"]:
+    def _ends_on_box(self, A: Float[Tensor, "b s n"]) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s"]]:
         lower, upper = self.lower.flatten(1), self.upper.flatten(1)
-        middle, half = (lower + upper) / 2, (upper - lower) / 2
-        return torch.einsum("bsn,bn->bs", A, middle) - torch.einsum("bsn,bn->bs", A.abs(), half)
+        middle, half = torch.einsum("bsn,bn->bs", A, (lower + upper) / 2), (upper - lower) / 2
+        spread = torch.einsum("bsn,bn->bs", A.abs(), half)
+        return middle - spread, middle + spread
 
     # What auto_LiRPA asks of a perturbation.
 
@@ -159,12 +164,16 @@ class Ball(Region):
         dual norm. What the box around the ball allows is a second bound; the larger of the two holds.
         """
         if self.norm == "linf":
-            return self._least_on_box(A)
+            return super().least(A)
         centre = self.centre.flatten(1)
         gains = self._gains(A)
         dual = gains.norm(dim=-1) if self.norm == "l2" else gains.abs().amax(-1)
         least = torch.einsum("bsn,bn->bs", A, centre) - self.epsilon.to(A.dtype).unsqueeze(1) * dual
-        return least if self.domain == "free" else torch.maximum(least, self._least_on_box(A))
+        return least if self.domain == "free" else torch.maximum(least, super().least(A))
+
+    def ends(self, A: Float[Tensor, "b s n"]) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s"]]:
+        """See `least`."""
+        return super().ends(A) if self.norm == "linf" else (self.least(A), -self.least(-A))
 
     def extremes(self, A: Float[Tensor, "b s n"]) -> tuple[Float[Tensor, "b _ n"], Float[Tensor, "b s n"]]:
         """Exact for l-infinity, and for l2 and l1 in the free domain; elsewhere the ends may be too near."""

@@ -57,6 +57,7 @@ def test_extremes_are_points_of_the_region_where_a_linear_function_ends(case, no
         else:
             assert sign * (value - bound) >= -1e-9
             assert sign * (value - (A[0] * centre).sum().item()) <= 1e-9
+    torch.testing.assert_close(torch.stack(ball.ends(A)), torch.stack([ball.least(A), -ball.least(-A)]))
 
 
 @settings(max_examples=60)
@@ -202,9 +203,10 @@ def test_a_box_is_exact(sides):
     upper = lower + torch.tensor([[side[1] for side in sides]], dtype=torch.float64)
     a = torch.tensor([[[side[2] for side in sides]]], dtype=torch.float64)
     corners = itertools.product(*zip(lower[0].tolist(), upper[0].tolist(), strict=True))
-    expected = min(sum(c * x for c, x in zip(a[0, 0].tolist(), corner, strict=True)) for corner in corners)
+    values = [sum(c * x for c, x in zip(a[0, 0].tolist(), corner, strict=True)) for corner in corners]
     box = Box(lower, upper)
-    assert box.least(a).item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert box.least(a).item() == pytest.approx(min(values), rel=1e-9, abs=1e-9)
+    assert [end.item() for end in box.ends(a)] == pytest.approx([min(values), max(values)], rel=1e-9, abs=1e-9)
     for x in (box.sample(torch.Generator().manual_seed(0)), box.project(lower - 1), box.project(upper + 1), box.centre):
         assert ((x >= lower) & (x <= upper)).all()
 
