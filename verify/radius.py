@@ -400,9 +400,9 @@ class _Search:
             unsafe[index] = torch.where(success, unsafe[index], tried)
             secant.update(index, tried, lower)
             goal = _within_reach(secant.root, unsafe, self.tolerance)
-            more = goal if not self._too_late() else torch.zeros_like(goal)
-            more = torch.where(secant.root > self.proven * (1 + self.tolerance), more, 0.0)
-            trial = torch.where(self.proven > 0, more, torch.maximum(goal, seen))
+            left = secant.root > self.proven * (1 + self.tolerance)
+            more = torch.zeros_like(goal) if self._too_late() else torch.where(left, goal, 0.0)
+            trial = torch.where(self.proven > 0, more, torch.maximum(goal, seen)).where(aim > 0, 0.0)
 
     def _try(
         self, network: BoundedNetwork, index: Tensor, trial: Float[Tensor, " b"], method: str
