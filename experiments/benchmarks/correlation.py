@@ -17,8 +17,11 @@ from torch import Tensor
 from verify.operators.correlation import Geometry, correlate_transposed
 from verify.operators.layout import innermost, outermost
 
-SHAPES = ((300, 4, 16, 4), (300, 16, 4, 16), (100, 36, 32, 36), (300, 4, 16, 1), (300, 24, 8, 1))
-"""Rows, channels, side and groups: depthwise 3x3 and pointwise convolutions of DARTS networks."""
+SHAPES = (
+    (300, 4, 16, 4, 3), (300, 16, 4, 16, 3), (100, 36, 32, 36, 3), (300, 4, 16, 1, 1), (300, 24, 8, 1, 1),
+    (300, 5, 24, 1, 3), (300, 16, 16, 1, 3),
+)  # fmt: skip
+"""Rows, channels, side, groups and kernel: depthwise and pointwise convolutions of DARTS networks, and plain ones."""
 REPEATS = 10
 
 
@@ -33,9 +36,8 @@ def milliseconds(function: Callable[[], Tensor]) -> float:
     return 1e3 * min(times)
 
 
-def times(rows: int, channels: int, side: int, groups: int, dtype: torch.dtype) -> list[float]:
+def times(rows: int, channels: int, side: int, groups: int, kernel: int, dtype: torch.dtype) -> list[float]:
     """Of the transposed convolution: torch's in its usual layout, torch's channels-last, ours."""
-    kernel = 3 if groups > 1 else 1
     geometry = Geometry((1, 1), (kernel // 2,) * 2, (1, 1), groups)
     x = torch.rand(rows, channels, side, side, dtype=dtype)
     weight = torch.rand(channels, channels // groups, kernel, kernel, dtype=dtype)
@@ -51,7 +53,7 @@ def times(rows: int, channels: int, side: int, groups: int, dtype: torch.dtype) 
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
-    table = Table("type", "rows, channels, side, groups", "torch", "torch, channels last", "ours")
+    table = Table("type", "rows, channels, side, groups, kernel", "torch", "torch, channels last", "ours")
     for dtype in (torch.float32, torch.float64):
         for shape in SHAPES:
             found = times(*shape, dtype)
