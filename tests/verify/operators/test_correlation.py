@@ -56,6 +56,21 @@ def test_other_dimensions_take_the_same_way(stride, dimensions, count):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_strided_pointwise_convolution_of_few_channels(dtype):
+    """A factorised reduction's. Torch's own derivative of its transpose ends in a corrupted heap on some CPUs."""
+    geometry, generator = Geometry((2, 2), (0, 0), (1, 1), 1), torch.Generator().manual_seed(0)
+    rows = torch.rand(10, 4, 4, 4, generator=generator, dtype=dtype, requires_grad=True)
+    weight = torch.rand(4, 2, 1, 1, generator=generator, dtype=dtype, requires_grad=True)
+    for _ in range(200):
+        image = correlate_transposed(rows, weight, geometry, torch.Size((8, 8)))
+        found = torch.autograd.grad(image.square().sum(), (rows, weight))
+    placed = torch.zeros(10, 2, 8, 8, dtype=dtype)
+    placed[:, :, ::2, ::2] = product = torch.einsum("rdhw,dc->rchw", rows, weight[:, :, 0, 0])
+    torch.testing.assert_close(image, placed)
+    torch.testing.assert_close(found, torch.autograd.grad(product.square().sum(), (rows, weight)))
+
+
 @pytest.mark.parametrize("count", [2, MANY])
 @pytest.mark.parametrize("groups", [1, 4])
 def test_gradients_pass_through(groups, count):
