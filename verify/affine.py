@@ -20,7 +20,7 @@ from torch import Tensor
 from verify.errors import InputError
 from verify.lirpa import Bound
 from verify.operators.form import Form
-from verify.operators.layout import in_parts, outermost, picked, total_magnitude
+from verify.operators.layout import flat, in_parts, outermost, picked, total_magnitude
 from verify.regions import Region
 from verify.rounding import IGNORED, Rounding
 
@@ -120,7 +120,7 @@ class AffineSweep:
             return
         with torch.no_grad():
             middle = (form.lower + form.upper) / 2
-            lower, upper, middle = (side.flatten(1).gather(1, numbers) for side in (node.lower, node.upper, middle))
+            lower, upper, middle = (flat(side).gather(1, numbers) for side in (node.lower, node.upper, middle))
             rows = picked(form.rows, numbers).permute(1, 2, 0).contiguous()
             self.kept[node.name] = Kept(numbers, lower, upper, middle, rows)
 
@@ -133,7 +133,7 @@ class AffineSweep:
         """Of each row of an error the sum of its magnitudes, in the form where that is largest."""
         weights = forms[0].rows.new_zeros(self.used_rows - self.pixels)
         for form in forms:
-            own = form.rows.detach()[self.pixels :].flatten(1).abs().sum(1)
+            own = flat(form.rows.detach()[self.pixels :]).abs().sum(1)
             weights[: len(own)] = torch.maximum(weights[: len(own)], own)
         return weights
 

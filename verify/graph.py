@@ -20,7 +20,7 @@ from verify.lirpa import Bound, BoundedModule
 from verify.operators import LinearOperator, UnsupportedOperator
 from verify.operators.arithmetic import absolute_inner, weighed
 from verify.operators.base import Activation, Coefficients
-from verify.operators.layout import listed, picked
+from verify.operators.layout import flat, listed, picked
 from verify.operators.normalisation import BatchNorm, Moments, Statistics
 from verify.rounding import IGNORED, rounding_for
 from verify.tracing import copies, evaluated, kept_random_state
@@ -53,7 +53,9 @@ class _Shell(nn.Module):
         with kept_random_state(example.device), torch.no_grad():
             self.output = evaluated(model, copies(model), example.clone())
         if not isinstance(self.output, Tensor) or self.output.dim() != 2:
-            raise UnsupportedOperator('the network must have one output, of shape "b k": wrap it so that it has')
+            raise UnsupportedOperator(
+                'the network must have one output, of shape "b k": wrap it so that it has (verify.Binary, if it is "b")'
+            )
 
     def forward(self, *_: Tensor) -> Tensor:
         return self.output
@@ -384,7 +386,7 @@ class BoundedGraph(BoundedModule):
         if sweep is not None:
             sweep.keep(node, listed(self._free(node)))
         self.tightened[node.name] = node.interval
-        finite = (torch.isfinite(lower) & torch.isfinite(upper)).flatten(1).all(1)
+        finite = flat(torch.isfinite(lower) & torch.isfinite(upper)).all(1)
         self.finite = finite if self.finite is None else self.finite & finite
 
     def _rows_needed(self, node: Bound, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b n"]:
@@ -392,7 +394,7 @@ class BoundedGraph(BoundedModule):
         for user in self._users(node):
             if hasattr(user, "requires_input_bounds"):
                 needed |= user.rows_needed(lower.detach(), upper.detach())
-        return needed.flatten(1)
+        return flat(needed)
 
     def _users(self, node: Bound) -> list[Bound]:
         return [self[name] for name in set(node.output_name)]
@@ -403,7 +405,7 @@ class BoundedGraph(BoundedModule):
         for user in self._users(node):
             if isinstance(user, Activation):
                 free |= user.free(node.lower.detach(), node.upper.detach())
-        return free.flatten(1)
+        return flat(free)
 
     def _tighten(
         self, node: Bound, lower: Tensor, upper: Tensor, needed: Tensor, sweep: AffineSweep
@@ -422,17 +424,17 @@ class BoundedGraph(BoundedModule):
         for part in index.split(at_once, dim=1):
             C = lower.new_zeros(neurons, batch, part.shape[1]).permute(1, 2, 0).scatter_(2, part.unsqueeze(2), 1)
             slopes = WorstPoints(sweep, picked(forms.detach(), part))
-            low, high = self.backward_general(C.unflatten(2, lower.shape[1:]), node, slopes=slopes)
+            low, high = self.backward_general(C.view(*C.shape[:2], *lower.shape[1:]), node, slopes=slopes)
             assert low is not None and high is not None
             lows.append(low.reshape(batch, -1))
             highs.append(high.reshape(batch, -1))
-        low, high = lower.flatten(1).gather(1, index), upper.flatten(1).gather(1, index)
+        low, high = flat(lower).gather(1, index), flat(upper).gather(1, index)
         spare = ~needed.gather(1, index)
         low = torch.where(spare, low, torch.maximum(low, torch.cat(lows, 1)))
         high = torch.where(spare, high, torch.minimum(high, torch.cat(highs, 1)))
         return (
-            lower.flatten(1).scatter(1, index, low).view_as(lower),
-            upper.flatten(1).scatter(1, index, high).view_as(upper),
+            flat(lower).scatter(1, index, low).view_as(lower),
+            flat(upper).scatter(1, index, high).view_as(upper),
         )
 
     @staticmethod

@@ -24,6 +24,7 @@ from verify.building import INPUT
 from verify.graph import Intervals
 from verify.operators import LinearOperator
 from verify.operators.activation import ReLU
+from verify.operators.layout import flat
 from verify.regions import Ball
 
 Array = np.ndarray
@@ -80,8 +81,8 @@ def unstable(intervals: Intervals) -> list[Neuron]:
 
 def ends_of(neurons: list[Neuron], intervals: Intervals) -> Float[Array, "2 u"]:
     """Lower and upper bounds of these neurons."""
-    flat = {name: torch.stack(sides).flatten(1).numpy() for name, sides in intervals.items()}
-    return np.array([flat[name][:, index] for name, index in neurons]).reshape(-1, 2).T
+    ends = {name: torch.stack(sides).flatten(1).numpy() for name, sides in intervals.items()}
+    return np.array([ends[name][:, index] for name, index in neurons]).reshape(-1, 2).T
 
 
 def check(network: BoundedNetwork) -> None:
@@ -215,7 +216,7 @@ class Program:
         if name not in self._read:
             self._read.add(name)
             self._add_splits(name, form)
-            self._add_triangles(mine, Form(*(part.flatten(1)[:, index] for part in form)))
+            self._add_triangles(mine, Form(*(flat(part)[:, index] for part in form)))
         rows = torch.where(lower >= 0, form.rows, 0.0).contiguous()
         rows.view(len(rows), -1)[self.pixels + mine, index] = upper.flatten()[index]
         offset, error = (torch.where(lower >= 0, part, 0.0) for part in (form.offset, form.error))
@@ -236,7 +237,7 @@ class Program:
         mine = {index: sign for (node, index), sign in self.splits.items() if node == name}
         if mine:
             sign = form.rows.new_tensor(list(mine.values()))
-            x, offset, error = (part.flatten(1)[:, list(mine)] for part in form)
+            x, offset, error = (flat(part)[:, list(mine)] for part in form)
             size = x.abs().amax(0).clamp(min=1e-12)
             self._add_rows(-sign * x / size, (sign * offset[0] + error[0]) / size)
 

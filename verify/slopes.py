@@ -14,7 +14,7 @@ from torch import Tensor
 
 from verify.graph import BoundedGraph
 from verify.operators.base import Activation, Slopes
-from verify.operators.layout import listed
+from verify.operators.layout import flat, listed
 from verify.worst_points import SlopeChoice
 
 STEPS = 12
@@ -77,6 +77,6 @@ def _start(node: Activation, choice: SlopeChoice, rows: Tensor) -> Slopes:
         return slopes
     (x,) = node.inputs
     with torch.no_grad():
-        neurons = listed(node.free(x.lower, x.upper).flatten(1))
-        slope = node.lines(x.lower, x.upper).lower_slope.flatten(1).gather(1, neurons)
+        neurons = listed(flat(node.free(x.lower, x.upper)))
+        slope = flat(node.lines(x.lower, x.upper).lower_slope).gather(1, neurons)
     return Slopes(neurons, slope.expand(rows.shape[1], *slope.shape))

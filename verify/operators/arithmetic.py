@@ -6,20 +6,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.operators.layout import in_layout_of, lies_innermost
+from verify.operators.layout import flat, in_layout_of, lies_innermost
 
 
 def inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "s b"]:
     """<A[s, b], x[b]>."""
     if lies_innermost(A):
-        return torch.einsum("sbn,bn->sb", A.flatten(2), x.flatten(1))
-    return (A * in_layout_of(A, x)).sum(tuple(range(2, A.dim())))
+        return torch.einsum("sbn,bn->sb", flat(A, 2), flat(x))
+    product = A * in_layout_of(A, x)
+    return product.sum(tuple(range(2, A.dim()))) if A.dim() > 2 else product  # no dimensions would mean all
 
 
 def absolute_inner(A: Float[Tensor, "s b *shape"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "s b"]:
     """<|A[s, b]|, x[b]> for x >= 0."""
     if lies_innermost(A):
         return inner(A.abs(), x)
+    if A.dim() == 2:
+        return A.abs() * x
     # Half the time of `inner` of |A|.
     return torch.linalg.vector_norm(A * in_layout_of(A, x), 1, dim=tuple(range(2, A.dim())))
 

@@ -20,7 +20,7 @@ from verify.lirpa import Bound
 from verify.operators.arithmetic import inner, weighed
 from verify.operators.call import Call, Slot
 from verify.operators.form import Form, Sweep, aligned
-from verify.operators.layout import added_at, in_layout_of, merged, picked, separated
+from verify.operators.layout import added_at, flat, in_layout_of, merged, picked, separated
 from verify.rounding import IGNORED, Rounding
 
 Interval: TypeAlias = tuple[Tensor, Tensor]
@@ -343,7 +343,7 @@ class Activation(Operator):
         low, high = lines.lower_intercept, lines.upper_intercept
         if self.rounding.step and scaled.box_counts((x.upper - x.lower) * slope):
             middle, half = (scaled.lower + scaled.upper) / 2, (scaled.upper - scaled.lower) / 2
-            if (high - low + half != 0).flatten(1).sum(1).max() <= sweep.room:
+            if flat(high - low + half != 0).sum(1).max() <= sweep.room:
                 scaled, low, high = Form(middle, middle, scaled.rows), low - half, high + half
         return scaled.with_error(low, high, sweep)
 
@@ -389,7 +389,7 @@ def _resloped(
     """The image of A through the lines, mended where rows have lower slopes of their own; see `Slopes`."""
     if image is None or A is None or slopes is None:
         return image
-    free, shared = (each.flatten(1).gather(1, neurons) for each in (free, lines.lower_slope))
+    free, shared = (flat(each).gather(1, neurons) for each in (free, lines.lower_slope))
     change = torch.where(free, slopes, shared) - shared
     return added_at(image, neurons, picked(A, neurons).clamp_(min=0) * change)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from verify.operators.layout import extended, innermost, outermost
+from verify.operators.layout import extended, flat, innermost, outermost
 from verify.rounding import TOTAL
 
 NEGLIGIBLE = 1e-5
@@ -39,7 +39,7 @@ class Form(NamedTuple):
         is sound and only forgets that the same error comes back by several ways. The sweep may take rows from forms
         to make room, so no form from before the call may be used after it.
         """
-        middle, half = (low + high) / 2, ((high - low) / 2).flatten(1)
+        middle, half = (low + high) / 2, flat((high - low) / 2)
         form, new = sweep.make_room(self, half)
         size, index = half.topk(new, dim=1)
         rest = half.scatter(1, index, 0.0).view_as(low)
@@ -56,7 +56,7 @@ class Form(NamedTuple):
         """Whether the box is no longer negligible in intervals of this width: it grows from operator to operator as
         intervals do, while rows only grow as the network does."""
         box = self.upper - self.lower
-        return bool((box.flatten(1).sum(1) > NEGLIGIBLE * width.flatten(1).sum(1)).any())
+        return bool((flat(box).sum(1) > NEGLIGIBLE * flat(width).sum(1)).any())
 
     def without(self, rows: Bool[Tensor, " r"]) -> Form:
         """A set that contains this one: these rows widen the box. (`rows` may be longer than the form's own.)"""

@@ -25,6 +25,11 @@ def pays(x: Float[Tensor, "n *shape"], weight: Tensor | None = None) -> bool:
     return len(x) >= MANY and x.device.type == "cpu" and (not tracked or x.dtype == torch.float64)
 
 
+def flat(x: Tensor, leading: int = 1) -> Tensor:
+    """All dimensions but the first `leading` as one: elements of an image, though it be a single number."""
+    return x.reshape(*x.shape[:leading], -1)
+
+
 def innermost(rows: Float[Tensor, "n *shape"]) -> Float[Tensor, "*shape n"]:
     """The rows as the last dimension, next to each other; a view where they are so already."""
     rows = rows.movedim(0, -1)
@@ -61,10 +66,10 @@ def listed(chosen: Bool[Tensor, "b n"]) -> Int[Tensor, "b k"]:
 
 def picked(rows: Float[Tensor, "r b *shape"], index: Int[Tensor, "b k"]) -> Float[Tensor, "r b k"]:
     """Of every row these elements of the flattened images, laid out as the rows are."""
-    flat = rows.flatten(2)
-    if not lies_innermost(flat):
-        return flat.gather(2, index.expand(len(rows), *index.shape))
-    picks = flat.permute(2, 1, 0).flatten(0, 1).index_select(0, _places(index))
+    elements = flat(rows, 2)
+    if not lies_innermost(elements):
+        return elements.gather(2, index.expand(len(rows), *index.shape))
+    picks = elements.permute(2, 1, 0).flatten(0, 1).index_select(0, _places(index))
     return picks.unflatten(0, (-1, len(index))).permute(2, 1, 0)
 
 
@@ -73,12 +78,13 @@ def added_at(
 ) -> Float[Tensor, "r b *shape"]:
     """The rows with values added at these elements of the flattened images; may change `rows` itself."""
     if not lies_innermost(rows):
-        change = torch.zeros_like(rows, memory_format=torch.contiguous_format).flatten(2)
+        change = flat(torch.zeros_like(rows, memory_format=torch.contiguous_format), 2)
         return rows + change.scatter_add(2, index.expand(values.shape), values).view(rows.shape)
-    # A view, or an error: added to a copy, the values would be lost.
-    flat = rows.movedim((0, 1), (-1, -2)).view(-1, len(rows))
-    flat.index_add_(0, _places(index), values.permute(2, 1, 0).flatten(0, 1))
-    return rows
+    images = rows.movedim((0, 1), (-1, -2))
+    # A copy where the images' elements lie in another order, as after a permutation: the result is made of it.
+    elements = images.reshape(-1, len(rows))
+    elements.index_add_(0, _places(index), values.permute(2, 1, 0).flatten(0, 1))
+    return elements.view(images.shape).movedim((-1, -2), (0, 1))
 
 
 def _places(index: Int[Tensor, "b k"]) -> Int[Tensor, " m"]:
@@ -96,8 +102,8 @@ def bordered(x: Float[Tensor, "n *some h w"], border: tuple[int, int, int, int])
 
 def in_parts(rows: Float[Tensor, "r b *shape"]) -> tuple[Float[Tensor, "r b n"], ...]:
     """All rows at some elements, then at the next ones: what is computed of a part stays in a cache."""
-    flat = rows.flatten(2)
-    return flat.split(max(1, AT_ONCE.get(rows.device.type, 2**26) // max(1, flat[:, :, :1].numel())), dim=2)
+    elements = flat(rows, 2)
+    return elements.split(max(1, AT_ONCE.get(rows.device.type, 2**26) // max(1, elements[:, :, :1].numel())), dim=2)
 
 
 def total_magnitude(rows: Float[Tensor, "r b *shape"]) -> Float[Tensor, "b *shape"]:
