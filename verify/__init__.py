@@ -16,6 +16,7 @@ from verify.errors import InputError
 from verify.operators import UnsupportedOperator
 from verify.radius import RADIUS_METHODS, Certificates, certified_radius, verified
 from verify.regions import DOMAINS, NORMS, Ball, Box, Region
+from verify.specification import Binary
 
 __all__ = [
     "DOMAINS",
@@ -24,6 +25,7 @@ __all__ = [
     "RADIUS_METHODS",
     "Audit",
     "Ball",
+    "Binary",
     "BoundedNetwork",
     "Bounds",
     "Box",

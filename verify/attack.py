@@ -6,13 +6,15 @@ fixed radius see robust_nas.attacks; these serve `audit` and give a radius its c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from verify.regions import ORDERS, Ball, Region, largest_epsilon, per_image
+from verify.bounds import margins
+from verify.regions import DUAL_ORDERS, ORDERS, Ball, Region, per_image, span
 
 Outputs = Callable[[Tensor], Tensor]
 
@@ -71,6 +73,25 @@ def _direction(gradient: Float[Tensor, "b *shape"], region: Region) -> Float[Ten
     return (flat.sign() * (flat.abs() >= threshold) / kept).view_as(gradient)
 
 
+def linearised_radius(
+    network: Outputs, images: Float[Tensor, "b *shape"], rows: Float[Tensor, "b s k"], norm: str
+) -> Float[Tensor, " b"]:
+    """The radius at which the network linearised at the image would change its answer; it bounds nothing.
+
+    Infinite where the gradient is 0, negative where the answer is wrong.
+
+    Args:
+        rows: of the margins, see `margins`.
+    """
+    x, radii = images.clone().requires_grad_(), []
+    with torch.enable_grad():
+        values = torch.einsum("bsk,bk->bs", rows.to(x), network(x))
+        for row in values.unbind(1):
+            (gradient,) = torch.autograd.grad(row.sum(), x, retain_graph=True)
+            radii.append(row.detach() / torch.linalg.vector_norm(gradient.flatten(1), DUAL_ORDERS[norm], dim=1))
+    return torch.stack(radii).amin(0).nan_to_num(nan=math.inf)
+
+
 def attack_radius(
     network: Outputs,
     images: Float[Tensor, "b *shape"],
@@ -82,6 +103,7 @@ def attack_radius(
     rounds: int = 10,
     seed: int = 0,
     targets: Int[Tensor, " b"] | None = None,
+    largest: float | None = None,
 ) -> Float[Tensor, " b"]:
     """The size of the smallest successful perturbation found, in input units: no certificate can exceed it.
 
@@ -91,12 +113,19 @@ def attack_radius(
     Args:
         network: a `BoundedNetwork`, or anything else that gives logits and has a gradient in the images.
         targets: one class an image, the only one that counts: success is f_y <= f_target.
+        largest: the largest radius tried, if not that of `verify.regions.span`.
     """
     generator = torch.Generator().manual_seed(seed)
-    margin = worst_margin(network(images).detach(), labels)
+    logits = network(images).detach()
+    rows = margins(labels, logits.shape[1], targets)
+    margin = worst_margin(logits, labels)
     low = torch.zeros_like(margin)
     found = torch.where(margin > 0, torch.full_like(margin, torch.inf), low)
-    trial = torch.full_like(margin, largest_epsilon(norm, images[0].shape) / 4)
+    linear = linearised_radius(network, images, rows, norm)
+    radii = span(Ball(images, 0.0, norm, domain), linear, largest)
+    end = radii.largest.to(margin)
+    # In the free domain the scale is a guess of the radius, in the unit domain the whole box.
+    trial = torch.minimum(radii.scale.to(margin) * (0.25 if domain == "unit" else 2.0), end)
     twice, twice_targets = labels.repeat(2), None if targets is None else targets.repeat(2)
     for _ in range(rounds):
         ball = Ball(images, trial, norm, domain)
@@ -108,7 +137,7 @@ def attack_radius(
         found = torch.minimum(found, size)
         # Not where trial < found: rounding can make a success a little larger than its trial.
         low = torch.where(torch.isinf(size), trial, low)
-        trial = _between(low, torch.where(torch.isinf(found), trial * 4, found))
+        trial = _between(low, torch.where(torch.isinf(found), torch.minimum(trial * 4, end), found))
     return found
 
 

@@ -28,6 +28,7 @@ FORWARD = ("ibp", "block")
 """Methods that are one forward sweep of intervals."""
 SWEEPING = ("affine", "crown", "alpha-crown")
 """Methods with a forward sweep of affine forms."""
+ONE_OUTPUT = "a network of one output has no classes; verify.Binary makes two of it, by the output's sign"
 
 
 class Line(NamedTuple):
@@ -73,7 +74,12 @@ def margins(
 
     Args:
         targets: one class an image, not its label; then f_y - f_target is the only row.
+
+    Raises:
+        InputError: fewer than two classes.
     """
+    if classes < 2:
+        raise InputError(ONE_OUTPUT)
     identity = torch.eye(classes, device=labels.device)
     if targets is not None:
         return (identity[labels] - identity[targets]).unsqueeze(1)
@@ -142,6 +148,8 @@ class BoundedNetwork:
             InputError: they are not, there are none, or a target is its image's label.
         """
         self._check_shape(images)
+        if self.classes < 2:
+            raise InputError(ONE_OUTPUT)
         for name, each in (("labels", labels), ("targets", targets)):
             if each is None:
                 continue

@@ -20,12 +20,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from verify.attack import length, pgd, worst_margin
+from verify.attack import length, linearised_radius, pgd, worst_margin
 from verify.bounds import BoundedNetwork, margins
 from verify.errors import InputError
 from verify.graph import Intervals
 from verify.linear_program import Neuron, Program, RoundBall, Solution, Splits, check, ends_of, unstable
-from verify.regions import SMALLEST, Ball, largest_epsilon
+from verify.regions import SMALLEST, Ball, Span, span
 
 Outcome: TypeAlias = Literal["proven", "broken", "unknown"]
 
@@ -269,6 +269,7 @@ def complete_radius(
     upper: Float[Tensor, " b"],
     tolerance: float = 0.01,
     time_limit: float = 60.0,
+    largest: float | None = None,
 ) -> Brackets:
     """The exact radius of each image up to `tolerance`, between a certificate and an attack.
 
@@ -282,6 +283,7 @@ def complete_radius(
         upper: radii of successful attacks, from `attack_radius`; may be infinite.
         tolerance: stop when the upper end is within this fraction of the lower one.
         time_limit: seconds an image.
+        largest: the largest radius tried, as in `certified_radius`.
 
     Raises:
         InputError: tolerance not positive; a lower end above the upper one; or anything `prove` raises.
@@ -293,20 +295,30 @@ def complete_radius(
     exact, found = network.double(), []
     for number, label in enumerate(labels.tolist()):
         ball = Ball(images[[number]].double(), 0.0, norm, domain)
-        found.append(_bracket(exact, ball, label, float(lower[number]), float(upper[number]), tolerance, time_limit))
+        rows = margins(torch.tensor([label]), exact.classes)
+        radii = span(ball, linearised_radius(exact, ball.centre, rows, norm), largest)
+        ends = float(lower[number]), float(upper[number])
+        found.append(_bracket(exact, ball, label, *ends, radii, tolerance, time_limit))
     table = torch.tensor(found, dtype=torch.float64).view(-1, 4)
     return Brackets(table[:, 0], table[:, 1], table[:, 2].long(), table[:, 3])
 
 
 def _bracket(
-    network: BoundedNetwork, ball: Ball, label: int, low: float, high: float, tolerance: float, time_limit: float
+    network: BoundedNetwork,
+    ball: Ball,
+    label: int,
+    low: float,
+    high: float,
+    radii: Span,
+    tolerance: float,
+    time_limit: float,
 ) -> tuple[float, float, int, float]:
     """Lower and upper end for one image, nodes and seconds."""
     begin, nodes = time.perf_counter(), 0
-    largest = largest_epsilon(ball.norm, ball.centre[0].shape)
+    scale, largest = float(radii.scale), float(radii.largest)
     ceiling = min(high, largest)
     trial = ceiling / (1 + tolerance)
-    while ceiling > low * (1 + tolerance) * (1 + 1e-9) and trial > SMALLEST * largest:
+    while ceiling > low * (1 + tolerance) * (1 + 1e-9) and trial > SMALLEST * scale:
         left = begin + time_limit - time.perf_counter()
         if left <= 0:
             break

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from verify.attack import worst_margin
+from verify.attack import linearised_radius, worst_margin
 from verify.bounds import SWEEPING, BoundedNetwork, margins
 from verify.errors import InputError
 from verify.graph import Intervals
-from verify.regions import DUAL_ORDERS, SMALLEST, Ball, largest_epsilon, per_image
+from verify.regions import SMALLEST, Ball, per_image, span
 from verify.secant import Secant, closed_form
 
 FIRST_TRIAL = {"linf": 1 / 8, "l2": 1 / 24, "l1": 1 / 24}
@@ -173,6 +173,7 @@ def certified_radius(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda done: None,
     targets: Int[Tensor, " b"] | None = None,
+    largest: float | None = None,
 ) -> Certificates:
     """The largest certified radius of each image, up to `tolerance`.
 
@@ -191,8 +192,7 @@ def certified_radius(
         images: in [0, 1] for the unit domain.
         labels: true classes; a misclassified image has radius 0.
         norm, domain, method: see `BoundedNetwork.bounds`. Method "auto" climbs from "affine" to "alpha-crown" as far
-            as the time allows, and as the next method is expected to gain more than the tolerance. Radii end where the
-            ball holds the unit box, in the free domain too.
+            as the time allows, and as the next method is expected to gain more than the tolerance.
         ceiling: a radius an image known to be unsafe (`attack_radius`); saves bounds that must fail.
         tolerance: stop when the unproven radius, or the one at which the bounds are expected to fail, is within this
             fraction of the proven one.
@@ -203,6 +203,8 @@ def certified_radius(
         progress: called with the number of images done after each batch.
         targets: one class an image, not its label; then the radius proves f_y > f_target alone, as in CNN-Cert
             (Boopathy et al., AAAI 2019), and not that the answer stays. An image that is misclassified has radius 0.
+        largest: the largest radius tried, if not that of `verify.regions.span`: where the ball holds the unit box in
+            the unit domain, many radii of the linearised network or sizes of the image in the free one.
 
     Raises:
         InputError: unknown method, a tolerance below `FINEST`, time limit or batch size not positive, what
@@ -227,7 +229,8 @@ def certified_radius(
         begin = time.perf_counter()
         balls = Ball(images[part].double(), 0.0, norm, domain)
         aim = None if targets is None else targets[part]
-        search = _Search(rough, exact, balls, labels[part], aim, method, tolerance, begin + limit * len(part))
+        deadline = begin + limit * len(part)
+        search = _Search(rough, exact, balls, labels[part], aim, method, tolerance, deadline, largest)
         if ceiling is not None:
             search.unsafe = torch.minimum(search.unsafe, ceiling[part].double())
         search.run()
@@ -267,6 +270,7 @@ class _Search:
         method: str,
         tolerance: float,
         deadline: float,
+        largest: float | None,
     ) -> None:
         self.rough, self.exact, self.balls, self.labels = rough, exact, balls, labels
         self.rows = margins(labels, exact.classes, targets)
@@ -274,11 +278,11 @@ class _Search:
         with torch.no_grad():
             logits = exact(balls.centre)
         self.clean = torch.einsum("bsk,bk->bs", self.rows.to(logits), logits)
-        self.linear = _linear_radius(exact, balls, self.rows)
         margin = worst_margin(logits, labels)
         self.correct = margin > 0
-        self.largest = largest_epsilon(balls.norm, balls.centre[0].shape)
-        self.unsafe = torch.full_like(margin, self.largest)
+        linear = linearised_radius(exact, balls.centre, self.rows, balls.norm)
+        self.scale, self.unsafe = span(balls, linear, largest)
+        self.start = torch.minimum(linear, self.scale)
         self.proven = torch.zeros_like(margin)
         self.overflowed = ~torch.isfinite(margin)
         self.late = torch.zeros_like(self.overflowed)
@@ -362,12 +366,12 @@ class _Search:
             halve = number % HALVE_EACH == HALVE_EACH - 1
             goal = (proven * unsafe).sqrt() if halve else secant.root / (1 + tolerance / 4)
             goal = torch.where(secant.trials > 0, goal, secant.first)
-            start = torch.minimum(unsafe, self.linear) * FIRST_TRIAL[self.balls.norm]
+            start = torch.minimum(unsafe, self.start) * FIRST_TRIAL[self.balls.norm]
             least = torch.where(proven > 0, proven * (1 + tolerance / 2), start)
             most = torch.minimum(proven * EXPECTED[method].growth, unsafe / (1 + tolerance / 2))
             most = torch.where(proven > 0, most, unsafe / 2)
             trial = torch.minimum(torch.maximum(goal, least), most)
-            active &= trial > SMALLEST * self.largest
+            active &= trial > SMALLEST * self.scale
             index = active.nonzero().squeeze(1)
             if not len(index):
                 break
@@ -465,15 +469,3 @@ class _Search:
 def _within_reach(root: Tensor, unsafe: Tensor, tolerance: float) -> Float[Tensor, " b"]:
     """A little below where bounds are expected to fail, and where they did."""
     return torch.minimum(root / (1 + tolerance / 4), unsafe / (1 + tolerance / 2))
-
-
-def _linear_radius(network: BoundedNetwork, balls: Ball, rows: Float[Tensor, "b s k"]) -> Float[Tensor, " b"]:
-    """The radius at which the network linearised at the image would change its answer; it bounds nothing."""
-    x, dual = balls.centre.clone().requires_grad_(), DUAL_ORDERS[balls.norm]
-    radii = []
-    with torch.enable_grad():
-        values = torch.einsum("bsk,bk->bs", rows.to(x), network(x))
-        for row in values.unbind(1):
-            (gradient,) = torch.autograd.grad(row.sum(), x, retain_graph=True)
-            radii.append(row.detach() / torch.linalg.vector_norm(gradient.flatten(1), dual, dim=1))
-    return torch.stack(radii).amin(0).nan_to_num(nan=math.inf)

@@ -7,7 +7,7 @@ function on it, with which CROWN ends. auto_LiRPA's own perturbation starts l2 a
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -23,8 +23,14 @@ DOMAINS: tuple[str, ...] = get_args(Domain)
 ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
 """Of the vector norm that measures a perturbation; `DUAL_ORDERS` of the one that measures a gradient."""
 DUAL_ORDERS = {"linf": 1, "l2": 2, "l1": math.inf}
+TIE = 1e-5
+"""Coefficients this near to the largest, relative to it, count as equal to it."""
 SMALLEST = 1e-7
-"""Below this fraction of the largest radius of a norm searches for a radius give up."""
+"""Below this fraction of the scale of radii (`Span`) searches for a radius give up."""
+REACH = 100.0
+"""How far searches in the free domain go, in radii of the linearised network or sizes of the image."""
+FAR = 1e30
+"""A radius of the linearised network beyond which it counts as infinite: float32 overflows soon after."""
 
 
 class Region(Perturbation):
@@ -193,7 +199,10 @@ class Ball(Region):
         if self.norm == "l2":
             step = A / A.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(A.dtype).tiny)
         else:
-            largest = A.abs().argmax(-1, keepdim=True)
+            # Of pixels that are equal, the first: rounding must not choose, or bounds would jump with it.
+            size = A.abs()
+            ties = size >= (1 - TIE) * size.amax(-1, keepdim=True)
+            largest = ties.to(torch.uint8).argmax(-1, keepdim=True)
             step = torch.zeros_like(A).scatter(-1, largest, A.gather(-1, largest).sign())
         return self.epsilon.to(A.dtype).view(-1, 1, 1) * step
 
@@ -246,3 +255,43 @@ def largest_epsilon(norm: str, shape: torch.Size) -> float:
     """
     pixels = math.prod(shape)
     return {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
+
+
+class Span(NamedTuple):
+    """The radii that a search goes through, one of each an image.
+
+    Attributes:
+        scale: an order of magnitude: below `SMALLEST` of it a search gives up.
+        largest: where a search ends.
+    """
+
+    scale: Float[Tensor, " b"]
+    largest: Float[Tensor, " b"]
+
+
+def span(balls: Ball, linear: Float[Tensor, " b"], largest: float | None = None) -> Span:
+    """The radii to search around these images.
+
+    In the unit domain they end where the ball is the whole box. In the free domain pixels may have any unit: the scale
+    is the radius of the linearised network, and the end `REACH` times that, or times the size of the image where that
+    is more.
+
+    Args:
+        balls: the images; their radii do not matter.
+        linear: the radius at which the network linearised at each image changes its answer; infinite for none.
+        largest: where the search ends, if not there.
+
+    Raises:
+        InputError: `largest` is not positive and finite.
+    """
+    if largest is not None and not 0 < largest < math.inf:
+        raise InputError(f"the largest radius must be positive and finite, not {largest}")
+    if balls.domain == "unit":
+        scale = torch.full_like(balls.epsilon, largest_epsilon(balls.norm, balls.centre[0].shape))
+        end = scale
+    else:
+        size = torch.linalg.vector_norm(balls.centre.flatten(1).double(), ORDERS[balls.norm], dim=1)
+        linear = torch.where((linear > 0) & (linear < FAR), linear.double(), 0.0)
+        scale = torch.where(linear > 0, linear, torch.where(size > 0, size, 1.0))
+        end = REACH * torch.maximum(scale, size)
+    return Span(scale, end if largest is None else end.new_full(end.shape, largest))
