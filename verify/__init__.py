@@ -8,15 +8,15 @@ Example:
     0
 """
 
-from verify.attack import attack_radius
-from verify.audit import Audit, audit
-from verify.bounds import METHODS, BoundedNetwork, Bounds, margins
-from verify.branching import Brackets, Verdict, complete_radius, prove
+from verify.bounds import METHODS, BoundedNetwork, Bounds
+from verify.certify.attack import attack_radius
+from verify.certify.audit import Audit, audit
+from verify.certify.radius import RADIUS_METHODS, Certificates, certified_radius, verified
+from verify.complete.branching import Brackets, Verdict, complete_radius, prove
 from verify.errors import InputError
 from verify.operators import UnsupportedOperator
-from verify.radius import RADIUS_METHODS, Certificates, certified_radius, verified
 from verify.regions import DOMAINS, NORMS, Ball, Box, Region
-from verify.specification import Binary
+from verify.specification import Binary, margins
 
 __all__ = [
     "DOMAINS",

@@ -8,19 +8,20 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from verify.errors import InputError
-from verify.graph import MEMORY, BoundedGraph, Intervals
-from verify.intervals import IntervalSweep
-from verify.lirpa import BoundedTensor
+from verify.graph.bounded import MEMORY, BoundedGraph, Intervals
+from verify.graph.lirpa import BoundedTensor
+from verify.graph.tracing import copies, evaluated
 from verify.operators import UnsupportedOperator
 from verify.operators.normalisation import Moments, moments
+from verify.propagation.alpha import optimised_bound
+from verify.propagation.intervals import IntervalSweep
 from verify.regions import Ball, Region
 from verify.rounding import plain_sums
-from verify.slopes import optimised_bound
-from verify.tracing import copies, evaluated
+from verify.specification import ONE_OUTPUT
 
 Method: TypeAlias = Literal["ibp", "block", "crown-ibp", "affine", "crown", "alpha-crown"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -28,7 +29,6 @@ FORWARD = ("ibp", "block")
 """Methods that are one forward sweep of intervals."""
 SWEEPING = ("affine", "crown", "alpha-crown")
 """Methods with a forward sweep of affine forms."""
-ONE_OUTPUT = "a network of one output has no classes; verify.Binary makes two of it, by the output's sign"
 
 
 class Line(NamedTuple):
@@ -65,27 +65,6 @@ class Tangents(NamedTuple):
 
     outputs: Float[Tensor, "b k"]
     neurons: dict[str, tuple[Tensor, Tensor]]
-
-
-def margins(
-    labels: Int[Tensor, " b"], classes: int, targets: Int[Tensor, " b"] | None = None
-) -> Float[Tensor, "b s k"]:
-    """The specification f_y - f_k for every class k other than the label y: s = k - 1 rows an image.
-
-    Args:
-        targets: one class an image, not its label; then f_y - f_target is the only row.
-
-    Raises:
-        InputError: fewer than two classes.
-    """
-    if classes < 2:
-        raise InputError(ONE_OUTPUT)
-    identity = torch.eye(classes, device=labels.device)
-    if targets is not None:
-        return (identity[labels] - identity[targets]).unsqueeze(1)
-    rows = identity[labels].unsqueeze(1) - identity.unsqueeze(0)
-    others = torch.arange(classes, device=labels.device) != labels.unsqueeze(1)
-    return rows[others].view(len(labels), classes - 1, classes)
 
 
 class BoundedNetwork:
@@ -199,15 +178,15 @@ class BoundedNetwork:
             norm: "linf", "l2" or "l1".
             specification: rows of linear functions of the outputs, such as `margins(labels, k)`; none bounds
                 the outputs themselves (s = k).
-            method: "ibp" (intervals, at any depth and epsilon: see `verify.intervals`), "block" (the same with every
-                nonlinear operator replaced by its two lines: the paper's literal composition of the bounds of its
+            method: "ibp" (intervals, at any depth and epsilon: `verify.propagation.intervals`), "block" (the same with
+                every nonlinear operator replaced by its two lines: the paper's literal composition of the bounds of its
                 building blocks, eqs. 3-11; looser than "ibp", never tighter. What is linear in a block, depthwise and
                 pointwise convolution and batch norm, composes to the same either way, |P D| = |P| |D|), "crown-ibp"
                 (one backward pass, neurons bounded by intervals), "affine" (the same, neurons bounded by a forward
                 sweep of affine forms), "crown" (in addition a backward pass for every neuron that the sweep leaves
                 unstable), "alpha-crown" (in addition the slopes of the last pass optimised, for the lower bounds;
                 stops when all of them are positive). Backward passes of the last three choose lower slopes row by row
-                (`verify.worst_points`); gradients take these as constants.
+                (`verify.propagation.worst_points`); gradients take these as constants.
             domain: "unit" (perturbed images stay in [0, 1]) or "free".
             within: `intervals` of an earlier result for regions that contain these, image by image; neurons that
                 were stable there need no backward pass here. (Methods "affine", "crown" and "alpha-crown".)

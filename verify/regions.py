@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from verify.errors import InputError
-from verify.lirpa import LinearBound, Perturbation
+from verify.graph.lirpa import LinearBound, Perturbation
 
 Norm: TypeAlias = Literal["linf", "l2", "l1"]
 Domain: TypeAlias = Literal["unit", "free"]

@@ -1,10 +1,36 @@
-"""What is asked of a network's outputs."""
+"""What is asked of a network's outputs: margins of a label, of many classes or of two."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from verify.errors import InputError
+
+ONE_OUTPUT = "a network of one output has no classes; verify.Binary makes two of it, by the output's sign"
+
+
+def margins(
+    labels: Int[Tensor, " b"], classes: int, targets: Int[Tensor, " b"] | None = None
+) -> Float[Tensor, "b s k"]:
+    """The specification f_y - f_k for every class k other than the label y: s = k - 1 rows an image.
+
+    Args:
+        targets: one class an image, not its label; then f_y - f_target is the only row.
+
+    Raises:
+        InputError: fewer than two classes.
+    """
+    if classes < 2:
+        raise InputError(ONE_OUTPUT)
+    identity = torch.eye(classes, device=labels.device)
+    if targets is not None:
+        return (identity[labels] - identity[targets]).unsqueeze(1)
+    rows = identity[labels].unsqueeze(1) - identity.unsqueeze(0)
+    others = torch.arange(classes, device=labels.device) != labels.unsqueeze(1)
+    return rows[others].view(len(labels), classes - 1, classes)
 
 
 class Binary(nn.Module):

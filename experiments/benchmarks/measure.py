@@ -20,7 +20,7 @@ from experiments.benchmarks.searches import Found, bisection, secant
 from experiments.benchmarks.stock import Stock
 from robust_nas.runs import progress
 from verify import Ball, BoundedNetwork, attack_radius, certified_radius
-from verify.attack import pgd, worst_margin
+from verify.certify.attack import pgd, worst_margin
 from verify.regions import largest_epsilon
 
 DOMAIN = "unit"

@@ -39,7 +39,7 @@ from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify import BoundedNetwork, margins
-from verify.lirpa import BoundedModule, BoundedTensor
+from verify.graph.lirpa import BoundedModule, BoundedTensor
 
 DEFAULT = "cb ibp"
 VARIANTS = {

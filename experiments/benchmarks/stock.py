@@ -1,7 +1,7 @@
 """Stock auto_LiRPA 0.3 as its users run it: the yardstick.
 
-It is made to import by `verify.lirpa` and otherwise left alone: its parser, its operators, its perturbations, matrix
-mode. It gets our DARTS networks in a form that it bounds soundly (`for_stock`), one image at a time.
+It is made to import by `verify.graph.lirpa` and otherwise left alone: its parser, its operators, its perturbations,
+matrix mode. It gets our DARTS networks in a form that it bounds soundly (`for_stock`), one image at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from experiments.benchmarks.searches import Evaluation
 from robust_nas.spaces.backbone import Backbone
 from robust_nas.spaces.relaxation import Relaxation
 from verify import Ball, InputError, margins
-from verify.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
+from verify.graph.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
 
 CLOSED_FORM_STEPS = 20
 AGREEMENT = 1e-5

@@ -19,7 +19,7 @@ from robust_nas.spaces.network import Network
 from robust_nas.spaces.sampling import sample_genotype
 from robust_nas.training.engine import accuracy
 from verify import Ball, BoundedNetwork, attack_radius, certified_radius
-from verify.attack import pgd, worst_margin
+from verify.certify.attack import pgd, worst_margin
 
 NODES = 3
 SHAPE: dict[str, Any] = {"channels": 4, "cells": 3, "stem_stride": 2}

@@ -17,7 +17,7 @@ from robust_nas.attacks.outcomes import Outcome
 from robust_nas.attacks.threats import Threat
 from robust_nas.data import Examples
 from robust_nas.runs import progress
-from verify.attack import length
+from verify.certify.attack import length
 
 ROUNDING = 1e-5
 """How far, in [0,1] pixels, a float32 projection may leave the ball of radius epsilon."""

@@ -13,8 +13,9 @@ from torch import Tensor
 from robust_nas.metrics.base import Measurement, RobustnessMetric
 from robust_nas.metrics.epsilon import VANISHING, EpsilonControl
 from robust_nas.metrics.interval_slope import INTERVALS
-from verify.bounds import BoundedNetwork, margins
+from verify.bounds import BoundedNetwork
 from verify.errors import InputError
+from verify.specification import margins
 
 TARGETS = ("margin", "logits")
 BOUND_METHODS = ("ibp", "block", "crown-ibp", "affine", "crown")

@@ -6,7 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from robust_nas.metrics.base import Measurement, RobustnessMetric
-from verify.bounds import BoundedNetwork, margins
+from verify.bounds import BoundedNetwork
+from verify.specification import margins
 
 INTERVALS = 1.5
 """What an interval sweep keeps an image, see `RobustnessMetric.held`."""

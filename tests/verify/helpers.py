@@ -12,7 +12,7 @@ from torch.func import jacrev, vmap
 
 from verify import METHODS, Ball, BoundedNetwork, Bounds
 from verify.operators.base import Activation, Slopes
-from verify.worst_points import WorstPoints
+from verify.propagation.worst_points import WorstPoints
 
 ORDERS = {"linf": torch.inf, "l2": 2, "l1": 1}
 DUALS = {"linf": 1, "l2": 2, "l1": torch.inf}

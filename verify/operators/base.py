@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.errors import InputError
-from verify.lirpa import Bound
+from verify.graph.lirpa import Bound
 from verify.operators.arithmetic import inner, weighed
 from verify.operators.call import Call, Slot
 from verify.operators.form import Form, Sweep, aligned

@@ -1,4 +1,4 @@
-"""Affine forms: what the forward sweep of :mod:`verify.affine` carries through the operators."""
+"""Affine forms: what the forward sweep of :mod:`verify.propagation.affine` carries through the operators."""
 
 from __future__ import annotations
 

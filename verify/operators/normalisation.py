@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from verify.errors import InputError
-from verify.lirpa import Bound
+from verify.graph.lirpa import Bound
 from verify.operators.base import LinearOperator, rule
 from verify.operators.call import Call
 from verify.operators.layout import in_layout_of

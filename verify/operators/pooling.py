@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from verify.lirpa import Bound
+from verify.graph.lirpa import Bound
 from verify.operators.arithmetic import inner, over
 from verify.operators.base import Backward, Coefficients, LinearOperator, Operator, Radius, rule
 from verify.operators.correlation import Geometry, correlate, correlate_transposed

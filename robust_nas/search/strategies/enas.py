@@ -24,7 +24,7 @@ from robust_nas.search.strategies.base import Step, Strategy
 from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify.bounds import BoundedNetwork
-from verify.tracing import copies, evaluated
+from verify.graph.tracing import copies, evaluated
 
 LEARNING_RATE, BETAS = 0.0035, (0.0, 0.999)
 """Of Adam for the controller; there is no weight decay."""

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from robust_nas.training.learner import Learner, cross_entropies
 from robust_nas.training.recipes.base import Loss, Recipe, bounded
-from verify.bounds import Bounds, margins
+from verify.bounds import Bounds
 from verify.errors import InputError
-from verify.graph import Intervals
+from verify.graph.bounded import Intervals
 from verify.regions import Ball
+from verify.specification import margins
 
 BOUNDS = ("ibp", "crown-ibp")
 TOLERANCE = 0.5

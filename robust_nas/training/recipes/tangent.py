@@ -9,9 +9,9 @@ from torch import Tensor
 
 from robust_nas.training.learner import Learner, cross_entropies
 from robust_nas.training.recipes.base import Loss, Recipe, bounded
-from verify.bounds import margins
-from verify.graph import Intervals
+from verify.graph.bounded import Intervals
 from verify.regions import Ball, per_image
+from verify.specification import margins
 
 NEIGHBOURS = 3
 """Side of the square of pixels over which squared derivatives are averaged: one sample an image is noisy."""

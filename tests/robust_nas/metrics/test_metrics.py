@@ -11,8 +11,9 @@ from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Supernet
 from tests.robust_nas.helpers import GENOTYPE
 from tests.verify.helpers import HeldSlopes
-from verify.bounds import BoundedNetwork, margins
+from verify.bounds import BoundedNetwork
 from verify.errors import InputError
+from verify.specification import margins
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-import verify.radius
-from tests.verify.helpers import DUALS, random_images, randomise
+import verify.certify.radius
+from tests.verify.helpers import random_images, randomise
 from verify import (
     DOMAINS,
     METHODS,
@@ -19,29 +19,15 @@ from verify import (
     attack_radius,
     audit,
     certified_radius,
-    margins,
     verified,
 )
-from verify.affine import row_size
 from verify.bounds import FORWARD
-from verify.graph import CACHED
-from verify.radius import EXPECTED, images_at_once
+from verify.certify.radius import EXPECTED, images_at_once
+from verify.graph.bounded import CACHED
+from verify.propagation.affine import row_size
 from verify.regions import largest_epsilon
 
 CROWN = [method for method in METHODS if method not in FORWARD]
-
-
-def closed_form(model: nn.Linear, images: torch.Tensor, labels: torch.Tensor, norm: str) -> torch.Tensor:
-    """The exact robust radius of a linear classifier: min over k of margin_k / ||w_y - w_k||_q."""
-    outputs, rows = model(images), margins(labels, model.out_features).to(images)
-    distance = torch.einsum("bsk,bk->bs", rows, outputs)
-    return (distance / torch.linalg.vector_norm(rows @ model.weight, DUALS[norm], dim=-1)).amin(1).detach()
-
-
-def classifier(seed: int, classes: int = 4, pixels: int = 20) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
-    """A random linear classifier, images away from 0 and 1, and the labels it gives them."""
-    model, images = randomise(nn.Linear(pixels, classes), seed), 0.25 + 0.5 * random_images((pixels,), 8, seed)
-    return model, images, model(images).argmax(1)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -331,7 +317,7 @@ def test_a_second_search_in_float64_keeps_the_images_of_a_batch_apart(mlp, digit
         found, double = bounds(self, *args, **kwargs), self.example.dtype == torch.float64
         return found if double else dataclasses.replace(found, lower=1 + found.lower.abs())
 
-    within_of, empty = verify.radius._Search._within, []
+    within_of, empty = verify.certify.radius._Search._within, []
 
     def watched(self, index, trial):
         within = within_of(self, index, trial)
@@ -339,7 +325,7 @@ def test_a_second_search_in_float64_keeps_the_images_of_a_batch_apart(mlp, digit
         return within
 
     monkeypatch.setattr(BoundedNetwork, "bounds", boastful)
-    monkeypatch.setattr(verify.radius._Search, "_within", watched)
+    monkeypatch.setattr(verify.certify.radius._Search, "_within", watched)
     together = certified_radius(network, images, labels, method="crown")
     assert (together.radius > 0).sum() >= 8
     assert empty and not any(empty)  # no image has intervals that were never computed
@@ -350,13 +336,13 @@ def test_a_second_search_in_float64_keeps_the_images_of_a_batch_apart(mlp, digit
 def test_a_proof_mends_what_the_search_expected(mlp, digits, factor, method, monkeypatch):
     """Whether it is left too small a radius or one that is too large, it ends within the tolerance."""
     images, labels = digits
-    network, narrow = BoundedNetwork(mlp, images), verify.radius._Search._narrow
+    network, narrow = BoundedNetwork(mlp, images), verify.certify.radius._Search._narrow
     plain = certified_radius(network, images, labels, method=method)
 
     def wrong(*args):
         return tuple(radius * factor if factor < 1 or number else radius for number, radius in enumerate(narrow(*args)))
 
-    monkeypatch.setattr(verify.radius._Search, "_narrow", wrong)
+    monkeypatch.setattr(verify.certify.radius._Search, "_narrow", wrong)
     found = certified_radius(network, images, labels, method=method)
     torch.testing.assert_close(found.radius, plain.radius, rtol=0.05, atol=0)
     proven = verified(network.double(), images.double(), labels, found.radius, method=method)

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from tests.verify.helpers import ORDERS, Function, random_images, randomise
-from tests.verify.test_radius import classifier, closed_form
+from tests.verify.networks import classifier, closed_form
 from verify import DOMAINS, NORMS, Ball, BoundedNetwork, Box, attack_radius
-from verify.attack import pgd, worst_margin
+from verify.certify.attack import pgd, worst_margin
 
 
 def test_worst_margin():

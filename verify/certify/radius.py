@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from verify.attack import linearised_radius, worst_margin
-from verify.bounds import SWEEPING, BoundedNetwork, margins
+from verify.bounds import SWEEPING, BoundedNetwork
+from verify.certify.attack import linearised_radius, worst_margin
+from verify.certify.secant import Secant, closed_form
 from verify.errors import InputError
-from verify.graph import Intervals
+from verify.graph.bounded import Intervals
 from verify.regions import SMALLEST, Ball, per_image, span
-from verify.secant import Secant, closed_form
+from verify.specification import margins
 
 FIRST_TRIAL = {"linf": 1 / 8, "l2": 1 / 24, "l1": 1 / 24}
 """The first trial as a fraction of the linearised network's radius or of an unsafe one, whichever is smaller."""

@@ -20,12 +20,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from verify.attack import length, linearised_radius, pgd, worst_margin
-from verify.bounds import BoundedNetwork, margins
+from verify.bounds import BoundedNetwork
+from verify.certify.attack import length, linearised_radius, pgd, worst_margin
+from verify.complete.linear_program import Neuron, Program, RoundBall, Solution, Splits, check, ends_of, unstable
 from verify.errors import InputError
-from verify.graph import Intervals
-from verify.linear_program import Neuron, Program, RoundBall, Solution, Splits, check, ends_of, unstable
+from verify.graph.bounded import Intervals
 from verify.regions import SMALLEST, Ball, Span, span
+from verify.specification import margins
 
 Outcome: TypeAlias = Literal["proven", "broken", "unknown"]
 
@@ -65,7 +66,7 @@ def prove(
     """Whether one image keeps its label in the whole ball: yes, no, or out of time.
 
     Everything is computed in float64 with relaxations widened outward, and linear programs count by their dual values
-    (:mod:`verify.linear_program`): "proven" is a proof about the network in real arithmetic.
+    (:mod:`verify.complete.linear_program`): "proven" is a proof about the network in real arithmetic.
 
     Args:
         network: with no relaxed operator but ReLU.

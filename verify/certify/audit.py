@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from verify.attack import pgd, worst_margin
 from verify.bounds import BoundedNetwork
+from verify.certify.attack import pgd, worst_margin
+from verify.certify.radius import images_at_once, proven_margin
 from verify.errors import InputError
-from verify.radius import images_at_once, proven_margin
 from verify.regions import Ball
 
 

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.graph import BoundedGraph
+from verify.graph.bounded import BoundedGraph
 from verify.operators.base import Activation, Slopes
 from verify.operators.layout import flat, listed
-from verify.worst_points import SlopeChoice
+from verify.propagation.worst_points import SlopeChoice
 
 STEPS = 12
 RATE = 0.25

@@ -7,7 +7,7 @@ from torch import nn
 from tests.verify.helpers import random_images, randomise
 from verify import METHODS, Ball, BoundedNetwork, margins
 from verify.errors import InputError
-from verify.worst_points import WorstPoints
+from verify.propagation.worst_points import WorstPoints
 
 
 class Cell(nn.Module):

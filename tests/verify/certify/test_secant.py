@@ -5,7 +5,7 @@ import torch
 
 from verify import Ball
 from verify.bounds import Line
-from verify.secant import Secant, closed_form
+from verify.certify.secant import Secant, closed_form
 
 
 def test_the_closed_form_of_a_line():

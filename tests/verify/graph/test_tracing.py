@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.verify.helpers import Function, assert_sound, random_images, randomise
 from verify import BoundedNetwork, UnsupportedOperator
-from verify.tracing import trace
+from verify.graph.tracing import trace
 
 
 def network(function) -> nn.Module:

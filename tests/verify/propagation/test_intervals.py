@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import verify.intervals
+import verify.propagation.intervals
 from robust_nas.spaces.supernet import Supernet
 from tests.verify.helpers import Function, assert_between, attack, extremes, random_images, random_rows, randomise
 from verify import DOMAINS, NORMS, Ball, BoundedNetwork, Box, InputError, margins
 from verify.bounds import FORWARD
-from verify.intervals import IntervalSweep, Result
+from verify.propagation.intervals import IntervalSweep, Result
 
 # Plain interval arithmetic, with lower and upper ends
 
@@ -373,7 +373,7 @@ def test_scaling_radii_anew_changes_nothing(window, monkeypatch):
     images = random_images((2, 8, 6))
     network = BoundedNetwork(every_operator(1), images)
     before = network.bounds(images, 0.01, method="ibp")
-    monkeypatch.setattr(verify.intervals, "NEAR_ONE", window)
+    monkeypatch.setattr(verify.propagation.intervals, "NEAR_ONE", window)
     after = network.bounds(images, 0.01, method="ibp")
     assert torch.equal(before.lower, after.lower)
     assert torch.equal(before.upper, after.upper)

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from verify.bounds import margins
 from verify.regions import DUAL_ORDERS, ORDERS, Ball, Region, per_image, span
+from verify.specification import margins
 
 Outputs = Callable[[Tensor], Tensor]
 

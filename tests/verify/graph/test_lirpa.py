@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from tests.verify.helpers import random_images, random_rows, randomise
-from verify import BoundedNetwork, InputError, lirpa
-from verify.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
-from verify.worst_points import WorstPoints
+from verify import BoundedNetwork, InputError
+from verify.graph import lirpa
+from verify.graph.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
+from verify.propagation.worst_points import WorstPoints
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 UNTOUCHED = """
 import logging, sys, warnings

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.verify.helpers import RADII, apply, attack, random_images, random_rows, randomise
-from tests.verify.test_affine import NETWORKS, memory_of, network
+from tests.verify.networks import NETWORKS, memory_of, network
 from verify import Ball, BoundedNetwork
-from verify.affine import AffineSweep
-from verify.lirpa import BoundedTensor
-from verify.worst_points import WorstPoints, adaptive
+from verify.graph.lirpa import BoundedTensor
+from verify.propagation.affine import AffineSweep
+from verify.propagation.worst_points import WorstPoints, adaptive
 
 
 def deep(seed: int, width: int = 12) -> nn.Module:

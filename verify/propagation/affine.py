@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from verify.errors import InputError
-from verify.lirpa import Bound
+from verify.graph.lirpa import Bound
 from verify.operators.form import Form
 from verify.operators.layout import flat, in_parts, outermost, picked, total_magnitude
 from verify.regions import Region

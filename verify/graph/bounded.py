@@ -14,17 +14,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from verify.affine import AffineSweep, row_size
-from verify.building import INPUT, Builder
-from verify.lirpa import Bound, BoundedModule
+from verify.graph.building import INPUT, Builder
+from verify.graph.lirpa import Bound, BoundedModule
+from verify.graph.tracing import copies, evaluated, kept_random_state
 from verify.operators import LinearOperator, UnsupportedOperator
 from verify.operators.arithmetic import absolute_inner, weighed
 from verify.operators.base import Activation, Coefficients
 from verify.operators.layout import flat, listed, picked
 from verify.operators.normalisation import BatchNorm, Moments, Statistics
+from verify.propagation.affine import AffineSweep, row_size
+from verify.propagation.worst_points import SlopeChoice, WorstPoints, adaptive
 from verify.rounding import IGNORED, rounding_for
-from verify.tracing import copies, evaluated, kept_random_state
-from verify.worst_points import SlopeChoice, WorstPoints, adaptive
 
 Intervals: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """Lower and upper bounds of relaxed neurons, "b *shape" each, by the name of their node."""

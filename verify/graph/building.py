@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from verify.lirpa import Bound, BoundInput
+from verify.graph.lirpa import Bound, BoundInput
+from verify.graph.tracing import out_of_place, trace
 from verify.operators import RULES, Call, Constant, Slot, UnsupportedOperator
 from verify.operators.normalisation import BatchNorm, moments
-from verify.tracing import out_of_place, trace
 
 INPUT = "/input"
 """The name of the node that is the network's input."""

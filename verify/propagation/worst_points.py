@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.affine import AffineSweep
 from verify.operators.base import Activation, Slopes
+from verify.propagation.affine import AffineSweep
 
 SlopeChoice: TypeAlias = Callable[[Activation], Slopes | None]
 """The slopes that rows have at an activation."""

@@ -22,9 +22,9 @@ from verify import (
     certified_radius,
     margins,
 )
-from verify.attack import worst_margin
-from verify.branching import Verdict, complete_radius, prove
-from verify.linear_program import Program, RoundBall
+from verify.certify.attack import worst_margin
+from verify.complete.branching import Verdict, complete_radius, prove
+from verify.complete.linear_program import Program, RoundBall
 
 
 def dense(seed: int, pixels: int = 6) -> nn.Sequential:
@@ -421,7 +421,7 @@ def test_what_is_not_decided_moves_neither_end(monkeypatch):
         trials.append(float(ball.epsilon))
         return Verdict("unknown", -1.0, None, 10, 10, 5, 0.0)
 
-    monkeypatch.setattr("verify.branching.prove", undecided)
+    monkeypatch.setattr("verify.complete.branching.prove", undecided)
     ends = {"lower": torch.tensor([0.1]).double(), "upper": torch.tensor([0.2]).double()}
     found = complete_radius(network, ball.centre, torch.tensor([label]), **ends, tolerance=0.05)
     assert found.lower == ends["lower"]

@@ -8,37 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.verify.helpers import Function, assert_neurons, assert_sound, random_images, randomise
+from tests.verify.networks import NETWORKS, memory_of, network
 from verify import Ball, BoundedNetwork, InputError
-from verify.affine import row_size
-
-
-def branches(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Two ReLUs whose errors have nothing in common, subtracted."""
-    return F.relu(m.a(x)) - F.relu(m.b(x))
-
-
-def meeting_late(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Branches of different depth, an error that comes back by two ways, and one that ends nowhere else."""
-    first, second = F.relu(m.a(x)), F.relu(m.b(x))
-    third = F.relu(m.c(first - second))
-    return m.c(third) - m.c(first) + 0.5 * F.relu(second - third)
-
-
-def pooled(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Max pools and ReLUs side by side."""
-    image = m.a(x).view(-1, 1, 3, 3)
-    return (F.max_pool2d(image, 2, 1) - F.relu(image[:, :, 1:, 1:]) - F.max_pool2d(-image, 2, 1)).flatten(1)
-
-
-NETWORKS = {"branches": (branches, 8), "meeting late": (meeting_late, 8), "pooled": (pooled, 9)}
-
-
-def network(name: str, seed: int) -> nn.Module:
-    function, width = NETWORKS[name]
-    model = Function(lambda m, x: m.last(F.relu(function(m, x))))
-    model.a, model.b, model.c = nn.Linear(3, width), nn.Linear(3, width), nn.Linear(width, width)
-    model.last = nn.Linear(function(model, torch.zeros(1, 3)).shape[1], 2)
-    return randomise(model, seed)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -57,11 +28,6 @@ def test_errors_of_different_branches_do_not_cancel(name, seed, norm):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs(name):
     assert_sound(network(name, 9), (3,))
-
-
-def memory_of(graph, rows: int, batch: int) -> float:
-    """MiB in which so many rows fit."""
-    return rows * batch * row_size([node for node in graph.nodes if node.from_input], 8)
 
 
 @settings(max_examples=25, deadline=None)

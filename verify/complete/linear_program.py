@@ -20,8 +20,8 @@ from scipy.optimize import OptimizeResult, linprog
 from torch import Tensor
 
 from verify.bounds import BoundedNetwork
-from verify.building import INPUT
-from verify.graph import Intervals
+from verify.graph.bounded import Intervals
+from verify.graph.building import INPUT
 from verify.operators import LinearOperator
 from verify.operators.activation import ReLU
 from verify.operators.layout import flat

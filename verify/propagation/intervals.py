@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.building import INPUT
-from verify.lirpa import Bound
+from verify.graph.building import INPUT
+from verify.graph.lirpa import Bound
 from verify.operators import LinearOperator
 from verify.operators.arithmetic import absolute_inner, weighed
 from verify.operators.base import Radius

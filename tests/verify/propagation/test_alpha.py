@@ -9,7 +9,7 @@ from torch import nn
 from tests.verify.helpers import BALLS, RADII, apply, attack, random_images, random_rows, randomise
 from verify import Ball, BoundedNetwork
 from verify.operators.base import Slopes
-from verify.worst_points import adaptive
+from verify.propagation.worst_points import adaptive
 
 
 def network(seed: int) -> nn.Module:

@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.verify.helpers import DUALS, random_images, randomise
 from verify import NORMS, BoundedNetwork, attack_radius, audit, certified_radius, margins
-from verify.attack import worst_margin
+from verify.certify.attack import worst_margin
 from verify.regions import Ball
 
 FEW = {"samples": 20, "starts": 3, "steps": 15}

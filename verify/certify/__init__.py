@@ -1,0 +1,1 @@
+"""Radii and what tries to break them: certificates, attacks, audits."""

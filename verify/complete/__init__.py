@@ -1,0 +1,1 @@
+"""Complete verification: what bounds leave open is split until it is decided."""
