@@ -8,15 +8,23 @@ Example:
     0
 """
 
-from verify.bounds import METHODS, BoundedNetwork, Bounds
+from verify.bounds import BoundedNetwork
 from verify.certify.attack import attack_radius
 from verify.certify.audit import Audit, audit
-from verify.certify.radius import RADIUS_METHODS, Certificates, certified_radius, verified
+from verify.certify.radius import Certificates, certified_radius, verified
 from verify.complete.branching import Brackets, Verdict, complete_radius, prove
 from verify.errors import InputError
 from verify.operators import UnsupportedOperator
+from verify.propagation.bounds import Bounds
+from verify.propagation.methods import METHODS as _METHODS
+from verify.propagation.methods import PHASES as _PHASES
 from verify.regions import DOMAINS, NORMS, Ball, Box, Region
 from verify.specification import Binary, margins
+
+METHODS = tuple(_METHODS)
+"""Of `BoundedNetwork.bounds`, from loose and cheap to tight and dear."""
+RADIUS_METHODS = tuple(_PHASES)
+"""Of `certified_radius`."""
 
 __all__ = [
     "DOMAINS",

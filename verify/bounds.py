@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import NamedTuple
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -12,47 +11,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from verify.errors import InputError
-from verify.graph.bounded import MEMORY, BoundedGraph, Intervals
-from verify.graph.lirpa import BoundedTensor
+from verify.graph.graph import Graph
 from verify.graph.tracing import copies, evaluated
 from verify.operators import UnsupportedOperator
 from verify.operators.normalisation import Moments, moments
-from verify.propagation.alpha import optimised_bound
+from verify.propagation.bounds import Bounds, bound, lower_given
 from verify.propagation.intervals import IntervalSweep
+from verify.propagation.methods import METHODS
+from verify.propagation.neurons import Intervals
 from verify.regions import Ball, Region
-from verify.rounding import plain_sums
+from verify.rounding import IGNORED, rounding_for
 from verify.specification import ONE_OUTPUT
 
-Method: TypeAlias = Literal["ibp", "block", "crown-ibp", "affine", "crown", "alpha-crown"]
-METHODS: tuple[str, ...] = get_args(Method)
-FORWARD = ("ibp", "block")
-"""Methods that are one forward sweep of intervals."""
-SWEEPING = ("affine", "crown", "alpha-crown")
-"""Methods with a forward sweep of affine forms."""
-
-
-class Line(NamedTuple):
-    """<coefficients, x> + intercept, over the flattened input."""
-
-    coefficients: Float[Tensor, "b s n"]
-    intercept: Float[Tensor, "b s"]
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """lower <= specification(network(x)) <= upper over the region; NaN where the computation overflowed.
-
-    Attributes:
-        lower, upper: "b s", in logits.
-        line: the linear function of the input that bounds from below, over the same region and every part of
-            it, up to rounding; None for methods "ibp" and "block".
-        intervals: bounds of the neurons that had to be relaxed; they too hold over every part of the region.
-    """
-
-    lower: Float[Tensor, "b s"]
-    upper: Float[Tensor, "b s"]
-    line: Line | None = None
-    intervals: Intervals = field(default_factory=dict)
+MEMORY = 4096.0
+"""MiB that affine forms may take, if nothing else is said."""
 
 
 class Tangents(NamedTuple):
@@ -105,10 +77,8 @@ class BoundedNetwork:
         random = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
         self.example = random.to(example)
         self._modes = self._current_modes()
-        self.graph = BoundedGraph(model, self.example)
-        self.graph.memory = memory
-        if confirms:
-            self.graph.confirm()
+        self.graph, self.memory = Graph(model, self.example), memory
+        self.rounding = rounding_for(self.graph.summands) if confirms else IGNORED
         self._check_agreement()
 
     def __call__(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
@@ -201,24 +171,16 @@ class BoundedNetwork:
         rows = self._rows(specification, region)
         if method not in METHODS:
             raise InputError(f"method {method!r} is not one of {', '.join(METHODS)}")
-        graph = self.graph
-        refine = method in ("crown", "alpha-crown")
-        graph.begin(sweep=method in SWEEPING, refine=refine, reference=within)
-        with plain_sums(graph.rounding):
-            if method in FORWARD:
-                sweep = IntervalSweep(region, method == "block", graph.rounding, keep_intervals)
-                swept = sweep.run(graph.nodes, rows)
-                lower, upper, line = swept.centre - swept.radius, swept.centre + swept.radius, None
-                graph.tightened = sweep.intervals
-            else:
-                lower, upper, line = self._backward(region, rows, method)
-        finite = (torch.isfinite(lower) & torch.isfinite(upper)).all(1, keepdim=True)
-        if graph.finite is not None:
-            finite &= graph.finite.unsqueeze(1)
-        slack = self._slack(lower, upper, line, region)
-        lower, upper = lower - slack, upper + slack
-        lower, upper = (side.masked_fill(~finite, torch.nan) for side in (lower, upper))
-        return Bounds(lower, upper, line, graph.tightened)
+        return bound(
+            self.graph,
+            region,
+            rows,
+            METHODS[method],
+            memory=self.memory,
+            rounding=self.rounding,
+            within=within,
+            keep=keep_intervals,
+        )
 
     def lower_given(
         self, region: Region, specification: Float[Tensor, "b s k"], intervals: Intervals
@@ -238,11 +200,7 @@ class BoundedNetwork:
             InputError: wrong specification; or the model changed mode since it was wrapped.
         """
         self._check_mode()
-        self.graph.begin(given=intervals)
-        images = BoundedTensor(region.centre, region)
-        rows = self._rows(specification, region)
-        lower: Tensor = self.graph.compute_bounds(x=(images,), C=rows, method="crown", bound_upper=False)[0]
-        return lower
+        return lower_given(self.graph, region, self._rows(specification, region), intervals)
 
     def tangents(self, images: Float[Tensor, "b *shape"], directions: Float[Tensor, "b *shape"]) -> Tangents:
         """The neurons that would be relaxed, with their derivatives in a direction an image; one forward pass.
@@ -307,7 +265,7 @@ class BoundedNetwork:
         A copy (itself if it is such a copy already): later changes of the model do not reach it. Frozen statistics
         come along.
         """
-        return self if self.graph.rounding.step else self._copy(torch.float64, confirms=True)
+        return self if self.rounding.step else self._copy(torch.float64, confirms=True)
 
     def single(self) -> BoundedNetwork:
         """The same network in float32, where bounds are fast: to look for what `double` then confirms.
@@ -319,35 +277,9 @@ class BoundedNetwork:
     def _copy(self, dtype: torch.dtype, confirms: bool = False) -> BoundedNetwork:
         self._check_mode()
         model, example = copy.deepcopy(self.model).to(dtype), self.example.to(dtype)
-        twin = BoundedNetwork(model, example, self.graph.memory, confirms)
+        twin = BoundedNetwork(model, example, self.memory, confirms)
         twin.graph.copy_statistics(self.graph)
         return twin
-
-    def _backward(self, region: Region, rows: Float[Tensor, "b s k"], method: str) -> tuple[Tensor, Tensor, Line]:
-        """Lower and upper bounds by CROWN, and the line that it ends with."""
-        graph = self.graph
-        images = BoundedTensor(region.centre, region)
-        walk = "crown-ibp" if method == "crown-ibp" else "crown"  # auto_LiRPA's name of the walk
-        lower, upper = graph.compute_bounds(x=(images,), C=rows, method=walk)
-        A = graph.coefficients
-        if method == "alpha-crown":
-            lower, A = optimised_bound(graph, rows)
-        graph.swept = None  # its forms may take all the memory there is
-        assert A is not None
-        line = Line(A, lower - region.least(A))
-        # Neither is always the tighter one; both hold.
-        low, high = graph.IBP_general(graph.final_node(), rows)
-        return torch.maximum(lower, low), torch.minimum(upper, high), line
-
-    def _slack(self, lower: Tensor, upper: Tensor, line: Line | None, region: Region) -> Tensor:
-        """What rounding may have done to the last sums, in a float64 confirmation: relative to their terms."""
-        if not self.graph.rounding.total:
-            return torch.zeros_like(lower)
-        terms = 1 + torch.maximum(lower.abs(), upper.abs())
-        if line is not None:
-            largest = torch.maximum(region.lower.abs(), region.upper.abs()).flatten(1)
-            terms = terms + torch.einsum("bsn,bn->bs", line.coefficients.abs(), largest) + line.intercept.abs()
-        return self.graph.rounding.total * terms
 
     def _region(self, x: Tensor | Region, epsilon: float | Tensor | None, norm: str, domain: str) -> Region:
         images = x.centre if isinstance(x, Region) else x

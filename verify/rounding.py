@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 UNIT = 2.0**-53
 SAFETY = 2
@@ -32,6 +33,13 @@ class Rounding(NamedTuple):
 
     step: float = 0.0
     total: float = 0.0
+
+    def outward(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Ends that were added up of all rows of a form or of a backward pass, wide enough to hold."""
+        if not self.total:
+            return lower, upper
+        slack = self.total * (1 + torch.maximum(lower.abs(), upper.abs()))
+        return lower - slack, upper + slack
 
 
 IGNORED = Rounding()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 from verify import METHODS, Ball, BoundedNetwork, Bounds
-from verify.operators.base import Activation, Slopes
+from verify.operators.relaxation import Elementwise, Slopes
 from verify.propagation.worst_points import WorstPoints
 
 ORDERS = {"linf": torch.inf, "l2": 2, "l1": 1}
@@ -48,7 +48,7 @@ class HeldSlopes:
         self.replayed: Iterator[Slopes | None] | None = None
         choose = WorstPoints.__call__
 
-        def held(points: WorstPoints, activation: Activation) -> Slopes | None:
+        def held(points: WorstPoints, activation: Elementwise) -> Slopes | None:
             if self.replayed is not None:
                 return next(self.replayed)
             self.recorded.append(choose(points, activation))
@@ -187,10 +187,10 @@ def extremes(function: Callable[[Tensor], Tensor], points: Tensor, rows: Tensor)
 @torch.no_grad()
 def assert_neurons(network: BoundedNetwork, points: Tensor, bounds: Bounds, what: str = "") -> None:
     """Every neuron that was relaxed stays within its interval at the points, and no interval has a negative width."""
-    network.graph(points.flatten(0, 1))
+    values = network.graph.values(points.flatten(0, 1))
     for name, (lower, upper) in bounds.intervals.items():
         assert (lower <= upper).all(), f"{what}: {name} has crossed ends"
-        value = network.graph[name].forward_value.unflatten(0, points.shape[:2])
+        value = values[name].unflatten(0, points.shape[:2])
         beyond = torch.maximum(lower - value, value - upper).max()
         assert beyond <= ROUNDING * (1 + value.abs().max()), f"{what}: {name} is {beyond} outside of its interval"
 

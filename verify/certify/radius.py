@@ -13,54 +13,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from verify.bounds import SWEEPING, BoundedNetwork
+from verify.bounds import BoundedNetwork
 from verify.certify.attack import linearised_radius, worst_margin
 from verify.certify.secant import Secant, closed_form
 from verify.errors import InputError
-from verify.graph.bounded import Intervals
+from verify.propagation.batches import images_at_once as fitting
+from verify.propagation.methods import METHODS, PHASES
+from verify.propagation.neurons import Intervals
 from verify.regions import SMALLEST, Ball, per_image, span
 from verify.specification import margins
 
 FIRST_TRIAL = {"linf": 1 / 8, "l2": 1 / 24, "l1": 1 / 24}
 """The first trial as a fraction of the linearised network's radius or of an unsafe one, whichever is smaller."""
-PHASES = {
-    "ibp": ("ibp",),
-    "block": ("block",),
-    "crown-ibp": ("crown-ibp",),
-    "affine": ("affine",),
-    "crown": ("affine", "crown"),
-    "alpha-crown": ("affine", "crown", "alpha-crown"),
-    "auto": ("affine", "crown", "alpha-crown"),
-}
-"""Cheap bounds find where the expensive ones start."""
-RADIUS_METHODS = tuple(PHASES)
 AUTO_SECONDS = 10.0
 """What method "auto" spends on an image at most, if no other limit is given."""
 
 
-class Expected(NamedTuple):
-    """What the search expects of a method.
-
-    Attributes:
-        growth: how far a trial goes at most beyond what is proven: far beyond it, every neuron is unstable and bounds
-            are slow.
-        cost: of an evaluation, in evaluations by method "affine", to judge whether there is time for it.
-        gain: its radii, in radii by method "affine".
-    """
-
-    growth: float
-    cost: float = 1.0
-    gain: float = 1.0
-
-
-EXPECTED = {
-    "ibp": Expected(8.0),
-    "block": Expected(8.0),
-    "crown-ibp": Expected(8.0),
-    "affine": Expected(3.0),
-    "crown": Expected(1.3, 3.0, 1.15),
-    "alpha-crown": Expected(1.1, 4.5, 1.17),
-}
 PROOF = 2.5
 """About how much longer the proof in float64 takes than an evaluation in float32."""
 ROUGH = 0.1
@@ -146,7 +114,7 @@ def proven_margin(
 
 def images_at_once(network: BoundedNetwork, method: str) -> int:
     """How many images to bound together by one of the methods of `certified_radius`."""
-    return network.graph.images_at_once(sweep=any(phase in SWEEPING for phase in phases(method)))
+    return fitting(network.graph, network.memory, forms=any(METHODS[phase].forms for phase in phases(method)))
 
 
 def phases(method: str) -> Sequence[str]:
@@ -311,12 +279,12 @@ class _Search:
         secant, last = None, steps[0][0]
         secants: dict[int, Secant] = {}
         for number, (method, tolerance) in enumerate(steps):
-            no_time = number > 0 and self._too_late(EXPECTED[method].cost / EXPECTED[last].cost)
+            no_time = number > 0 and self._too_late(METHODS[method].cost / METHODS[last].cost)
             if no_time:
                 # What time is left goes into a finer search with the method below.
                 method, tolerance, number = below[number - 1], self.tolerance, number - 1
                 self.late |= active & (self.method != "auto")
-            secants[number] = secant = Secant(self.clean, secant, EXPECTED[method].gain / EXPECTED[last].gain)
+            secants[number] = secant = Secant(self.clean, secant, METHODS[method].gain / METHODS[last].gain)
             found, better = self._narrow(network, method, found, active, tolerance, secant)
             by, aim, last = torch.where(better > aim, number, by), torch.maximum(better, aim), method
             if no_time:
@@ -331,7 +299,7 @@ class _Search:
         methods = PHASES[self.method]
         if self.method == "auto":
             for number, (before, method) in enumerate(itertools.pairwise(methods)):
-                if EXPECTED[method].gain <= EXPECTED[before].gain * (1 + self.tolerance):
+                if METHODS[method].gain <= METHODS[before].gain * (1 + self.tolerance):
                     return methods[: number + 1]
         return methods
 
@@ -369,7 +337,7 @@ class _Search:
             goal = torch.where(secant.trials > 0, goal, secant.first)
             start = torch.minimum(unsafe, self.start) * FIRST_TRIAL[self.balls.norm]
             least = torch.where(proven > 0, proven * (1 + tolerance / 2), start)
-            most = torch.minimum(proven * EXPECTED[method].growth, unsafe / (1 + tolerance / 2))
+            most = torch.minimum(proven * METHODS[method].growth, unsafe / (1 + tolerance / 2))
             most = torch.where(proven > 0, most, unsafe / 2)
             trial = torch.minimum(torch.maximum(goal, least), most)
             active &= trial > SMALLEST * self.scale

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from verify.bounds import Line
+from verify.propagation.bounds import Line
 from verify.regions import Ball
 
 USUAL_POWER, POWERS = 3.0, (1.0, 8.0)

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from verify.bounds import BoundedNetwork
 from verify.certify.attack import length, linearised_radius, pgd, worst_margin
+from verify.certify.radius import images_at_once
 from verify.complete.linear_program import Neuron, Program, RoundBall, Solution, Splits, check, ends_of, unstable
 from verify.errors import InputError
-from verify.graph.bounded import Intervals
+from verify.propagation.neurons import Intervals
 from verify.regions import SMALLEST, Ball, Span, span
 from verify.specification import margins
 
@@ -114,7 +115,7 @@ class _Tree:
         self.round_ball = None if ball.norm == "linf" else RoundBall(ball.norm, ball.centre.numel())
         self.begin = time.perf_counter()
         self.deadline = self.begin + time_limit
-        self.at_once = max(1, min(AT_ONCE, network.graph.images_at_once() // 2))
+        self.at_once = max(1, min(AT_ONCE, images_at_once(network, "crown") // 2))
         self.queue: list[_Node] = []
         self.nodes = self.programs = self.unstable = 0
 

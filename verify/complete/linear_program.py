@@ -20,11 +20,11 @@ from scipy.optimize import OptimizeResult, linprog
 from torch import Tensor
 
 from verify.bounds import BoundedNetwork
-from verify.graph.bounded import Intervals
 from verify.graph.building import INPUT
 from verify.operators import LinearOperator
 from verify.operators.activation import ReLU
 from verify.operators.layout import flat
+from verify.propagation.neurons import Intervals
 from verify.regions import Ball
 
 Array = np.ndarray

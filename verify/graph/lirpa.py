@@ -4,7 +4,7 @@ auto_LiRPA 0.3, the version on PyPI, was written for torch < 1.13 and numpy 1. E
 supplied here, in memory and in one place; its files stay as they are and torch is left as it was found.
 Each mend says what it is for. Nothing else in the project imports auto_LiRPA.
 
-Our own networks do not go through its parser (see :mod:`verify.graph.bounded`); the mends of the parser let the
+Our own networks do not go through its parser (see :mod:`verify.graph.graph`); the mends of the parser let the
 stock library run beside ours, as the yardstick of tests and benchmarks.
 """
 

@@ -1,19 +1,23 @@
 """The operators of a bounded graph: one file a family, each call registered under its ATen name.
 
 weighted_sum (add, multiply), convolution (and fully connected), pooling, normalisation, slicing (and every
-other rearrangement), activation. To add one: a class with its rules, decorated with :func:`base.rule`.
+other rearrangement), activation. To add one: a class with its rules, decorated with :func:`operator.rule`.
 """
 
 from verify.operators import activation, convolution, normalisation, pooling, slicing, weighted_sum
-from verify.operators.base import RULES, Constant, LinearOperator, Operator, UnsupportedOperator
 from verify.operators.call import Call, Slot
+from verify.operators.linear import LinearOperator
+from verify.operators.operator import RULES, Constant, Operator, UnsupportedOperator
+from verify.operators.relaxation import Elementwise, Relaxation
 
 __all__ = [
     "RULES",
     "Call",
     "Constant",
+    "Elementwise",
     "LinearOperator",
     "Operator",
+    "Relaxation",
     "Slot",
     "UnsupportedOperator",
     "activation",

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from verify.operators.arithmetic import over
-from verify.operators.base import Activation, Lines, Radius, rule
+from verify.operators.operator import Interval, Radius, rule
+from verify.operators.relaxation import Elementwise, Lines
 
 STEEPNESS = 3.0
 """How fast a row's slope goes from 0 to 1 with the value at its worst point, over the interval's width. From 2 to 4 the
@@ -15,7 +16,7 @@ benchmark's margins are the same to a tenth of what this gains."""
 
 
 @rule("relu.default")
-class ReLU(Activation):
+class ReLU(Elementwise):
     """max(x, 0): the chord from above; from below x or 0, whichever leaves the smaller triangle.
 
     That is CROWN's adaptive choice (Zhang et al. 2018, section 3.2; CNN-Cert's `ada`).
@@ -59,8 +60,15 @@ class ReLU(Activation):
         lines = self.lines(lower, upper)
         return lines._replace(lower_slope=lines.upper_slope)  # any slope in [0, 1] through 0 lies below
 
-    def free(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
-        return (lower < 0) & (upper > 0)
+    def slope_range(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Interval:
+        """Any in [0, 1] for an unstable neuron: the line goes through 0."""
+        active = (lower >= 0).to(lower.dtype)
+        unstable = (lower < 0) & (upper > 0)
+        return torch.where(unstable, 0.0, active), torch.where(unstable, 1.0, active)
+
+    def terms(self, largest: list[Tensor]) -> Tensor:
+        """Of lines that meet the function or 0, with slopes of at most 1."""
+        return 2 * largest[0]
 
     def suited(
         self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"], value: Float[Tensor, "s *n"]

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from verify.operators.base import LinearOperator, rule
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.layout import innermost, outermost, pays
+from verify.operators.linear import LinearOperator
+from verify.operators.operator import rule
 
 
 class Weighted(LinearOperator):

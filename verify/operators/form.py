@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from verify.operators.layout import extended, flat, innermost, outermost
-from verify.rounding import TOTAL
+from verify.rounding import TOTAL, Rounding
 
 NEGLIGIBLE = 1e-5
 """The share of an interval that the box may be before a confirmation turns it into rows."""
@@ -76,10 +76,12 @@ class Sweep(Protocol):
     """What an operator may ask of the sweep it is part of.
 
     Attributes:
+        rounding: by how much forms give way for rounding.
         used_rows: how many rows have a number.
         room: how many more there is memory for.
     """
 
+    rounding: Rounding
     used_rows: int
 
     @property

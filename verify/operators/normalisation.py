@@ -12,9 +12,10 @@ from torch import Tensor
 
 from verify.errors import InputError
 from verify.graph.lirpa import Bound
-from verify.operators.base import LinearOperator, rule
 from verify.operators.call import Call
 from verify.operators.layout import in_layout_of
+from verify.operators.linear import LinearOperator
+from verify.operators.operator import rule
 
 
 class Statistics(NamedTuple):

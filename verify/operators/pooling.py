@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from verify.graph.lirpa import Bound
 from verify.operators.arithmetic import inner, over
-from verify.operators.base import Backward, Coefficients, LinearOperator, Operator, Radius, rule
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.form import Form, Sweep
 from verify.operators.layout import bordered, in_layout_of, lies_innermost, pays
+from verify.operators.linear import LinearOperator
+from verify.operators.operator import Backward, Coefficients, Radius, Read, rule
+from verify.operators.relaxation import Relaxation
 
 
 class _Sums(NamedTuple):
@@ -107,10 +108,8 @@ class Windows(NamedTuple):
 
 
 @rule("max_pool2d.default")
-class MaxPool(Operator):
+class MaxPool(Relaxation):
     """2-d max pooling: overlapping, padded, strided and dilated windows."""
-
-    requires_input_bounds: ClassVar[list[int]] = [0]
 
     def check(self) -> None:
         if self.call.argument(5, False):
@@ -183,14 +182,14 @@ class MaxPool(Operator):
         winner = F.one_hot(first, l.shape[2]).movedim(-1, 2).to(weight.dtype)
         return Windows(winner, upper_weight, torch.where(alone.squeeze(2), torch.zeros_like(intercept), intercept))
 
-    def affine(self, forms: list[Form | None], sweep: Sweep) -> Form:
+    def affine(self, forms: list[Form | None], read: Read, sweep: Sweep) -> Form:
         """y = x_j + [0, max_i (x_i - x_j)+] for the element j of the largest lower bound of each window.
 
         The differences are bounded as forms, so what x_i and x_j share cancels.
         """
         (form,) = forms
         assert form is not None
-        lower, upper = self._windows(self.inputs[0].lower), self._windows(self.inputs[0].upper)
+        lower, upper = (self._windows(side) for side in self.of(read))
         shape = (*lower.shape[:2], *self.output_shape[2:])
         candidates = self._candidates(lower, upper)
         winner = self._first(lower, upper, candidates)
@@ -208,6 +207,13 @@ class MaxPool(Operator):
         gap = torch.minimum(gap, (upper.amax(2) - least).view(shape))
         return best.with_error(torch.zeros_like(gap), gap, sweep)
 
+    def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
+        """By autograd, with J constant in the values: so it is almost everywhere, for what is piecewise linear."""
+        x = values[0].detach().requires_grad_()
+        with torch.enable_grad():
+            image = self.forward(x)
+        return list(torch.autograd.grad(image, x, rows, create_graph=torch.is_grad_enabled()))
+
     def terms(self, largest: list[Tensor]) -> Tensor:
         """Of a line through the largest magnitude in each window, and of as many others."""
         (kernel, *_) = self.geometry
@@ -217,11 +223,11 @@ class MaxPool(Operator):
     def summands(self) -> int:
         return math.prod(self.geometry[0])
 
-    def backward(self, last_lA: Coefficients, last_uA: Coefficients, *inputs: Bound) -> Backward:
-        (x,) = inputs
-        windows = self.relax(x.lower, x.upper)
-        lA, lower_bias = self._one_side(last_lA, windows, x.lower.shape[-2:])
-        uA, upper_bias = self._one_side(None if last_uA is None else -last_uA, windows, x.lower.shape[-2:])
+    def backward(self, last_lA: Coefficients, last_uA: Coefficients, read: Read) -> Backward:
+        lower, upper = self.of(read)
+        windows = self.relax(lower, upper)
+        lA, lower_bias = self._one_side(last_lA, windows, lower.shape[-2:])
+        uA, upper_bias = self._one_side(None if last_uA is None else -last_uA, windows, lower.shape[-2:])
         return [(lA, None if uA is None else -uA)], lower_bias, -upper_bias
 
     def _one_side(self, A: Coefficients, windows: Windows, size: torch.Size) -> tuple[Coefficients, Any]:

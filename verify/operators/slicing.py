@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from verify.operators.base import LinearOperator, rule
 from verify.operators.layout import innermost, lies_innermost, outermost
+from verify.operators.linear import LinearOperator
+from verify.operators.operator import rule
 
 
 @rule("clone.default", "contiguous.default", "alias.default", "detach.default", "lift_fresh_copy.default")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from verify.operators.base import LinearOperator, rule
+from verify.operators.linear import LinearOperator
+from verify.operators.operator import rule
 
 
 class Signed(LinearOperator):

@@ -21,6 +21,7 @@ from verify.errors import InputError
 from verify.graph.lirpa import Bound
 from verify.operators.form import Form
 from verify.operators.layout import flat, in_parts, outermost, picked, total_magnitude
+from verify.operators.operator import Interval, Read
 from verify.regions import Region
 from verify.rounding import IGNORED, Rounding
 
@@ -80,13 +81,13 @@ class AffineSweep:
                 f"not {memory:g}; allow more memory, bound fewer images at once, or take method crown-ibp"
             )
 
-    def advance(self, node: Bound) -> None:
-        """Compute the form of a node; those of its inputs, and the intervals of relaxed ones, are there already."""
+    def advance(self, node: Bound, read: Read) -> None:
+        """Compute the form of a node from those of its inputs and from their intervals, see `Operator.affine`."""
         if not node.inputs:
             self.forms[node.name] = self._input()
             return
         forms = [self.forms.get(parent.name) for parent in node.inputs]
-        self.forms[node.name] = node.affine(forms, self)
+        self.forms[node.name] = node.affine(forms, read, self)
         for parent in node.inputs:
             self.waiting[parent.name] -= 1
             if not self.waiting[parent.name]:
@@ -113,14 +114,14 @@ class AffineSweep:
         self.used_rows -= int(merged.sum())
         return form.without(merged), int((kept >= len(old)).sum())
 
-    def keep(self, node: Bound, numbers: Int[Tensor, "b k"]) -> None:
+    def keep(self, node: Bound, interval: Interval, numbers: Int[Tensor, "b k"]) -> None:
         """Remember neurons of a node that has been bounded: `WorstPoints` chooses slopes for them."""
         form = self.forms[node.name]
         if numbers.numel() * len(form.rows) * form.rows.element_size() / 2**20 > self._spare_memory():
             return
         with torch.no_grad():
             middle = (form.lower + form.upper) / 2
-            lower, upper, middle = (flat(side).gather(1, numbers) for side in (node.lower, node.upper, middle))
+            lower, upper, middle = (flat(side).gather(1, numbers) for side in (*interval, middle))
             rows = picked(form.rows, numbers).permute(1, 2, 0).contiguous()
             self.kept[node.name] = Kept(numbers, lower, upper, middle, rows)
 

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from verify.graph.building import INPUT
 from verify.graph.lirpa import Bound
-from verify.operators import LinearOperator
+from verify.operators import LinearOperator, Relaxation
 from verify.operators.arithmetic import absolute_inner, weighed
-from verify.operators.base import Radius
 from verify.operators.convolution import Weighted
+from verify.operators.operator import Interval, Radius
 from verify.regions import Ball, Region, per_image
 from verify.rounding import IGNORED, Rounding
 
@@ -83,28 +83,38 @@ class IntervalSweep:
         rounding: by how much every node's interval grows, relative to 1 + the largest value in it, so that the result
             holds in real arithmetic: rounding errors of a sum are relative to its terms, and the terms' own widening
             passes through the sum, however much cancels.
+        absolute: radii are in input units, and not in units of the region's size: intervals come from elsewhere, too.
         keep: whether `intervals` are kept.
+
+    Attributes:
+        values: of the nodes that do not vary, by their names.
+        intervals: lower and upper ends of what nonlinear operators read.
     """
 
     def __init__(
-        self, region: Region, relaxed: bool = False, rounding: Rounding = IGNORED, keep: bool = False
+        self,
+        region: Region,
+        relaxed: bool = False,
+        rounding: Rounding = IGNORED,
+        absolute: bool = False,
+        keep: bool = False,
     ) -> None:
         centre, radius, size = region.box()
-        if rounding.step:  # Then no interval is small, and the region's size, which may be 0, no unit for it.
+        # Where intervals give way none is small, and the region's size, which may be 0, no unit for it.
+        absolute |= rounding.step > 0
+        if absolute:
             radius, size = radius * _wide(size, radius), torch.ones_like(size)
         self.log_size, self.relaxed, self.rounding, self.keep = size.log2(), relaxed, rounding, keep
         self.start = self._widened(Spread(centre, radius, torch.zeros_like(size)))
-        self.intervals: dict[str, tuple[Tensor, Tensor]] = {}
-        """Lower and upper ends of what nonlinear operators read."""
+        self.intervals: dict[str, Interval] = {}
         self.spreads: dict[str, Spread] = {}
         self.balls: dict[str, _Ellipsoid] = {}
         """What is still an l2 ball, stretched along the axes."""
         if isinstance(region, Ball) and region.norm != "linf":  # an l1 ball lies in the l2 ball
-            reach = _wide(region.epsilon if rounding.step else torch.ones_like(size), region.centre)
+            reach = _wide(region.epsilon if absolute else torch.ones_like(size), region.centre)
             exact = torch.zeros_like(region.centre)
             self.balls[INPUT] = self._rounded(region.centre, reach.to(exact).expand_as(exact), exact)
         self.values: dict[str, Tensor] = {}
-        """Of nodes that do not vary."""
 
     def run(self, nodes: Sequence[Bound], rows: Float[Tensor, "b s k"]) -> Result:
         """Intervals of these linear functions of the last node.
@@ -115,18 +125,33 @@ class IntervalSweep:
         *before, last = nodes
         waiting = Counter(parent.name for node in nodes for parent in node.inputs)
         for node in before:
-            self._advance(node)
+            self.advance(node)
             for parent in node.inputs:
                 waiting[parent.name] -= 1
                 if not waiting[parent.name]:
                     self.spreads.pop(parent.name, None)
-        return self._result(last, rows.transpose(0, 1))
+        return self.result(last, rows)
 
-    def _advance(self, node: Bound) -> None:
+    def advance(self, node: Bound) -> None:
+        """Bound a node; its inputs are bounded already."""
         if not node.from_input:
             self.values[node.name] = node.forward(*(self.values[parent.name] for parent in node.inputs))
         else:
             self.spreads[node.name] = self._spread(node) if node.inputs else self.start
+
+    def ends(self, name: str) -> Interval:
+        """Lower and upper end of a node's elements; twice the value of one that does not vary."""
+        if name in self.values:
+            return self.values[name], self.values[name]
+        centre, radius, exponent = self.spreads[name]
+        radius = radius * self._scale(exponent, radius)
+        return centre - radius, centre + radius
+
+    def replace(self, name: str, interval: Interval) -> None:
+        """Go on with other bounds of a node, found in another way. (Where radii are absolute.)"""
+        lower, upper = interval
+        exponent = torch.zeros_like(self.log_size)
+        self.spreads[name] = Spread((lower + upper) / 2, (upper - lower) / 2, exponent)
 
     def _spread(self, node: Bound) -> Spread:
         centres, radii, exponent = self._inputs(node)
@@ -163,12 +188,11 @@ class IntervalSweep:
         return _Ellipsoid(centre, axes, error + self.rounding.step * (1 + centre.abs() + axes + hidden))
 
     def _keep_intervals(self, node: Bound, centres: list[Tensor], radii: list[Radius], scale: Tensor) -> None:
-        if not self.keep:
+        if not (self.keep and isinstance(node, Relaxation)):
             return
-        for position in getattr(node, "requires_input_bounds", []):
-            name, centre, radius = node.inputs[position].name, centres[position], radii[position]
-            if radius is not None and name not in self.intervals:
-                self.intervals[name] = centre - radius * scale, centre + radius * scale
+        (centre,), (radius,), name = centres, radii, node.inputs[0].name
+        if radius is not None and name not in self.intervals:
+            self.intervals[name] = centre - radius * scale, centre + radius * scale
 
     def _inputs(self, node: Bound) -> tuple[list[Tensor], list[Radius], Float[Tensor, " b"]]:
         """Centres and radii of a node's inputs, and the exponent of all the radii."""
@@ -183,14 +207,17 @@ class IntervalSweep:
         ]
         return centres, [_at(spread, most) if spread else None for spread in spreads], most
 
-    def _result(self, node: Bound, rows: Float[Tensor, "s b k"]) -> Result:
+    def result(self, node: Bound, specification: Float[Tensor, "b s k"]) -> Result:
+        """Intervals of linear functions of a node, whose inputs are bounded; a last linear call is merged with them."""
+        rows = specification.transpose(0, 1)
         if isinstance(node, LinearOperator):
             centres, radii, exponent = self._inputs(node)
             centre, radius = node.specified(rows, centres, radii)
             if self.rounding.total:
                 radius = radius + self._merging_error(node, rows) / self._scale(exponent, radius)
         else:
-            self._advance(node)
+            if node.name not in self.spreads:
+                self.advance(node)
             centre, radius, exponent = self.spreads[node.name]
             centre, radius = weighed(rows, centre, radius)
         nothing = radius == 0

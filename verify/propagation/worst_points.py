@@ -15,15 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.operators.base import Activation, Slopes
+from verify.operators.relaxation import Elementwise, Slopes
 from verify.propagation.affine import AffineSweep
 
-SlopeChoice: TypeAlias = Callable[[Activation], Slopes | None]
-"""The slopes that rows have at an activation."""
+SlopeChoice: TypeAlias = Callable[[Elementwise], Slopes | None]
+"""The slopes that rows have at a nonlinear function."""
 
 
-def adaptive(_: Activation) -> Slopes | None:
-    """The activation's own lines, for all rows."""
+def adaptive(_: Elementwise) -> Slopes | None:
+    """The function's own lines, for all rows."""
     return None
 
 
@@ -43,14 +43,14 @@ class WorstPoints:
             self.half = torch.cat([half.transpose(1, 2), rows[sweep.pixels :].transpose(0, 1).sign()], 1)
 
     @torch.no_grad()
-    def __call__(self, activation: Activation) -> Slopes | None:
+    def __call__(self, node: Elementwise) -> Slopes | None:
         """None where the neurons were not kept."""
-        name = activation.inputs[0].name
+        name = node.inputs[0].name
         if name not in self.sweep.kept:
             return None
-        if name not in self.chosen:  # activations of one state share it
+        if name not in self.chosen:  # all that read one state share it
             numbers, lower, upper, _, _ = self.sweep.kept[name]
-            self.chosen[name] = Slopes(numbers, *(activation.suited(lower, upper, z) for z in self._values(name)))
+            self.chosen[name] = Slopes(numbers, *(node.suited(lower, upper, z) for z in self._values(name)))
         return self.chosen[name]
 
     def _values(self, name: str) -> tuple[Float[Tensor, "s b k"], Float[Tensor, "s b k"]]:

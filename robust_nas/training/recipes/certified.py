@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from robust_nas.training.learner import Learner, cross_entropies
 from robust_nas.training.recipes.base import Loss, Recipe, bounded
-from verify.bounds import Bounds
 from verify.errors import InputError
-from verify.graph.bounded import Intervals
+from verify.propagation.bounds import Bounds
+from verify.propagation.neurons import Intervals
 from verify.regions import Ball
 from verify.specification import margins
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robust_nas.training.learner import Learner, cross_entropies
 from robust_nas.training.recipes.base import Loss, Recipe, bounded
-from verify.graph.bounded import Intervals
+from verify.propagation.neurons import Intervals
 from verify.regions import Ball, per_image
 from verify.specification import margins
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from verify import Ball
-from verify.bounds import Line
+from verify.propagation.bounds import Line
 from verify.certify.secant import Secant, closed_form
 
 

@@ -1,0 +1,125 @@
+"""Bounds of linear functions of a graph's outputs over a region, by any of the methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from verify.graph.graph import Graph
+from verify.propagation.alpha import optimised
+from verify.propagation.crown import backward
+from verify.propagation.intervals import IntervalSweep
+from verify.propagation.methods import Method
+from verify.propagation.neurons import Intervals, Neurons
+from verify.propagation.prior import bound_neurons
+from verify.regions import Region
+from verify.rounding import IGNORED, Rounding, plain_sums
+
+
+class Line(NamedTuple):
+    """<coefficients, x> + intercept, over the flattened input."""
+
+    coefficients: Float[Tensor, "b s n"]
+    intercept: Float[Tensor, "b s"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """lower <= specification(network(x)) <= upper over the region; NaN where the computation overflowed.
+
+    Attributes:
+        lower, upper: "b s", in logits.
+        line: the linear function of the input that bounds from below, over the same region and every part of
+            it, up to rounding; None for methods "ibp" and "block".
+        intervals: bounds of the neurons that had to be relaxed; they too hold over every part of the region.
+    """
+
+    lower: Float[Tensor, "b s"]
+    upper: Float[Tensor, "b s"]
+    line: Line | None = None
+    intervals: Intervals = field(default_factory=dict)
+
+
+def bound(
+    graph: Graph,
+    region: Region,
+    rows: Float[Tensor, "b s k"],
+    method: Method,
+    *,
+    memory: float,
+    rounding: Rounding = IGNORED,
+    within: Intervals | None = None,
+    keep: bool = False,
+) -> Bounds:
+    """Bounds of rows of the outputs.
+
+    Args:
+        memory: MiB for affine forms.
+        rounding: by how much bounds give way.
+        within: bounds of neurons that hold over the region anyway.
+        keep: give `intervals` with forward methods, too.
+    """
+    with plain_sums(rounding):
+        if method.forward:
+            bounds = _forward(graph, region, rows, method.relaxed, rounding, keep)
+            finite = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        else:
+            neurons = bound_neurons(graph, region, method, memory, rounding, within)
+            bounds, finite = _backward(graph, neurons, rows, method.optimised), neurons.finite
+    slack = _slack(bounds, region, rounding)
+    lower, upper = bounds.lower - slack, bounds.upper + slack
+    finite &= (torch.isfinite(lower) & torch.isfinite(upper)).all(1)
+    lower, upper = (side.masked_fill(~finite.unsqueeze(1), torch.nan) for side in (lower, upper))
+    return Bounds(lower, upper, bounds.line, bounds.intervals)
+
+
+def lower_given(
+    graph: Graph, region: Region, rows: Float[Tensor, "b s k"], intervals: Intervals
+) -> Float[Tensor, "b s"]:
+    """Lower bounds by one backward pass, from bounds of the neurons that are taken as they are."""
+    values: dict[str, Tensor] = {}
+    for node in graph.nodes:
+        if not node.from_input:
+            values[node.name] = node.forward(*(values[parent.name] for parent in node.inputs))
+    found = backward(graph, Neurons(region, values, intervals), graph.final_node(), rows, upper=False).lower
+    assert found is not None
+    return found
+
+
+def _forward(
+    graph: Graph, region: Region, rows: Float[Tensor, "b s k"], relaxed: bool, rounding: Rounding, keep: bool
+) -> Bounds:
+    """By one sweep of intervals."""
+    sweep = IntervalSweep(region, relaxed, rounding, keep=keep)
+    centre, radius, _ = sweep.run(graph.nodes, rows)
+    return Bounds(centre - radius, centre + radius, None, sweep.intervals)
+
+
+def _backward(graph: Graph, neurons: Neurons, rows: Float[Tensor, "b s k"], optimise: bool) -> Bounds:
+    """By a backward pass from the rows, and by the intervals that the neurons have anyway."""
+    assert neurons.sweep is not None
+    node, region = graph.final_node(), neurons.region
+    found = backward(graph, neurons, node, rows, slopes=neurons.slopes_for(rows))
+    best = optimised(graph, neurons, rows) if optimise else found
+    assert best.lower is not None and best.coefficients is not None and found.upper is not None
+    line = Line(best.coefficients, best.lower - region.least(best.coefficients))
+    # Neither is always the tighter one; both hold.
+    centre, radius, _ = neurons.sweep.result(node, rows)
+    lower, upper = torch.maximum(best.lower, centre - radius), torch.minimum(found.upper, centre + radius)
+    return Bounds(lower, upper, line, neurons.intervals)
+
+
+def _slack(bounds: Bounds, region: Region, rounding: Rounding) -> Tensor:
+    """What rounding may have done to the last sums, in a float64 confirmation: relative to their terms."""
+    if not rounding.total:
+        return torch.zeros_like(bounds.lower)
+    terms = 1 + torch.maximum(bounds.lower.abs(), bounds.upper.abs())
+    if bounds.line is not None:
+        largest = torch.maximum(region.lower.abs(), region.upper.abs()).flatten(1)
+        coefficients, intercept = bounds.line
+        terms = terms + torch.einsum("bsn,bn->bs", coefficients.abs(), largest) + intercept.abs()
+    return rounding.total * terms

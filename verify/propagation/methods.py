@@ -1,0 +1,53 @@
+"""The methods of bounds, one record each: every list of methods, and every rule of thumb about one, comes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to bound a network's outputs.
+
+    Attributes:
+        forward: it is one forward sweep of intervals, as centre and radius.
+        relaxed: that sweep goes by the two lines of nonlinear operators.
+        forms: a forward sweep of affine forms bounds the neurons.
+        refined: a backward pass bounds those that the sweep leaves unstable.
+        optimised: the slopes of the last pass are chosen by gradient ascent.
+        phases: the methods that a search for a radius goes through: cheap bounds find where the expensive ones start.
+        growth: how far a trial of that search goes at most beyond what is proven: far beyond it, every neuron is
+            unstable and bounds are slow.
+        cost: of an evaluation, in evaluations by method "affine".
+        gain: its radii, in radii by method "affine".
+    """
+
+    phases: tuple[str, ...]
+    forward: bool = False
+    relaxed: bool = False
+    forms: bool = False
+    refined: bool = False
+    optimised: bool = False
+    growth: float = 8.0
+    cost: float = 1.0
+    gain: float = 1.0
+
+
+CLIMB = ("affine", "crown", "alpha-crown")
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "ibp": Method(("ibp",), forward=True),
+        "block": Method(("block",), forward=True, relaxed=True),
+        "crown-ibp": Method(("crown-ibp",)),
+        "affine": Method(CLIMB[:1], forms=True, growth=3.0),
+        "crown": Method(CLIMB[:2], forms=True, refined=True, growth=1.3, cost=3.0, gain=1.15),
+        "alpha-crown": Method(CLIMB, forms=True, refined=True, optimised=True, growth=1.1, cost=4.5, gain=1.17),
+    }
+)
+PHASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {**{name: method.phases for name, method in METHODS.items()}, "auto": CLIMB}
+)
+"""Of the methods that radii are searched by; "auto" goes as far as the time allows."""
