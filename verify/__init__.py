@@ -15,6 +15,7 @@ from verify.certify.radius import Certificates, certified_radius, verified
 from verify.complete.branching import Brackets, Verdict, complete_radius, prove
 from verify.errors import InputError
 from verify.operators import UnsupportedOperator
+from verify.propagation.bounded import BoundedGraph
 from verify.propagation.bounds import Bounds
 from verify.propagation.methods import METHODS as _METHODS
 from verify.propagation.methods import PHASES as _PHASES
@@ -34,6 +35,7 @@ __all__ = [
     "Audit",
     "Ball",
     "Binary",
+    "BoundedGraph",
     "BoundedNetwork",
     "Bounds",
     "Box",

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from verify.errors import InputError
-from verify.graph.graph import Graph
 from verify.graph.tracing import copies, evaluated
 from verify.operators import UnsupportedOperator
 from verify.operators.normalisation import Moments, moments
+from verify.propagation.affine import MEMORY
+from verify.propagation.bounded import BoundedGraph
 from verify.propagation.bounds import Bounds, bound, lower_given
 from verify.propagation.intervals import IntervalSweep
 from verify.propagation.methods import METHODS
@@ -22,9 +23,6 @@ from verify.propagation.neurons import Intervals
 from verify.regions import Ball, Region
 from verify.rounding import IGNORED, rounding_for
 from verify.specification import ONE_OUTPUT
-
-MEMORY = 4096.0
-"""MiB that affine forms may take, if nothing else is said."""
 
 
 class Tangents(NamedTuple):
@@ -77,7 +75,7 @@ class BoundedNetwork:
         random = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
         self.example = random.to(example)
         self._modes = self._current_modes()
-        self.graph, self.memory = Graph(model, self.example), memory
+        self.graph, self.memory = BoundedGraph(model, self.example), memory
         self.rounding = rounding_for(self.graph.summands) if confirms else IGNORED
         self._check_agreement()
 

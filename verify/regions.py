@@ -1,20 +1,19 @@
 """Input regions: a ball in l-infinity, l2 or l1, inside the unit box or free; a box given pixel by pixel.
 
 A region knows two things: a box around itself, from which intervals start, and the least value of a linear
-function on it, with which CROWN ends. auto_LiRPA's own perturbation starts l2 and l1 intervals with width 0.
+function on it, with which CROWN ends.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from verify.errors import InputError
-from verify.graph.lirpa import LinearBound, Perturbation
 
 Norm: TypeAlias = Literal["linf", "l2", "l1"]
 Domain: TypeAlias = Literal["unit", "free"]
@@ -33,7 +32,7 @@ FAR = 1e30
 """A radius of the linearised network beyond which it counts as infinite: float32 overflows soon after."""
 
 
-class Region(Perturbation):
+class Region:
     """A set of inputs an image: all of `centre + delta` that the subclass allows.
 
     Attributes:
@@ -42,7 +41,6 @@ class Region(Perturbation):
     """
 
     def __init__(self, centre: Tensor, lower: Tensor, upper: Tensor) -> None:
-        super().__init__()
         self.centre, self.lower, self.upper = centre, lower, upper
 
     def box(self) -> tuple[Float[Tensor, "b *shape"], Float[Tensor, "b *shape"], Float[Tensor, " b"]]:
@@ -83,16 +81,6 @@ class Region(Perturbation):
         middle, half = torch.einsum("bsn,bn->bs", A, (lower + upper) / 2), (upper - lower) / 2
         spread = torch.einsum("bsn,bn->bs", A.abs(), half)
         return middle - spread, middle + spread
-
-    # What auto_LiRPA asks of a perturbation.
-
-    def init(self, x: Tensor, aux: Any = None, forward: bool = False) -> tuple[LinearBound, Tensor, None]:
-        return LinearBound(None, None, None, None, self.lower, self.upper), x, None
-
-    def concretize(self, x: Tensor, A: Tensor | None, sign: int = -1, aux: Any = None) -> Tensor | None:
-        if A is None:
-            return None
-        return self.least(A) if sign == -1 else -self.least(-A)
 
 
 class Box(Region):

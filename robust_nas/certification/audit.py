@@ -24,7 +24,7 @@ from robust_nas.files import digest
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError, audit
-from verify.bounds import MEMORY
+from verify.propagation.affine import MEMORY
 
 SAMPLES = 100
 STARTS = 10

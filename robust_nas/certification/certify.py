@@ -23,8 +23,8 @@ from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_trained, run_training
 from robust_nas.zoo import find
 from verify import Ball, BoundedNetwork, InputError, attack_radius, certified_radius, verified
-from verify.bounds import MEMORY
 from verify.certify.radius import proven_margin
+from verify.propagation.affine import MEMORY
 
 BATCH = 8
 """Images attacked and bounded at once; a row of certify.csv is written when its batch is done."""

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from verify import METHODS, Ball, BoundedNetwork, Bounds
+from verify import METHODS, Ball, BoundedNetwork, Bounds, Region
 from verify.operators.relaxation import Elementwise, Slopes
-from verify.propagation.worst_points import WorstPoints
+from verify.propagation.crown import backward
+from verify.propagation.methods import METHODS as METHOD_RECORDS
+from verify.propagation.neurons import Neurons
+from verify.propagation.prior import bound_neurons
+from verify.propagation.worst_points import SlopeChoice, WorstPoints, adaptive
 
 ORDERS = {"linf": torch.inf, "l2": 2, "l1": 1}
 DUALS = {"linf": 1, "l2": 2, "l1": torch.inf}
@@ -58,6 +62,18 @@ class HeldSlopes:
 
     def begin(self) -> None:
         self.replayed = iter(self.recorded) if self.recorded else None
+
+
+def neurons_of(network: BoundedNetwork, region: Region, method: str = "crown") -> Neurons:
+    """What a backward pass by the method reads."""
+    return bound_neurons(network.graph, region, METHOD_RECORDS[method], network.memory, network.rounding)
+
+
+def lower_with(
+    network: BoundedNetwork, neurons: Neurons, rows: Tensor, slopes: SlopeChoice = adaptive
+) -> Tensor:
+    """Lower bounds of rows of the outputs by a backward pass with these slopes."""
+    return backward(network.graph, neurons, network.graph.final_node(), rows, upper=False, slopes=slopes).lower
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:

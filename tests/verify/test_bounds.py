@@ -13,7 +13,7 @@ from scipy.optimize import LinearConstraint, milp
 from torch import nn
 
 import verify
-import verify.graph.graph
+import verify.propagation.prior
 from tests.verify.helpers import (
     DUALS,
     Function,
@@ -316,7 +316,7 @@ def test_a_backward_pass_may_be_split(rows, monkeypatch):
     images = random_images(IMAGE)
     network = BoundedNetwork(convnet(), images)
     whole = network.bounds(images, 0.1)
-    monkeypatch.setattr(verify.graph.graph, "ROWS_AT_ONCE", {"cpu": rows})
+    monkeypatch.setattr(verify.propagation.prior, "ROWS_AT_ONCE", {"cpu": rows})
     split = network.bounds(images, 0.1)
     torch.testing.assert_close((split.lower, split.upper), (whole.lower, whole.upper), rtol=1e-12, atol=1e-12)
 

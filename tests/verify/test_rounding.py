@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.verify.helpers import Function
 from verify import METHODS, NORMS, RADIUS_METHODS, Ball, BoundedNetwork, certified_radius, prove
-from verify.operators.base import Operator
+from verify.operators import Operator
 
 Rows = list[list[float]]
 

@@ -184,17 +184,13 @@ _mend_parser()
 _mend_module(_auto_lirpa.BoundedModule)
 
 from auto_LiRPA import BoundedModule, BoundedTensor, PerturbationLpNorm  # noqa: E402
-from auto_LiRPA.linear_bound import LinearBound  # noqa: E402
 from auto_LiRPA.operators.base import Bound  # noqa: E402
 from auto_LiRPA.operators.leaf import BoundInput  # noqa: E402
-from auto_LiRPA.perturbations import Perturbation  # noqa: E402
 
 __all__ = [
     "Bound",
     "BoundInput",
     "BoundedModule",
     "BoundedTensor",
-    "LinearBound",
-    "Perturbation",
     "PerturbationLpNorm",
 ]

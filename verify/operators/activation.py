@@ -1,4 +1,4 @@
-"""Activations: ReLU."""
+"""Activations: ReLU and LeakyReLU."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ STEEPNESS = 3.0
 benchmark's margins are the same to a tenth of what this gains."""
 
 
-@rule("relu.default")
-class ReLU(Elementwise):
-    """max(x, 0): the chord from above; from below x or 0, whichever leaves the smaller triangle.
+class Hinge(Elementwise):
+    """left x for x < 0 and x from there on, 0 <= left < 1: x and relu(x), weighed.
 
-    That is CROWN's adaptive choice (Zhang et al. 2018, section 3.2; CNN-Cert's `ada`).
+    Both rise together, so whatever holds of relu holds of the sum: its interval, and its lines. These are the chord
+    from above, and from below the steeper or the flatter half, whichever leaves the smaller triangle. That is CROWN's
+    adaptive choice (Zhang et al. 2018, section 3.2; CNN-Cert's `ada`).
     """
+
+    left = 0.0
 
     def centred(
         self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """With t the centre in units of the scale, clipped to -+ r, the radius is (r + t) / 2: r where the neuron is
-        active, 0 where it is inactive. (At scale 0 that is r / 2 for a centre of exactly 0.)
+        """With t the centre in units of the scale, clipped to -+ r, the radius of relu is (r + t) / 2: r where the
+        neuron is active, 0 where it is inactive. (At scale 0 that is r / 2 for a centre of exactly 0.)
 
-        Relaxed, an unstable neuron has [slope l, u] in place of [0, u].
+        Relaxed, an unstable neuron has what the lines allow: of relu [slope l, u] in place of [0, u].
         """
         (centre,), (radius,) = centres, radii
         assert radius is not None
@@ -36,51 +39,82 @@ class ReLU(Elementwise):
         t = torch.where(unstable, over(centre, scale), radius * centre.sign())
         half = (t + radius) / 2
         middle = torch.maximum(centre, half * scale)
-        if not relaxed:
-            return middle, half
-        lines = self.parallel(t - radius, t + radius)  # relu scales: these are its lines in units of the scale
-        low = (lines.lower_slope * (t - radius) + lines.lower_intercept) / 2  # where relu itself has 0
-        return middle + low * scale, half - low
+        if relaxed:
+            lines = _chords(t - radius, t + radius)  # relu scales: these are its lines in units of the scale
+            low = lines.upper_slope * (t - radius) / 2  # where relu itself has 0
+            middle, half = middle + low * scale, half - low
+        return self._tilted(centre, middle), self._tilted(radius, half)
 
     def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
-        return [rows.masked_fill(values[0] <= 0, 0)]  # an infinite row too, as torch has it
+        inactive = values[0] <= 0
+        if not self.left:
+            return [rows.masked_fill(inactive, 0)]  # an infinite row too, as torch has it
+        return [torch.where(inactive, self.left * rows, rows)]
 
     def lines(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
-        active, inactive = lower >= 0, upper <= 0
-        stable = active | inactive
-        # A NaN bound is neither: it stays NaN through the chord and is reported as an overflow.
-        width = torch.where(stable, torch.ones_like(upper), upper - lower)
-        chord = upper / width
-        slope = torch.where(stable, active.to(upper.dtype), chord)
-        intercept = torch.where(stable, torch.zeros_like(upper), -lower * chord)
-        lower_slope = torch.where(stable, active.to(upper.dtype), (upper > -lower).to(upper.dtype))
-        return Lines(lower_slope, torch.zeros_like(upper), slope, intercept)
+        lines = _chords(lower, upper)
+        slopes = (self._tilted(torch.ones_like(lower), slope) for slope in (lines.lower_slope, lines.upper_slope))
+        lower_slope, upper_slope = slopes
+        return Lines(lower_slope, lines.lower_intercept, upper_slope, (1 - self.left) * lines.upper_intercept)
 
     def parallel(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         lines = self.lines(lower, upper)
-        return lines._replace(lower_slope=lines.upper_slope)  # any slope in [0, 1] through 0 lies below
+        return lines._replace(lower_slope=lines.upper_slope)  # any slope from left to 1 through 0 lies below
 
     def slope_range(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Interval:
-        """Any in [0, 1] for an unstable neuron: the line goes through 0."""
-        active = (lower >= 0).to(lower.dtype)
+        """Any from left to 1 for an unstable neuron: the line goes through 0."""
+        active = self._tilted(torch.ones_like(lower), (lower >= 0).to(lower.dtype))
         unstable = (lower < 0) & (upper > 0)
-        return torch.where(unstable, 0.0, active), torch.where(unstable, 1.0, active)
+        return torch.where(unstable, self.left, active), torch.where(unstable, 1.0, active)
+
+    def suited(
+        self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"], value: Float[Tensor, "s *n"]
+    ) -> Float[Tensor, "s *n"]:
+        """The chord's slope, which the affine form has that the worst point is of, turned towards the function's at the
+        value.
+
+        Of all lines through 0 the best there is that half which the value is in; but the worst point moves with the
+        lines, and the nearer the value is to 0, the less is certain.
+        """
+        chord = self.parallel(lower, upper).lower_slope
+        width = torch.where(upper > lower, upper - lower, 1.0)
+        return torch.addcdiv(chord, value, width, value=STEEPNESS * (1 - self.left)).clamp_(self.left, 1)
 
     def terms(self, largest: list[Tensor]) -> Tensor:
         """Of lines that meet the function or 0, with slopes of at most 1."""
         return 2 * largest[0]
 
-    def suited(
-        self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"], value: Float[Tensor, "s *n"]
-    ) -> Float[Tensor, "s *n"]:
-        """The chord's slope, which the affine form has that the worst point is of, turned towards relu's at the value.
-
-        Of all lines through 0 the best there is x where the value is positive and 0 where it is negative; but the worst
-        point moves with the lines, and the nearer the value is to 0, the less is certain.
-        """
-        chord = self.parallel(lower, upper).lower_slope
-        width = torch.where(upper > lower, upper - lower, 1.0)
-        return torch.addcdiv(chord, value, width, value=STEEPNESS).clamp_(0, 1)
-
     def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
         return self.free(lower, upper)
+
+    def _tilted(self, x: Tensor, rectified: Tensor) -> Tensor:
+        """The weighed sum, of what belongs to x and what belongs to relu(x)."""
+        return rectified if not self.left else self.left * x + (1 - self.left) * rectified
+
+
+def _chords(lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
+    """The lines of relu."""
+    active, inactive = lower >= 0, upper <= 0
+    stable = active | inactive
+    # A NaN bound is neither: it stays NaN through the chord and is reported as an overflow.
+    width = torch.where(stable, torch.ones_like(upper), upper - lower)
+    chord = upper / width
+    slope = torch.where(stable, active.to(upper.dtype), chord)
+    intercept = torch.where(stable, torch.zeros_like(upper), -lower * chord)
+    lower_slope = torch.where(stable, active.to(upper.dtype), (upper > -lower).to(upper.dtype))
+    return Lines(lower_slope, torch.zeros_like(upper), slope, intercept)
+
+
+@rule("relu.default")
+class ReLU(Hinge):
+    """max(x, 0)."""
+
+
+@rule("leaky_relu.default")
+class LeakyReLU(Hinge):
+    """x where it is positive, left x elsewhere."""
+
+    def check(self) -> None:
+        self.left = float(self.call.argument(1, 0.01))
+        if not 0 <= self.left < 1:
+            raise self.refuse("a slope outside of [0, 1)")

@@ -25,6 +25,8 @@ from verify.operators.operator import Interval, Read
 from verify.regions import Region
 from verify.rounding import IGNORED, Rounding
 
+MEMORY = 4096.0
+"""MiB that affine forms may take, if nothing else is said."""
 TEMPORARY = 2
 """A form and what is computed from it are in memory together."""
 

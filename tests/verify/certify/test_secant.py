@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from verify import Ball
-from verify.propagation.bounds import Line
 from verify.certify.secant import Secant, closed_form
+from verify.propagation.bounds import Line
 
 
 def test_the_closed_form_of_a_line():

@@ -407,7 +407,7 @@ def test_halves_are_bounded_as_many_at_once_as_memory_allows(monkeypatch, images
     exact, sizes = network.double(), []
     bounds = exact.bounds
     monkeypatch.setattr(exact, "bounds", lambda ball, **more: (sizes.append(len(ball.centre)), bounds(ball, **more))[1])
-    monkeypatch.setattr(exact.graph, "images_at_once", lambda: images)
+    monkeypatch.setattr("verify.complete.branching.images_at_once", lambda network, method: images)
     assert prove(exact, ball, label).verdict == expected.verdict
     assert max(sizes) == max(2, images // 2 * 2)
 

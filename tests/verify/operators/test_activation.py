@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.verify.helpers import Function, around, assert_sound, randomise
 from verify import BoundedNetwork, UnsupportedOperator
-from verify.operators.base import Slopes
+from verify.operators.relaxation import Slopes
 
 FINITE = st.floats(-1e3, 1e3)
 
@@ -42,21 +42,20 @@ def test_rows_with_slopes_of_their_own_stay_on_their_side(seed, images, are_inne
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    x = NODE.inputs[0]
     middle, radius, A = normal(images, 2, 3), normal(images, 2, 3).abs(), normal(17, images, 2, 3)
-    x.lower, x.upper = middle - radius, middle + radius
+    lower, upper = middle - radius, middle + radius
     if are_innermost:
         A = A.movedim((0, 1), (-1, -2)).contiguous().movedim((-1, -2), (0, 1))
     index = torch.rand(images, 6, generator=generator).argsort(1)[:, :4]
     below, above = torch.rand(2, 17, images, 4, generator=generator)
-    [(lA, uA)], low, high = NODE.backward(A, A, x, slopes=Slopes(index, below, above))
-    [(plain, _)], _, _ = NODE.backward(A, A, x)
+    [(lA, uA)], low, high = NODE.backward(A, A, [(lower, upper)], slopes=Slopes(index, below, above))
+    [(plain, _)], _, _ = NODE.backward(A, A, [(lower, upper)])
     changed = (lA != plain).flatten(2)
     assert not changed.scatter(2, index.expand(17, images, 4), False).any()
-    if ((x.lower < 0) & (x.upper > 0)).all():
+    if ((lower < 0) & (upper > 0)).all():
         assert changed.any()
     for where in torch.rand(20, images, 2, 3, generator=generator, dtype=torch.float64).round(decimals=1):
-        value = x.lower + where * (x.upper - x.lower)
+        value = lower + where * (upper - lower)
         y = (A * value.clamp(min=0)).flatten(2).sum(2)
         assert ((lA * value).flatten(2).sum(2) + low <= y + 1e-12).all()
         assert ((uA * value).flatten(2).sum(2) + high >= y - 1e-12).all()
@@ -112,7 +111,25 @@ def test_relu_at_every_place(function):
     assert_sound(randomise(nn.Sequential(*before, operator, nn.Flatten())), (2, 4, 4))
 
 
-@pytest.mark.parametrize("model", [nn.ReLU(), nn.Sequential(nn.Linear(6, 4), nn.ReLU())])
+@pytest.mark.parametrize("left", [0.0, 0.01, 0.5])
+def test_leaky_relu(left):
+    """Its lines touch it and enclose it, at intervals of all kinds, and bounds hold wherever it stands."""
+    node = BoundedNetwork(nn.LeakyReLU(left), torch.zeros(1, 1)).graph.final_node()
+    ends = torch.tensor([-1e6, -3.0, -1e-9, 0.0, 1e-9, 2.0, 1e6], dtype=torch.float64)
+    l, u = (side[torch.triu(torch.ones(7, 7)).bool()] for side in torch.meshgrid(ends, ends, indexing="ij"))
+    least, largest = node.slope_range(l, u)
+    x = l + torch.linspace(0, 1, 21, dtype=torch.float64)[:, None] * (u - l)
+    value, slack = F.leaky_relu(x, left), 1e-12 * x.abs().amax(0)
+    for lines in (node.lines(l, u), node.parallel(l, u)):
+        assert (lines.upper_slope * x + lines.upper_intercept >= value - slack).all()
+        for slope in (lines.lower_slope, least, largest):
+            assert (slope * x + lines.lower_intercept <= value + slack).all()
+    assert ((l < 0) & (u > 0)).equal(least < largest)
+    assert_sound(around(nn.LeakyReLU(left), (2, 5, 3)), (1, 5, 3))
+    assert_sound(around(Function(lambda m, x: F.leaky_relu(x - 0.5, left)), (2, 5, 3), first=True), (2, 5, 3))
+
+
+@pytest.mark.parametrize("model", [nn.ReLU(), nn.LeakyReLU(0.1), nn.Sequential(nn.Linear(6, 4), nn.ReLU())])
 def test_a_network_that_ends_in_relu(model):
     assert_sound(randomise(model), (6,))
 
@@ -164,7 +181,7 @@ def test_the_derivative_is_torchs_where_numbers_are_not_finite():
         (nn.Sigmoid(), "sigmoid"),
         (nn.Tanh(), "tanh"),
         (nn.GELU(), "gelu"),
-        (nn.LeakyReLU(), "leaky_relu"),
+        (nn.LeakyReLU(1.5), "leaky_relu"),
         (nn.Softmax(dim=1), "softmax"),
         (nn.Hardtanh(inplace=True), "hardtanh"),
         (Function(lambda m, x: x.abs()), "abs"),

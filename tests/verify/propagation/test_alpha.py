@@ -6,10 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from tests.verify.helpers import BALLS, RADII, apply, attack, random_images, random_rows, randomise
+from tests.verify.helpers import (
+    BALLS,
+    RADII,
+    apply,
+    attack,
+    lower_with,
+    neurons_of,
+    random_images,
+    random_rows,
+    randomise,
+)
 from verify import Ball, BoundedNetwork
-from verify.operators.base import Slopes
-from verify.propagation.worst_points import adaptive
+from verify.operators.relaxation import Slopes
 
 
 def network(seed: int) -> nn.Module:
@@ -41,8 +50,8 @@ def test_one_unit_gets_its_best_slope():
     centre = torch.zeros(1, 1, dtype=torch.float64)
     bounded = BoundedNetwork(Unit(), centre)
     crown, alpha = (bounded.bounds(centre, 1.0, domain="free", method=m).lower for m in ("crown", "alpha-crown"))
-    graph, rows = bounded.graph, torch.eye(2, dtype=torch.float64)[None]
-    plain, _ = graph.backward_general(rows, graph.final_node(), bound_upper=False, slopes=adaptive)
+    neurons = neurons_of(bounded, Ball(centre, 1.0, domain="free"))
+    plain = lower_with(bounded, neurons, torch.eye(2, dtype=torch.float64)[None])
     assert plain.amin().item() == pytest.approx(-0.5)
     assert crown.amin().item() == pytest.approx(0, abs=1e-6)
     assert alpha.amin().item() == pytest.approx(0, abs=0.03)
@@ -56,13 +65,11 @@ def test_as_good_as_the_best_of_all_combinations_of_slopes():
         model[2].bias -= 10 * rows[0, 0]  # the bound is negative: nothing stops early
     bounded = BoundedNetwork(model, x)
     alpha = bounded.bounds(x, 0.6, domain="free", specification=rows, method="alpha-crown").lower.item()
-    bounded.bounds(x, 0.6, domain="free", specification=rows, method="crown")
-    graph = bounded.graph
+    neurons = neurons_of(bounded, Ball(x, 0.6, domain="free"))
     best = -torch.inf
     for slopes in itertools.product(torch.linspace(0, 1, 11).tolist(), repeat=3):
         own = Slopes(torch.arange(3)[None], torch.tensor(slopes, dtype=torch.float64).view(1, 1, 3))
-        lower, _ = graph.backward_general(rows, graph.final_node(), bound_upper=False, slopes=lambda _, own=own: own)
-        best = max(best, lower.item())
+        best = max(best, lower_with(bounded, neurons, rows, lambda _, own=own: own).item())
     assert alpha >= best - 0.02 * abs(best)
 
 

@@ -6,12 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.verify.helpers import RADII, apply, attack, random_images, random_rows, randomise
+from tests.verify.helpers import RADII, apply, attack, lower_with, neurons_of, random_images, random_rows, randomise
 from tests.verify.networks import NETWORKS, memory_of, network
 from verify import Ball, BoundedNetwork
-from verify.graph.lirpa import BoundedTensor
 from verify.propagation.affine import AffineSweep
-from verify.propagation.worst_points import WorstPoints, adaptive
+from verify.propagation.worst_points import WorstPoints
 
 
 def deep(seed: int, width: int = 12) -> nn.Module:
@@ -22,12 +21,8 @@ def deep(seed: int, width: int = 12) -> nn.Module:
 
 
 def swept(bounded: BoundedNetwork, ball: Ball) -> AffineSweep | None:
-    """The sweep over a ball, which `bounds` lets go of."""
-    graph = bounded.graph
-    graph.begin(refine=False)
-    rows = torch.eye(bounded.classes, dtype=ball.centre.dtype).expand(len(ball.centre), -1, -1)
-    graph.compute_bounds(x=(BoundedTensor(ball.centre, ball),), C=rows, method="crown")
-    return graph.swept
+    """The sweep over a ball."""
+    return neurons_of(bounded, ball, "affine").outputs
 
 
 @settings(max_examples=30, deadline=None)
@@ -57,8 +52,7 @@ def test_outputs_gain_and_no_attack_is_below(norm, domain):
         model, images, rows = deep(seed), random_images((1, 3, 3), seed=seed), random_rows(4, 3, 3, seed)
         bounded, ball = BoundedNetwork(model, images), Ball(images, RADII[norm], norm, domain)
         lower = bounded.bounds(ball, specification=rows, method="affine").lower
-        graph = bounded.graph
-        plain, _ = graph.backward_general(rows, graph.final_node(), bound_upper=False, slopes=adaptive)
+        plain = lower_with(bounded, neurons_of(bounded, ball, "affine"), rows)
         gains.append((lower - plain).mean().item())
         for x in attack(model, ball, rows):
             assert (apply(rows, model(x)) >= lower - 1e-9).all()
@@ -75,8 +69,7 @@ def test_gains_nearly_what_gradient_ascent_does():
         bounded, ball = BoundedNetwork(model, images), Ball(images, 0.15, "linf", "free")
         chosen = bounded.bounds(ball, specification=rows, method="crown").lower
         ascended = bounded.bounds(ball, specification=rows, method="alpha-crown").lower
-        graph = bounded.graph
-        plain, _ = graph.backward_general(rows, graph.final_node(), bound_upper=False, slopes=adaptive)
+        plain = lower_with(bounded, neurons_of(bounded, ball), rows)
         still_open = ascended < 0
         shares.append(((chosen - plain)[still_open].sum() / (ascended - plain)[still_open].sum()).item())
     assert sum(shares) / len(shares) > 0.6
@@ -123,9 +116,8 @@ def test_neurons_are_kept_only_while_there_is_memory(seed, rows, name):
     ample = swept(bounded, Ball(images, 0.3))
     assert ample.kept
     node, numbers = bounded.graph.final_node(), torch.zeros(len(images), 1, dtype=torch.long)
+    interval = ample.interval(node)
     for memory, keeps in ((ample.memory, True), (ample.used_rows * ample.row, False)):
         ample.kept, ample.memory = {}, memory
-        ample.keep(node, numbers)
+        ample.keep(node, interval, numbers)
         assert (node.name in ample.kept) == keeps
-    bounded.bounds(images, 0.3, method="affine")
-    assert bounded.graph.swept is None
