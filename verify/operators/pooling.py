@@ -116,6 +116,9 @@ class MaxPool(Relaxation):
             raise self.refuse("ceil_mode")
         if len(self.inputs[0].output_shape) != 4:
             raise self.refuse('an input that is not "b c h w"')
+        sizes = self.inputs[0].output_shape[2:], self.call(self.inputs[0].forward_value).shape[2:]
+        if any(_some_all_padding(*axis) for axis in zip(*sizes, *self.geometry, strict=True)):
+            raise self.refuse("a window of nothing but padding")  # torch's derivative writes beyond its memory
 
     @cached_property
     def geometry(self) -> tuple[tuple[int, int], ...]:
@@ -295,6 +298,12 @@ class MaxPool(Relaxation):
         """The transpose of `_windows`: what every element of x receives from the windows it is in."""
         kernel, stride, padding, dilation = self.geometry
         return F.fold(elements.flatten(1, 2), size, kernel, dilation, padding, stride)
+
+
+def _some_all_padding(size: int, windows: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:
+    """Whether along an axis there is a window without any of the image's pixels."""
+    starts = (number * stride - padding for number in range(windows))
+    return not all(any(0 <= start + tap * dilation < size for tap in range(kernel)) for start in starts)
 
 
 def _pair(value: Any) -> tuple[int, int]:

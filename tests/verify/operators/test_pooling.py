@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -31,6 +31,40 @@ def test_a_max_pool_is_sound_whatever_its_geometry(window, first):
     pool, shape = window
     model = around(nn.MaxPool2d(**pool), shape, first=first)
     assert_sound(model, shape if first else (1, *shape[1:]), balls=BALLS[:2])
+
+
+@st.composite
+def wide_windows(draw: st.DrawFn) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:
+    """A pool and a size of images, some of them smaller than a step of the dilation."""
+    size, kernel, stride, dilation = (draw(st.tuples(*[st.integers(1, 4)] * 2)) for _ in range(4))
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    assume(all(n + 2 * p > d * (k - 1) for n, p, d, k in zip(size, padding, dilation, kernel, strict=True)))
+    return {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation}, size
+
+
+@settings(max_examples=30)
+@given(wide_windows())
+@example(({"kernel_size": (2, 1), "stride": (1, 1), "padding": (1, 0), "dilation": (2, 1)}, (1, 1)))
+@example(({"kernel_size": (2, 2), "stride": (1, 1), "padding": (1, 1), "dilation": (3, 2)}, (2, 2)))
+def test_a_window_of_nothing_but_padding_is_refused(window):
+    """There torch's derivative writes beyond its memory; all others are taken."""
+    pool, size = window
+    model, example = nn.Sequential(nn.MaxPool2d(**pool), nn.Flatten()), torch.zeros(1, 1, *size)
+    if torch.isfinite(model(example)).all():
+        BoundedNetwork(model, example)
+    else:
+        with pytest.raises(UnsupportedOperator, match="a window of nothing but padding"):
+            BoundedNetwork(model, example)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [nn.MaxPool1d(2, 1, 1, 2), nn.MaxPool3d(2, 1, 1, 2), nn.MaxPool2d(2, 1, 1, 2, ceil_mode=True)],
+)
+def test_pools_of_other_dimensions_with_such_windows_are_refused(pool):
+    shape = (1,) * (2 + {nn.MaxPool1d: 0, nn.MaxPool2d: 1, nn.MaxPool3d: 2}[type(pool)])
+    with pytest.raises(UnsupportedOperator, match=r"^aten\.max_pool"):
+        BoundedNetwork(nn.Sequential(pool, nn.Flatten()), torch.zeros(1, *shape))
 
 
 @settings(max_examples=12)
