@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from verify.errors import InputError
-from verify.graph.tracing import copies, evaluated
+from verify.graph.graph import Graph
+from verify.graph.tracing import copies, evaluated, trace
 from verify.operators import UnsupportedOperator
 from verify.operators.normalisation import Moments, moments
 from verify.propagation.affine import MEMORY
-from verify.propagation.bounded import BoundedGraph
 from verify.propagation.bounds import Bounds, bound, lower_given
 from verify.propagation.intervals import IntervalSweep
 from verify.propagation.methods import METHODS
@@ -74,8 +74,8 @@ class BoundedNetwork:
         # Two images: batch norm in training mode needs two, and equal ones could hide a mixing of images.
         random = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
         self.example = random.to(example)
-        self._modes = self._current_modes()
-        self.graph, self.memory = BoundedGraph(model, self.example), memory
+        self._modes: list[tuple[nn.Module, bool]] | None = self._current_modes()  # None in a copy
+        self.graph, self.memory = Graph(trace(model, self.example), self.example), memory
         self.rounding = rounding_for(self.graph.summands) if confirms else IGNORED
         self._check_agreement()
 
@@ -273,9 +273,13 @@ class BoundedNetwork:
         return self if self.example.dtype == torch.float32 else self._copy(torch.float32)
 
     def _copy(self, dtype: torch.dtype, confirms: bool = False) -> BoundedNetwork:
+        """The same trace with tensors of its own. What does not depend on the image stays of the model's types, and is
+        converted where the image meets it: in float64 the network is the same, to the last bit of its constants."""
         self._check_mode()
-        model, example = copy.deepcopy(self.model).to(dtype), self.example.to(dtype)
-        twin = BoundedNetwork(model, example, self.memory, confirms)
+        twin = copy.copy(self)
+        twin.example, twin._modes = self.example.to(dtype), None
+        twin.graph = Graph(self.graph.trace.copy(), twin.example)
+        twin.rounding = rounding_for(twin.graph.summands) if confirms else IGNORED
         twin.graph.copy_statistics(self.graph)
         return twin
 
@@ -304,7 +308,7 @@ class BoundedNetwork:
         return [(module, module.training) for module in self.model.modules()]
 
     def _check_mode(self) -> None:
-        if self._current_modes() != self._modes:
+        if self._modes is not None and self._current_modes() != self._modes:
             raise InputError(
                 "the model changed since it was wrapped, between train and eval or in its modules; wrap it again"
             )
@@ -321,7 +325,9 @@ class BoundedNetwork:
             three = torch.cat([self.example[1:], self.example])
             try:
                 swapped = self(three)
-                others = [] if self.graph.batch_norms else [self._model(three), self._model(three[:1])]
+                others, counted = [self._model(three)], self.freeze(three)
+                if not self.graph.batch_norms:  # one image has no variance
+                    others.append(self._model(three[:1]))
             except RuntimeError as error:
                 raise UnsupportedOperator(f"the network is fixed to one batch size: {error}") from error
         self.graph.forget_statistics()
@@ -329,7 +335,7 @@ class BoundedNetwork:
             raise UnsupportedOperator("the traced network does not compute what the model does (is it random?)")
         if not _close(swapped, got[[1, 0, 1]]):
             raise UnsupportedOperator("the network's outputs depend on more than their own image")
-        if not all(_close(other, swapped[: len(other)]) for other in others):
+        if not all(_close(other, counted[: len(other)]) for other in others):
             raise UnsupportedOperator("the network's outputs depend on how many images there are")
 
     def _model(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from verify.graph.lirpa import Bound, BoundInput
-from verify.graph.tracing import out_of_place, trace
-from verify.operators import RULES, Call, Constant, Slot, UnsupportedOperator
+from verify.graph.tracing import Trace, out_of_place
+from verify.operators import RULES, Call, Constant, Operator, Slot, UnsupportedOperator
 from verify.operators.normalisation import BatchNorm, moments
+from verify.operators.operator import refused
 
 INPUT = "/input"
 """The name of the node that is the network's input."""
 
 
+CASTS = ("aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten._to_copy.default")
+"""Calls that change a tensor's type or device, and no value in real arithmetic."""
+
+
 class Leaf(BoundInput):
-    """A parameter or buffer, read from the user's module each time, so it is never out of date."""
+    """A tensor of the model, read from it each time, so it is never out of date."""
 
     def __init__(self, name: str, read: Callable[[], Tensor]) -> None:
         super().__init__(name, None)
@@ -31,21 +37,25 @@ class Leaf(BoundInput):
 
 
 class Builder:
-    """Turns a traced graph into operators: merges equal calls, drops what the output does not need."""
+    """Turns a traced graph into operators: merges equal calls, drops what the output does not need.
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self.model, self.example = model, example
-        self.graph = trace(model, example)
+    What depends on the input has the type of the example, which may be another than the trace's. What does not has the
+    type that the model gives it, so that it is what the model computes with; where the two meet it is converted.
+    """
+
+    def __init__(self, trace: Trace, example: Tensor) -> None:
+        self.trace, self.example = trace, example
         self.made: dict[fx.Node, Bound] = {}
         self.known: dict[Any, Bound] = {}
         self.operators: list[Bound] = []
         self.leaves: list[Bound] = []
 
     def build(self) -> tuple[list[Bound], list[Bound], list[Bound], None]:
-        output = next(iter(self.graph.find_nodes(op="output"))).args[0]
+        graph = self.trace.graph
+        output = next(iter(graph.find_nodes(op="output"))).args[0]
         needed = _ancestors(output)
         with torch.no_grad():
-            for node in self.graph.nodes:
+            for node in graph.nodes:
                 if node in needed and not _has_several_results(node):
                     self.made[node] = self._make(node)
         if not self.made[output].from_input:
@@ -60,14 +70,13 @@ class Builder:
         if node.target is operator.getitem:
             source, index = node.args
             assert isinstance(source, fx.Node) and isinstance(index, int)
-            return self._call(source, index)
-        return self._call(node, None)
+            return self._call(source, index, node.meta["val"])
+        return self._call(node, None, node.meta["val"])
 
     def _constant(self, name: str) -> Bound:
         """A tensor that the model holds in no parameter or buffer; every use of it is traced apart."""
         if name not in self.known:
-            value = getattr(self.graph.owning_module, name)
-            self.known[name] = self._add_leaf(Leaf(name, lambda: value))
+            self.known[name] = self._add_leaf(Leaf(name, lambda: self.trace.constants[name]))
         return self.known[name]
 
     def _leaf(self, name: str | None) -> Bound:
@@ -76,17 +85,16 @@ class Builder:
             node.name = INPUT
             self.leaves.insert(0, node)
             return self._finish(node, [])
-        owner, _, attribute = name.rpartition(".")
-        module = self.model.get_submodule(owner)
         # An alias: a Parameter set on a node would be registered as the node's own.
-        return self._add_leaf(Leaf(name, lambda: (tensor := getattr(module, attribute)).view_as(tensor)))
+        return self._add_leaf(Leaf(name, lambda: (tensor := self.trace.tensor(name)).view_as(tensor)))
 
     def _add_leaf(self, leaf: Leaf) -> Bound:
         leaf.name = f"/leaf/{leaf.ori_name}"
         self.leaves.append(leaf)
         return self._finish(leaf, [])
 
-    def _call(self, node: fx.Node, index: int | None) -> Bound:
+    def _call(self, node: fx.Node, index: int | None, traced: Tensor) -> Bound:
+        """The call of a node, or one of its results; `traced` has its shape, type and device in the trace."""
         inputs: list[Bound] = []
 
         def slot(argument: fx.Node) -> Slot:
@@ -98,12 +106,57 @@ class Builder:
         args = fx.node.map_arg(node.args, slot)
         kwargs = fx.node.map_arg(node.kwargs, slot)
         call = Call(out_of_place(node.target), tuple(args), dict(kwargs), index)
-        key = repr((call.name, call.args, sorted(call.kwargs.items()), index, [parent.name for parent in inputs]))
+        if not any(parent.from_input for parent in inputs):
+            return self._operator(call, inputs)
+        if call.name in CASTS:
+            self._check_type(call, traced)
+            return inputs[0]
+        call = replace(call, kwargs={name: value for name, value in call.kwargs.items() if name != "dtype"})  # of a sum
+        made = self._operator(call, self._operands(call, inputs))
+        self._check_type(call, traced)
+        return made
+
+    def _check_type(self, call: Call, traced: Tensor) -> None:
+        """Whether the result is one of real arithmetic up to rounding that walks account for, and where they are."""
+        if traced.dtype not in (torch.float32, torch.float64):
+            raise refused(call, f"a result of type {traced.dtype}")
+        if traced.device != self.example.device:
+            raise refused(call, f"a result on another device ({traced.device}) than the images")
+
+    def _operands(self, call: Call, inputs: list[Bound]) -> list[Bound]:
+        """The inputs as an operator takes them: constants are of the example's type, and of one image."""
+        rule = RULES.get(call.name, Operator)
+        rank = max(len(parent.output_shape) for parent in inputs if parent.from_input)
+        operands = []
+        for slot, parent in enumerate(inputs):
+            if not parent.from_input:
+                if len(parent.output_shape) == rank and rule.has_part_an_image(call, slot, rank):
+                    parent = self._of_one_image(call, parent)
+                if parent.forward_value.is_floating_point() and parent.forward_value.dtype != self.example.dtype:
+                    parent = self._operator(Call(torch.ops.aten.to.dtype, (Slot(0), self.example.dtype)), [parent])
+            operands.append(parent)
+        return operands
+
+    def _of_one_image(self, call: Call, constant: Bound) -> Bound:
+        """A constant that was made as large as the traced batch, as it is for one image: it serves any batch.
+
+        That there is one for batches of every size, `BoundedNetwork` tries.
+        """
+        value = constant.forward_value
+        if len(value) != len(self.example):
+            return constant
+        if (value != value[:1]).any():
+            raise refused(call, "a constant that differs from image to image")
+        return self._operator(Call(torch.ops.aten.slice.Tensor, (Slot(0), 0, 0, 1)), [constant])
+
+    def _operator(self, call: Call, inputs: list[Bound]) -> Bound:
+        """The operator of a call, one for all equal ones."""
+        key = repr((call.name, call.args, sorted(call.kwargs.items()), call.index, [parent.name for parent in inputs]))
         if key not in self.known:
-            self.known[key] = self._operator(call, inputs, f"/{len(self.operators)}/{call.name}")
+            self.known[key] = self._new_operator(call, inputs, f"/{len(self.operators)}/{call.name}")
         return self.known[key]
 
-    def _operator(self, call: Call, inputs: list[Bound], name: str) -> Bound:
+    def _new_operator(self, call: Call, inputs: list[Bound], name: str) -> Bound:
         varies = any(parent.from_input for parent in inputs)
         # A constant is evaluated as often as needed, so it may neither be random nor change anything.
         fixed = not varies and not call.is_random and not call.target._schema.is_mutable

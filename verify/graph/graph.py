@@ -15,42 +15,37 @@ from torch import Tensor, nn
 
 from verify.graph.building import INPUT, Builder
 from verify.graph.lirpa import Bound, BoundedModule
-from verify.graph.tracing import copies, evaluated, kept_random_state
-from verify.operators import LinearOperator, Relaxation, UnsupportedOperator
+from verify.graph.tracing import Trace
+from verify.operators import LinearOperator, Relaxation
 from verify.operators.normalisation import BatchNorm, Moments, Statistics
 
 
 class _Shell(nn.Module):
     """What BoundedModule is built from in place of the user's model, of which it would touch mode and buffers."""
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
+    def __init__(self, trace: Trace) -> None:
         super().__init__()
-        object.__setattr__(self, "model", model)  # not a submodule
+        self.trace = trace
         self.training = False
-        with kept_random_state(example.device), torch.no_grad():
-            self.output = evaluated(model, copies(model), example.clone())
-        if not isinstance(self.output, Tensor) or self.output.dim() != 2:
-            raise UnsupportedOperator(
-                'the network must have one output, of shape "b k": wrap it so that it has (verify.Binary, if it is "b")'
-            )
 
     def forward(self, *_: Tensor) -> Tensor:
-        return self.output
+        return self.trace.output
 
 
 class Graph(BoundedModule):
     """The graph of a model: its nodes, and nothing of a computation of bounds.
 
     Args:
-        model: any module of one input "b *shape" and one output "b *classes".
-        example: an input; its values do not matter.
+        trace: of a module of one input "b *shape" and one output "b *classes".
+        example: an input, of the type that the graph is to have; its values do not matter.
 
     Raises:
         UnsupportedOperator: naming the first call that has no sound rule.
     """
 
-    def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
-        super().__init__(_Shell(model, example), example, {"conv_mode": "matrix"}, device=example.device)
+    def __init__(self, trace: Trace, example: Float[Tensor, "b *shape"]) -> None:
+        self.trace = trace
+        super().__init__(_Shell(trace), example, {"conv_mode": "matrix"}, device=example.device)
         self.forget_statistics()
 
     @property
@@ -144,7 +139,7 @@ class Graph(BoundedModule):
     def _convert_nodes(self, model: _Shell, global_input: tuple[Tensor]) -> tuple[list, list, list, None]:
         """Operators, leaves and outputs of the traced graph, in BoundedModule's terms."""
         self.example_dtype = global_input[0].dtype
-        return Builder(model.__dict__["model"], global_input[0]).build()
+        return Builder(model.trace, global_input[0]).build()
 
     def get_forward_value(self, node: Bound) -> Tensor:
         """The value at a node and at all before it."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from verify.operators.call import Call, Slot
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.layout import innermost, outermost, pays
 from verify.operators.linear import LinearOperator
@@ -115,11 +116,18 @@ class Linear(Weighted):
         return [outermost(weight.T @ innermost(rows))]
 
 
-@rule("matmul.default", "mm.default")
+@rule("matmul.default", "mm.default", "bmm.default")
 class MatMul(Weighted):
-    """x W with a fixed right factor."""
+    """x W with a fixed right factor, one for all images."""
 
     bias_argument = None
+
+    @classmethod
+    def has_part_an_image(cls, call: Call, slot: int, rank: int) -> bool:
+        return rank > 2
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return torch.matmul(values[self.varying[0]], values[self.weight_slot])  # bmm would not broadcast
 
     def check(self) -> None:
         super().check()
@@ -134,6 +142,10 @@ class AddMM(Weighted):
 
     input_argument = 1
     bias_argument = 0
+
+    @classmethod
+    def has_part_an_image(cls, call: Call, slot: int, rank: int) -> bool:
+        return bool(call.args[cls.bias_argument] == Slot(slot))
 
     def check(self) -> None:
         super().check()

@@ -32,6 +32,11 @@ class UnsupportedOperator(InputError):
     """The network holds an operator, or a use of one, for which no sound rule is known."""
 
 
+def refused(call: Call, why: str) -> UnsupportedOperator:
+    """The refusal of a use of a call, with the reason."""
+    return UnsupportedOperator(f"{call.name}: {why}, for which no sound bound is known")
+
+
 class Operator(Bound):
     """A node of the bounded graph: an ATen call of which at least one input depends on the network's input.
 
@@ -55,8 +60,13 @@ class Operator(Bound):
             UnsupportedOperator: with the reason.
         """
 
+    @classmethod
+    def has_part_an_image(cls, call: Call, slot: int, rank: int) -> bool:
+        """Whether an input that does not vary, of as many dimensions as those that do, has a part for every image."""
+        return False
+
     def refuse(self, why: str) -> UnsupportedOperator:
-        return UnsupportedOperator(f"{self.call.name}: {why}, for which no sound bound is known")
+        return refused(self.call, why)
 
     def forward(self, *values: Tensor) -> Tensor:
         return self.call(*values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from verify.operators.call import Call
 from verify.operators.layout import innermost, lies_innermost, outermost
 from verify.operators.linear import LinearOperator
 from verify.operators.operator import rule
@@ -83,16 +84,17 @@ class Concatenation(LinearOperator):
     def check(self) -> None:
         if self.dimension == 0:
             raise self.refuse("a concatenation along the batch dimension")
-        parts = [node.forward_value for node in self.inputs if not node.from_input]
-        if any((part != part[:1]).any() for part in parts):
-            raise self.refuse("a part that differs from image to image")
+
+    @classmethod
+    def has_part_an_image(cls, call: Call, slot: int, rank: int) -> bool:
+        return True
 
     def forward(self, *values: Tensor) -> Tensor:
-        """Parts that do not vary were traced with the example's batch size; their first row serves all images."""
+        """Parts that do not vary are of one image, and serve all."""
         batch = len(values[self.varying[0]])
         return super().forward(
             *(
-                value if position in self.varying else value[:1].expand(batch, *value.shape[1:])
+                value if position in self.varying else value.expand(batch, *value.shape[1:])
                 for position, value in enumerate(values)
             )
         )
@@ -118,8 +120,32 @@ class Padding(LinearOperator):
 
     def check(self) -> None:
         rank = len(self.inputs[0].output_shape)
-        if len(self.call.args[1]) > 2 * (rank - 1):
+        if any(self.call.args[1][2 * (rank - 1) :]):
             raise self.refuse("padding of the batch dimension")
+
+
+@rule("where.self", "where.ScalarSelf", "where.ScalarOther", "masked_fill.Scalar", "masked_fill.Tensor")
+class Choice(LinearOperator):
+    """Elements of one tensor or of another, as a mask says that does not depend on the network's input."""
+
+    exact = has_offset = True
+
+    @property
+    def pixelwise(self) -> bool:  # type: ignore[override]
+        one = len(self.varying_arguments) == 1
+        return one and self.output_shape[1:] == self.inputs[self.varying[0]].output_shape[1:]
+
+    @classmethod
+    def has_part_an_image(cls, call: Call, slot: int, rank: int) -> bool:
+        return True
+
+    def check(self) -> None:
+        mask = 0 if "where" in self.call.name else 1
+        if self.slot_of(mask) in self.varying:
+            raise self.refuse("a mask that depends on the network's input")
+        ranks = [len(node.output_shape) for node in self.inputs]
+        if any(ranks[position] < max(ranks) for position in self.varying):
+            raise self.refuse("broadcasting that moves the batch dimension")
 
 
 @rule("transpose.int", "permute.default")

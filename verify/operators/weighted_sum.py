@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from verify.operators.call import Call
 from verify.operators.linear import LinearOperator
 from verify.operators.operator import rule
 
@@ -26,6 +27,10 @@ class Signed(LinearOperator):
     @property
     def summands(self) -> int:
         return 2
+
+    @classmethod
+    def has_part_an_image(cls, call: Call, slot: int, rank: int) -> bool:
+        return True
 
     def check(self) -> None:
         ranks = [len(node.output_shape) for node in self.inputs]

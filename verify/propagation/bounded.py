@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from verify.errors import InputError
 from verify.graph.graph import Graph
 from verify.graph.lirpa import PerturbationLpNorm
+from verify.graph.tracing import trace
 from verify.propagation.affine import MEMORY
 from verify.propagation.bounds import bound
 from verify.propagation.methods import METHODS
@@ -31,11 +32,17 @@ NORMS = {torch.inf: "linf", 2: "l2", 1: "l1"}
 class BoundedGraph(Graph):
     """A graph that users of auto_LiRPA bound as they are used to.
 
+    Args:
+        model, example: see `BoundedNetwork`, which has more to ask and checks more.
+
     Example:
         >>> graph = BoundedGraph(model.eval(), images)
         >>> x = BoundedTensor(images, PerturbationLpNorm(norm=float("inf"), eps=0.01))
         >>> lower, upper = graph.compute_bounds(x=(x,), C=margins(labels, 10), method="CROWN")
     """
+
+    def __init__(self, model: nn.Module, example: Float[Tensor, "b *shape"]) -> None:
+        super().__init__(trace(model, example), example)
 
     def compute_bounds(
         self,

@@ -260,7 +260,7 @@ def test_a_mistake_of_the_model_stays_its_own():
 
 def test_the_trace_names_its_inputs():
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
-    placeholders = trace(model, torch.rand(2, 4)).find_nodes(op="placeholder")
+    placeholders = trace(model, torch.rand(2, 4)).graph.find_nodes(op="placeholder")
     names = [node.meta["tensor"] for node in placeholders]
     assert names == [*dict(model.named_parameters()), *dict(model.named_buffers()), None]
 

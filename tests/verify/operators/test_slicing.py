@@ -47,6 +47,8 @@ REARRANGEMENTS = {
     "pad by less than nothing": lambda m, x: F.pad(x, (-1, 1, 0, -2), value=0.3),
     "pad by reflection": lambda m, x: F.pad(x, (2, 1, 0, 2), mode="reflect"),
     "pad by replication": lambda m, x: F.pad(x, (1, 1, 2, 0), mode="replicate"),
+    "pad every dimension, the batch by 0": lambda m, x: F.pad(x, (1, 0, 0, 2, 0, 0, 0, 0)),
+    "pad by 0": lambda m, x: F.pad(x, (0, 0, 0, 0, 0, 0, 0, 0), value=2.0),
     "pad around": lambda m, x: F.pad(x, (1, 1, 2, 0), mode="circular"),
     "ZeroPad2d": lambda m, x: nn.ZeroPad2d((1, 0, 2, 1))(x),
     "view": lambda m, x: x.view(len(x), 2, -1),
@@ -64,6 +66,12 @@ REARRANGEMENTS = {
     "clone": lambda m, x: x.clone() - 0.3 * x.contiguous(),
     "dropout in evaluation": lambda m, x: F.dropout(nn.Dropout2d(0.3).eval()(x), 0.5, training=False),
     "identity": lambda m, x: x,
+    "where": lambda m, x: torch.where(m.constant > 0, x, -0.5 * x),
+    "where, or a number": lambda m, x: torch.where(m.constant > 0, 0.3, x),
+    "where, or a constant": lambda m, x: torch.where(m.constant > 0, x, m.constant),
+    "where, broadcast": lambda m, x: torch.where(m.constant > 0, x[:, :, :1], x[:, :1]),
+    "masked_fill": lambda m, x: x.masked_fill(m.constant > 0, -0.4),
+    "masked_fill with a constant": lambda m, x: x.masked_fill(m.constant > 0, m.constant.sum()),
 }
 
 
@@ -90,6 +98,25 @@ def test_any_slice_is_sound(data):
         return
     model = around(Function(lambda m, x: x[(slice(None), *cuts)]), SHAPE, first=True)
     assert_sound(model, SHAPE, balls=BALLS[1:2])
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(st.integers(-1, 2), min_size=6, max_size=6),
+    st.sampled_from([(), (0, 0), (1, 0), (0, -1), (1, -1)]),
+    st.sampled_from([0.0, -0.7]),
+)
+def test_any_border_is_sound_and_none_around_the_batch_is_one(border, around_the_batch, value):
+    """As ONNX writes it, with a border for every dimension, of 0 for the batch."""
+    border = [*border, *around_the_batch]
+    model = Function(lambda m, x: F.pad(x, border, value=value))
+    if not model(torch.zeros(2, 2, 3, 3)).numel():
+        return
+    if any(around_the_batch):
+        with pytest.raises(UnsupportedOperator, match="image|batch"):
+            BoundedNetwork(nn.Sequential(model, nn.Flatten()), torch.rand(1, 2, 3, 3))
+    else:
+        assert_sound(around(model, (2, 3, 3), first=True), (2, 3, 3), balls=BALLS[1:2], methods=("ibp", "crown"))
 
 
 @pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown"])

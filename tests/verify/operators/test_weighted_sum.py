@@ -121,6 +121,7 @@ REFUSED = {
     "einsum": lambda m, x: torch.einsum("bi,bi->b", x, x).unsqueeze(1),
     "lerp": lambda m, x: torch.lerp(x, m.w, x),
     "where": lambda m, x: torch.where(x > 0.5, x, -x),
+    "masked_fill": lambda m, x: x.masked_fill(x > 0.5, 0.0),
 }
 
 
