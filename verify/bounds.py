@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from jaxtyping import Float
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
-from verify.errors import InputError
+from verify import checks
+from verify.errors import InputError, first_line
 from verify.graph.graph import Graph
 from verify.graph.tracing import copies, evaluated, trace
+from verify.modes import in_own_modes, uncompiled
 from verify.operators import UnsupportedOperator
 from verify.operators.normalisation import Moments, moments
 from verify.propagation.affine import MEMORY
@@ -55,6 +57,7 @@ class BoundedNetwork:
         confirms: bounds give way for rounding (`verify.rounding`): what `double` gives, without a copy; float64 only.
 
     Raises:
+        InputError: no torch module, half precision, no example, or an error of the model's own.
         UnsupportedOperator: the network holds an operator with no sound rule (named), or mixes images.
 
     Example:
@@ -63,11 +66,11 @@ class BoundedNetwork:
         >>> certified = (bounds.lower > 0).all(1)
     """
 
+    @in_own_modes
     def __init__(
         self, model: nn.Module, example: Float[Tensor, "b *shape"], memory: float = MEMORY, confirms: bool = False
     ) -> None:
-        if not memory > 0:
-            raise InputError(f"memory must be positive, not {memory}")
+        model, example = checks.module(model), checks.pixels("example", example)
         if confirms and example.dtype != torch.float64:
             raise InputError(f"certificates are confirmed in float64, not in {example.dtype}; use double()")
         self.model = model
@@ -75,43 +78,40 @@ class BoundedNetwork:
         random = torch.rand((2, *example.shape[1:]), generator=torch.Generator().manual_seed(0))
         self.example = random.to(example)
         self._modes: list[tuple[nn.Module, bool]] | None = self._current_modes()  # None in a copy
-        self.graph, self.memory = Graph(trace(model, self.example), self.example), memory
-        self.rounding = rounding_for(self.graph.summands) if confirms else IGNORED
-        self._check_agreement()
+        self.memory = checks.number("memory", memory)
+        with uncompiled():
+            self.graph = Graph(trace(model, self.example), self.example)
+            self.rounding = rounding_for(self.graph.summands) if confirms else IGNORED
+            self._check_agreement()
 
+    @in_own_modes
     def __call__(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
         """The network's outputs, with frozen statistics where it is in training mode."""
         self._check_mode()
-        return self.graph.evaluate(x)
+        return self.graph.evaluate(checks.alike(x, self.example))
 
     @property
     def classes(self) -> int:
         return self.graph.final_shape[-1]
 
-    def check(self, images: Tensor, labels: Tensor, targets: Tensor | None = None) -> None:
-        """Whether images are of the kind that the network takes, and labels one class an image.
+    def check(
+        self,
+        images: Float[Tensor, "b *shape"],
+        labels: Integer[Tensor, " b"],
+        targets: Integer[Tensor, " b"] | None = None,
+    ) -> tuple[Float[Tensor, "b *shape"], Int[Tensor, " b"], Int[Tensor, " b"] | None]:
+        """Images of the kind that the network takes, in float32 or float64, and classes of them, as torch.int64.
 
         Raises:
             InputError: they are not, there are none, or a target is its image's label.
         """
-        self._check_shape(images)
+        images = checks.batch(images, self.example)
         if self.classes < 2:
             raise InputError(ONE_OUTPUT)
-        for name, each in (("labels", labels), ("targets", targets)):
-            if each is None:
-                continue
-            if each.shape != images.shape[:1] or each.dtype != torch.long:
-                raise InputError(f"{name} must be {len(images)} numbers of type torch.int64, one an image")
-            if not ((each >= 0) & (each < self.classes)).all():
-                raise InputError(f"{name} must be 0 to {self.classes - 1}, the network's classes")
-        if targets is not None and (targets == labels).any():
-            raise InputError("a target is the label of its image; take another class")
+        labels = checks.classes("labels", labels, self.classes, len(images), images.device)
+        return images, labels, checks.others(targets, labels, self.classes)
 
-    def _check_shape(self, images: Tensor) -> None:
-        shape = tuple(self.example.shape[1:])
-        if tuple(images.shape[1:]) != shape or not len(images):
-            raise InputError(f"the network takes images of shape {shape}, one or more; given is {tuple(images.shape)}")
-
+    @in_own_modes
     def freeze(self, images: Float[Tensor, "b *shape"], moments: Moments = moments) -> Float[Tensor, "b k"]:
         """Fix batch norm's statistics to those of this clean batch, until the next call. Returns the outputs.
 
@@ -122,10 +122,15 @@ class BoundedNetwork:
             images: the batch.
             moments: gives mean and biased variance a channel of "b c *size"; where several processes share a batch,
                 those of all their images.
+
+        Raises:
+            InputError: images of another shape or type than the network's; or the model changed mode since it was
+                wrapped.
         """
         self._check_mode()
-        return self.graph.evaluate(images, moments)
+        return self.graph.evaluate(checks.alike(images, self.example), checks.function("moments", moments))
 
+    @in_own_modes
     def bounds(
         self,
         x: Float[Tensor, "b *shape"] | Region,
@@ -161,25 +166,26 @@ class BoundedNetwork:
             keep_intervals: give `intervals` with methods "ibp" and "block" too, where they are what neurons read.
 
         Raises:
-            InputError: wrong region, images of another shape or type than the network's, wrong method or specification;
-                or the model changed mode since it was wrapped.
+            InputError: wrong region, images of another shape or type than the network's, wrong method, specification or
+                `within`; or the model changed mode since it was wrapped.
         """
         self._check_mode()
         region = self._region(x, epsilon, norm, domain)
-        rows = self._rows(specification, region)
-        if method not in METHODS:
-            raise InputError(f"method {method!r} is not one of {', '.join(METHODS)}")
+        rows = checks.specification(specification, region.centre, self.classes)
+        if within is not None:
+            within = checks.intervals("within", within, self.graph.neurons, region.centre)
         return bound(
             self.graph,
             region,
             rows,
-            METHODS[method],
+            METHODS[checks.choice("method", method, METHODS)],
             memory=self.memory,
             rounding=self.rounding,
             within=within,
             keep=keep_intervals,
         )
 
+    @in_own_modes
     def lower_given(
         self, region: Region, specification: Float[Tensor, "b s k"], intervals: Intervals
     ) -> Float[Tensor, "b s"]:
@@ -195,11 +201,15 @@ class BoundedNetwork:
                 use.
 
         Raises:
-            InputError: wrong specification; or the model changed mode since it was wrapped.
+            InputError: wrong region, specification or intervals; or the model changed mode since it was wrapped.
         """
         self._check_mode()
-        return lower_given(self.graph, region, self._rows(specification, region), intervals)
+        region = self._known(region)
+        rows = checks.specification(specification, region.centre, self.classes)
+        given = checks.intervals("intervals", intervals, self.graph.neurons, region.centre, complete=True)
+        return lower_given(self.graph, region, rows, given)
 
+    @in_own_modes
     def tangents(self, images: Float[Tensor, "b *shape"], directions: Float[Tensor, "b *shape"]) -> Tangents:
         """The neurons that would be relaxed, with their derivatives in a direction an image; one forward pass.
 
@@ -207,15 +217,19 @@ class BoundedNetwork:
         of the neuron's gradient: how far a small l2 ball moves it, over the ball's radius.
 
         Raises:
-            InputError: the model changed mode since it was wrapped.
+            InputError: images or directions of another shape or type than the network's; or the model changed mode
+                since it was wrapped.
         """
         self._check_mode()
+        images = checks.alike(images, self.example)
+        directions = checks.like("directions", directions, images)
         with forward_ad.dual_level():
             values = self.graph.values(forward_ad.make_dual(images.contiguous(), directions))
             pairs = {name: forward_ad.unpack_dual(values[name]) for name in self.graph.relaxed}
             outputs = forward_ad.unpack_dual(values[self.graph.final_name]).primal
         return Tangents(outputs, {name: (pair.primal, pair.tangent) for name, pair in pairs.items()})
 
+    @in_own_modes
     def vector_jacobian(
         self, images: Float[Tensor, "b *shape"], vectors: Float[Tensor, "r b k"]
     ) -> Float[Tensor, "r b *shape"]:
@@ -226,12 +240,16 @@ class BoundedNetwork:
         at a time.
 
         Raises:
-            InputError: the model changed mode since it was wrapped.
+            InputError: images or vectors of another shape or type than the network's; or the model changed mode since
+                it was wrapped.
         """
         self._check_mode()
+        images = checks.alike(images, self.example)
+        vectors = checks.vectors(vectors, images, self.classes)
         values = self.graph.values(images, constant=True)
         return torch.stack([self.graph.pullback(rows, values) for rows in vectors])
 
+    @in_own_modes
     def width_slope(
         self,
         images: Float[Tensor, "b *shape"],
@@ -249,14 +267,16 @@ class BoundedNetwork:
             images, norm, specification, domain: as for `bounds`; l2 and l1 differ only in `bounds` by other methods.
 
         Raises:
-            InputError: wrong norm, domain or specification; or the model changed mode since it was wrapped.
+            InputError: wrong images, norm, domain or specification; or the model changed mode since it was wrapped.
         """
         self._check_mode()
-        region = Ball(images, 0.0, norm, domain)
-        swept = IntervalSweep(region).run(self.graph.nodes, self._rows(specification, region))
+        region = self._region(images, 0.0, norm, domain)
+        rows = checks.specification(specification, region.centre, self.classes)
+        swept = IntervalSweep(region).run(self.graph.nodes, rows)
         finite = torch.isfinite(swept.centre).all(1, keepdim=True)
         return swept.log_slope.masked_fill(~finite, torch.nan)
 
+    @in_own_modes
     def double(self) -> BoundedNetwork:
         """The same network in float64 with its relaxations widened outward: what confirms a certificate.
 
@@ -265,6 +285,7 @@ class BoundedNetwork:
         """
         return self if self.rounding.step else self._copy(torch.float64, confirms=True)
 
+    @in_own_modes
     def single(self) -> BoundedNetwork:
         """The same network in float32, where bounds are fast: to look for what `double` then confirms.
 
@@ -284,25 +305,20 @@ class BoundedNetwork:
         return twin
 
     def _region(self, x: Tensor | Region, epsilon: float | Tensor | None, norm: str, domain: str) -> Region:
-        images = x.centre if isinstance(x, Region) else x
-        self._check_shape(images)
-        if images.dtype != self.example.dtype:
-            raise InputError(f"the images are {images.dtype}, the network {self.example.dtype}; convert one of them")
         if isinstance(x, Region):
             if epsilon is not None:
                 raise InputError("give either a region or images with epsilon, not both")
-            return x
+            return self._known(x)
+        images = checks.alike(x, self.example)
         if epsilon is None:
             raise InputError("epsilon is missing: the radius of the ball around each image")
-        return Ball(x, epsilon, norm, domain)
+        return Ball(images, epsilon, norm, domain)
 
-    def _rows(self, specification: Tensor | None, region: Region) -> Float[Tensor, "b s k"]:
-        like, classes = region.centre, self.classes
-        if specification is None:
-            specification = torch.eye(classes)
-        if specification.shape[-1] != classes:
-            raise InputError(f"specification has {specification.shape[-1]} columns, the network {classes} outputs")
-        return specification.to(like).expand(len(like), *specification.shape[-2:])
+    def _known(self, region: Region) -> Region:
+        """A region of the network's inputs."""
+        region = checks.instance("region", region, Region, "a Ball or a Box")
+        checks.alike(region.centre, self.example)
+        return region
 
     def _current_modes(self) -> list[tuple[nn.Module, bool]]:
         return [(module, module.training) for module in self.model.modules()]
@@ -328,8 +344,8 @@ class BoundedNetwork:
                 others, counted = [self._model(three)], self.freeze(three)
                 if not self.graph.batch_norms:  # one image has no variance
                     others.append(self._model(three[:1]))
-            except RuntimeError as error:
-                raise UnsupportedOperator(f"the network is fixed to one batch size: {error}") from error
+            except Exception as error:
+                raise UnsupportedOperator(f"the network is fixed to one batch size: {first_line(error)}") from error
         self.graph.forget_statistics()
         if not _close(expected, got):
             raise UnsupportedOperator("the traced network does not compute what the model does (is it random?)")
@@ -342,6 +358,15 @@ class BoundedNetwork:
         """The outputs of the model itself, on copies of what it holds."""
         outputs: Tensor = evaluated(self.model, copies(self.model), x.clone())
         return outputs
+
+
+def wrapped(network: BoundedNetwork) -> BoundedNetwork:
+    """The network, if it is one whose outputs can be bounded.
+
+    Raises:
+        InputError: it is something else, such as the model itself.
+    """
+    return checks.instance("network", network, BoundedNetwork, "wrap the model: BoundedNetwork(model, images[:1])")
 
 
 def _close(first: Tensor, second: Tensor) -> bool:

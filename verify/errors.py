@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The command line prints the message alone and exits with code 2.
     """
+
+
+def first_line(error: Exception) -> str:
+    """What an error of torch or of the user's own code says, in one line; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

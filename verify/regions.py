@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from verify import checks
 from verify.errors import InputError
+from verify.modes import in_own_modes
 
 Norm: TypeAlias = Literal["linf", "l2", "l1"]
 Domain: TypeAlias = Literal["unit", "free"]
@@ -87,12 +89,18 @@ class Box(Region):
     """lower <= x <= upper, pixel by pixel.
 
     Raises:
-        InputError: bounds of different shapes, not finite, or crossed.
+        InputError: bounds that are no batch of images, of different shapes or types, not finite, or crossed.
     """
 
+    @in_own_modes
     def __init__(self, lower: Float[Tensor, "b *shape"], upper: Float[Tensor, "b *shape"]) -> None:
+        lower, upper = checks.pixels("lower", lower), checks.pixels("upper", upper)
         if lower.shape != upper.shape:
             raise InputError(f"box: lower is {tuple(lower.shape)} and upper is {tuple(upper.shape)}")
+        if lower.dtype != upper.dtype or lower.device != upper.device:
+            raise InputError(
+                f"box: lower is {lower.dtype} on {lower.device} and upper is {upper.dtype} on {upper.device}"
+            )
         if not (torch.isfinite(lower).all() and torch.isfinite(upper).all() and (lower <= upper).all()):
             raise InputError("box: bounds must be finite with lower <= upper everywhere")
         super().__init__((lower + upper) / 2, lower, upper)
@@ -102,7 +110,7 @@ class Ball(Region):
     """||x - centre||_p <= epsilon, in input units; with domain "unit" also 0 <= x <= 1.
 
     Args:
-        centre: "b *shape".
+        centre: "b *shape", in float32 or float64.
         epsilon: one radius, or one an image ("b").
         norm: "linf", "l2" or "l1".
         domain: "unit" keeps perturbed images in [0, 1], as attacks do; "free" does not.
@@ -111,10 +119,11 @@ class Ball(Region):
         epsilon: "b", in float64 whatever the type of the images: it may be smaller than float32 can hold.
 
     Raises:
-        InputError: unknown norm or domain; a radius negative or not finite; a centre not finite, or outside
-            [0, 1] in the unit domain.
+        InputError: unknown norm or domain; a radius negative or not finite, or not one an image; a centre that is no
+            batch of images, not finite, or outside [0, 1] in the unit domain.
     """
 
+    @in_own_modes
     def __init__(
         self,
         centre: Float[Tensor, "b *shape"],
@@ -122,13 +131,9 @@ class Ball(Region):
         norm: str = "linf",
         domain: str = "unit",
     ) -> None:
-        if norm not in NORMS:
-            raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
-        if domain not in DOMAINS:
-            raise InputError(f"domain {domain!r} is not one of {', '.join(DOMAINS)}")
-        radius = torch.as_tensor(epsilon, dtype=torch.float64, device=centre.device).expand(len(centre))
-        if not torch.isfinite(radius.to(centre.dtype)).all() or (radius < 0).any():
-            raise InputError("epsilon must be finite and not negative")
+        norm, domain = checks.choice("norm", norm, NORMS), checks.choice("domain", domain, DOMAINS)
+        centre = checks.pixels("images", centre)
+        radius = checks.radii("epsilon", epsilon, centre)
         if not torch.isfinite(centre).all():
             raise InputError("the images hold values that are not finite")
         if domain == "unit" and not ((centre >= 0) & (centre <= 1)).all():
@@ -272,8 +277,8 @@ def span(balls: Ball, linear: Float[Tensor, " b"], largest: float | None = None)
     Raises:
         InputError: `largest` is not positive and finite.
     """
-    if largest is not None and not 0 < largest < math.inf:
-        raise InputError(f"the largest radius must be positive and finite, not {largest}")
+    if largest is not None:
+        largest = checks.number("largest", largest)
     if balls.domain == "unit":
         scale = torch.full_like(balls.epsilon, largest_epsilon(balls.norm, balls.centre[0].shape))
         end = scale

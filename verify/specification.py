@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
+from verify import checks
 from verify.errors import InputError
 
 ONE_OUTPUT = "a network of one output has no classes; verify.Binary makes two of it, by the output's sign"
 
 
 def margins(
-    labels: Int[Tensor, " b"], classes: int, targets: Int[Tensor, " b"] | None = None
+    labels: Integer[Tensor, " b"], classes: int, targets: Integer[Tensor, " b"] | None = None
 ) -> Float[Tensor, "b s k"]:
     """The specification f_y - f_k for every class k other than the label y: s = k - 1 rows an image.
 
     Args:
+        labels: of any integer type.
         targets: one class an image, not its label; then f_y - f_target is the only row.
 
     Raises:
-        InputError: fewer than two classes.
+        InputError: fewer than two classes; labels or targets that are not one class an image, or a target that is its
+            image's label.
     """
+    classes = checks.whole("classes", classes)
     if classes < 2:
         raise InputError(ONE_OUTPUT)
+    labels = checks.classes("labels", labels, classes)
+    targets = checks.others(targets, labels, classes)
     identity = torch.eye(classes, device=labels.device)
     if targets is not None:
         return (identity[labels] - identity[targets]).unsqueeze(1)

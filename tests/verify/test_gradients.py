@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.spaces.supernet import Supernet
-from tests.verify.helpers import HeldSlopes, random_images, random_rows, randomise
+from tests.verify.helpers import Function, HeldSlopes, random_images, random_rows, randomise
 from verify import METHODS, Ball, BoundedNetwork, margins
 
 RADII = {"linf": 1e-3, "l2": 2e-3}
@@ -168,3 +168,21 @@ def test_a_gradient_in_the_images():
 
     expected = (along(1e-6) - along(-1e-6)) / 2e-6
     assert (images.grad * direction).sum().item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_read_through_detach_only_has_no_gradient(method):
+    """As in the model itself; everything else has the gradient that it has without the call."""
+
+    def gradients(cut: Callable[[Tensor], Tensor]) -> dict[str, Tensor | None]:
+        model = Function(lambda m, x: m.last(torch.relu(cut(m.behind(x)) + m.both(x) + cut(m.both(x)))))
+        model.behind, model.both, model.last = nn.Linear(4, 5), nn.Linear(4, 5), nn.Linear(5, 3)
+        network = BoundedNetwork(randomise(model), torch.zeros(1, 4, dtype=torch.float64))
+        network.bounds(random_images((4,)), 0.1, method=method).lower.sum().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    found, whole = gradients(Tensor.detach), gradients(lambda x: x)
+    assert found.pop("behind.weight") is None and found.pop("behind.bias") is None
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, whole[name])
+        assert name == "last.bias" or gradient.abs().max() > 0

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from verify.regions import DUAL_ORDERS, ORDERS, Ball, Region, per_image, span
+from verify import checks
+from verify.errors import InputError
+from verify.modes import in_own_modes
+from verify.regions import DUAL_ORDERS, NORMS, ORDERS, Ball, Region, per_image, span
 from verify.specification import margins
 
 Outputs = Callable[[Tensor], Tensor]
@@ -50,7 +54,7 @@ def pgd(
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             margin = worst_margin(network(x), labels, targets)
-            (gradient,) = torch.autograd.grad(margin.sum(), x)
+            gradient = _gradient(margin, x)
         better = margin.detach() < lowest
         lowest = torch.where(better, margin.detach(), lowest)
         best = torch.where(per_image(better, x), x.detach(), best)
@@ -58,6 +62,22 @@ def pgd(
             size = reach * 0.5 ** (1 + 5.6 * step / max(1, steps - 1))
             x = region.project(x.detach() - per_image(size, x) * _direction(gradient, region))
     return best
+
+
+def _gradient(
+    margin: Float[Tensor, " b"], x: Float[Tensor, "b *shape"], keep: bool = False
+) -> Float[Tensor, "b *shape"]:
+    """Of each image's margin; if `keep`, others may be taken after it.
+
+    Raises:
+        InputError: there is none.
+    """
+    gradient = None
+    if margin.requires_grad:
+        (gradient,) = torch.autograd.grad(margin.sum(), x, allow_unused=True, retain_graph=keep)
+    if gradient is None:
+        raise InputError("the network has no gradient in its images (is there a detach?), and cannot be attacked so")
+    return gradient
 
 
 def _direction(gradient: Float[Tensor, "b *shape"], region: Region) -> Float[Tensor, "b *shape"]:
@@ -87,22 +107,23 @@ def linearised_radius(
     with torch.enable_grad():
         values = torch.einsum("bsk,bk->bs", rows.to(x), network(x))
         for row in values.unbind(1):
-            (gradient,) = torch.autograd.grad(row.sum(), x, retain_graph=True)
+            gradient = _gradient(row, x, keep=True)
             radii.append(row.detach() / torch.linalg.vector_norm(gradient.flatten(1), DUAL_ORDERS[norm], dim=1))
     return torch.stack(radii).amin(0).nan_to_num(nan=math.inf)
 
 
+@in_own_modes
 def attack_radius(
     network: Outputs,
     images: Float[Tensor, "b *shape"],
-    labels: Int[Tensor, " b"],
+    labels: Integer[Tensor, " b"],
     norm: str = "linf",
     domain: str = "unit",
     *,
     steps: int = 25,
     rounds: int = 10,
     seed: int = 0,
-    targets: Int[Tensor, " b"] | None = None,
+    targets: Integer[Tensor, " b"] | None = None,
     largest: float | None = None,
 ) -> Float[Tensor, " b"]:
     """The size of the smallest successful perturbation found, in input units: no certificate can exceed it.
@@ -114,9 +135,19 @@ def attack_radius(
         network: a `BoundedNetwork`, or anything else that gives logits and has a gradient in the images.
         targets: one class an image, the only one that counts: success is f_y <= f_target.
         largest: the largest radius tried, if not that of `verify.regions.span`.
+
+    Raises:
+        InputError: images, labels or targets that are not what their names say, an unknown norm or domain, a wrong
+            number, or a network that does not take the images or has no gradient.
     """
-    generator = torch.Generator().manual_seed(seed)
-    logits = network(images).detach()
+    checks.choice("norm", norm, NORMS)
+    images = Ball(checks.pixels("images", images), 0.0, norm, domain).centre
+    steps, rounds = checks.whole("steps", steps, 0), checks.whole("rounds", rounds, 0)
+    generator = torch.Generator().manual_seed(checks.whole("seed", seed, 0))
+    outputs = partial(checks.logits, checks.function("network", network))
+    logits = outputs(images).detach()
+    labels = checks.classes("labels", labels, logits.shape[1], len(images), images.device)
+    targets = checks.others(targets, labels, logits.shape[1])
     rows = margins(labels, logits.shape[1], targets)
     margin = worst_margin(logits, labels)
     low = torch.zeros_like(margin)
@@ -130,8 +161,8 @@ def attack_radius(
     for _ in range(rounds):
         ball = Ball(images, trial, norm, domain)
         start = torch.cat([images, ball.sample(generator)])
-        x = pgd(network, ball.repeat(2), twice, steps=steps, start=start, targets=twice_targets)
-        success = worst_margin(network(x).detach(), twice, twice_targets) <= 0
+        x = pgd(outputs, ball.repeat(2), twice, steps=steps, start=start, targets=twice_targets)
+        success = worst_margin(outputs(x).detach(), twice, twice_targets) <= 0
         size = length(x - images.repeat(2, *[1] * (images.dim() - 1)), norm)
         size = torch.where(success, size, torch.full_like(size, torch.inf)).view(2, -1).amin(0)
         found = torch.minimum(found, size)

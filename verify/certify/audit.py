@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from verify.bounds import BoundedNetwork
+from verify import checks
+from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.attack import pgd, worst_margin
 from verify.certify.radius import images_at_once, proven_margin
-from verify.errors import InputError
+from verify.modes import in_own_modes
 from verify.regions import Ball
 
 
@@ -45,10 +46,11 @@ class Audit:
         return int(self.failures.sum())
 
 
+@in_own_modes
 def audit(
     network: BoundedNetwork,
     images: Float[Tensor, "b *shape"],
-    labels: Int[Tensor, " b"],
+    labels: Integer[Tensor, " b"],
     radius: Float[Tensor, " b"],
     norm: str = "linf",
     domain: str = "unit",
@@ -60,7 +62,7 @@ def audit(
     seed: int = 0,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda done: None,
-    targets: Int[Tensor, " b"] | None = None,
+    targets: Integer[Tensor, " b"] | None = None,
 ) -> Audit:
     """Attack every certified ball and repeat its proof.
 
@@ -74,21 +76,25 @@ def audit(
         targets: as given to `certified_radius`; then attacks count towards these classes only.
 
     Raises:
-        InputError: a radius is negative or not finite, what `BoundedNetwork.check` refuses, or anything
-            `proven_margin` does.
+        InputError: a radius is negative or not finite, a count is no such number, what `BoundedNetwork.check` refuses,
+            or anything `proven_margin` does.
     """
-    network.check(images, labels, targets)
-    if not (torch.isfinite(radius) & (radius >= 0)).all():
-        raise InputError("certified radii must be finite and not negative")
+    images, labels, targets = wrapped(network).check(images, labels, targets)
+    balls = Ball(images.double(), checks.radii("certified radii", radius, images), norm, domain)
+    samples, starts, steps = (
+        checks.whole(name, count, least)
+        for name, count, least in (("samples", samples, 0), ("starts", starts, 1), ("steps", steps, 0))
+    )
+    progress = checks.function("progress", progress)
+    generator = torch.Generator().manual_seed(checks.whole("seed", seed, 0))
     exact = network.double()
-    at_once = min(batch_size, images_at_once(exact, method))
-    generator = torch.Generator().manual_seed(seed)
-    checked = radius > 0
+    at_once = min(checks.whole("batch_size", batch_size), images_at_once(exact, method))
+    checked = balls.epsilon > 0
     margin = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
     bound = margin.clone()
     done = 0
     for part in checked.nonzero().squeeze(1).split(at_once) if checked.any() else ():
-        ball = Ball(images[part].double(), radius[part].double(), norm, domain)
+        ball = balls.take(part)
         aim = None if targets is None else targets[part]
         margin[part] = _attacked(exact, ball, labels[part], aim, samples, starts, steps, generator)
         bound[part] = proven_margin(exact, ball, labels[part], method, aim)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
-from verify.bounds import BoundedNetwork
+from verify import checks
+from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.attack import linearised_radius, worst_margin
 from verify.certify.secant import Secant, closed_form
-from verify.errors import InputError
+from verify.modes import in_own_modes
 from verify.propagation.batches import images_at_once as fitting
 from verify.propagation.methods import METHODS, PHASES
 from verify.propagation.neurons import Intervals
@@ -67,11 +68,12 @@ class Certificates:
     method: str
 
 
+@in_own_modes
 @torch.no_grad()
 def verified(
     network: BoundedNetwork,
     images: Float[Tensor, "b *shape"],
-    labels: Int[Tensor, " b"],
+    labels: Integer[Tensor, " b"],
     epsilon: float | Float[Tensor, " b"],
     norm: str = "linf",
     domain: str = "unit",
@@ -80,17 +82,21 @@ def verified(
     """Whether each image keeps its label in the whole ball. Bounds that are not finite prove nothing.
 
     For a certificate give it `network.double()` and float64 images: rounding is then accounted for.
+
+    Raises:
+        InputError: what `Ball` refuses, or `proven_margin`.
     """
     return proven_margin(network, Ball(images, epsilon, norm, domain), labels, method) > 0
 
 
+@in_own_modes
 @torch.no_grad()
 def proven_margin(
     network: BoundedNetwork,
     ball: Ball,
-    labels: Int[Tensor, " b"],
+    labels: Integer[Tensor, " b"],
     method: str = "crown",
-    targets: Int[Tensor, " b"] | None = None,
+    targets: Integer[Tensor, " b"] | None = None,
 ) -> Float[Tensor, " b"]:
     """A lower bound of the smallest margin in each ball, in logits; -infinity where bounds are not finite.
 
@@ -100,7 +106,8 @@ def proven_margin(
     Raises:
         InputError: unknown method, or what `BoundedNetwork.check` refuses.
     """
-    network.check(ball.centre, labels, targets)
+    ball = checks.instance("ball", ball, Ball, "make one of images and a radius")
+    _, labels, targets = wrapped(network).check(ball.centre, labels, targets)
     best = torch.full_like(ball.epsilon, -torch.inf)
     at_once = images_at_once(network, method)
     for phase in phases(method):
@@ -123,15 +130,14 @@ def phases(method: str) -> Sequence[str]:
     Raises:
         InputError: unknown method.
     """
-    if method not in PHASES:
-        raise InputError(f"method {method!r} is not one of {', '.join(PHASES)}")
-    return PHASES[method]
+    return PHASES[checks.choice("method", method, PHASES)]
 
 
+@in_own_modes
 def certified_radius(
     network: BoundedNetwork,
     images: Float[Tensor, "b *shape"],
-    labels: Int[Tensor, " b"],
+    labels: Integer[Tensor, " b"],
     norm: str = "linf",
     domain: str = "unit",
     method: str = "crown",
@@ -141,7 +147,7 @@ def certified_radius(
     time_limit: float | None = None,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda done: None,
-    targets: Int[Tensor, " b"] | None = None,
+    targets: Integer[Tensor, " b"] | None = None,
     largest: float | None = None,
 ) -> Certificates:
     """The largest certified radius of each image, up to `tolerance`.
@@ -176,18 +182,18 @@ def certified_radius(
             the unit domain, many radii of the linearised network or sizes of the image in the free one.
 
     Raises:
-        InputError: unknown method, a tolerance below `FINEST`, time limit or batch size not positive, what
-            `BoundedNetwork.check` refuses, or anything `BoundedNetwork.bounds` does.
+        InputError: unknown method, a tolerance below `FINEST`, time limit or batch size not positive, a ceiling that is
+            no radius, what `BoundedNetwork.check` refuses, or anything `Ball` and `BoundedNetwork.bounds` do.
     """
     phases(method)
-    network.check(images, labels, targets)
-    if not tolerance >= FINEST:
-        raise InputError(f"tolerance must be at least {FINEST:g}, not {tolerance}")
-    if time_limit is not None and not time_limit > 0:
-        raise InputError(f"the time limit must be positive, not {time_limit}")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be positive, not {batch_size}")
-    limit = time_limit or (AUTO_SECONDS if method == "auto" else math.inf)
+    images, labels, targets = wrapped(network).check(images, labels, targets)
+    balls = Ball(images.double(), 0.0, norm, domain)
+    ceilings = checks.radii("ceiling", math.inf if ceiling is None else ceiling, images, endless=True)
+    tolerance, batch_size = checks.number("tolerance", tolerance, FINEST), checks.whole("batch_size", batch_size)
+    if time_limit is None:
+        time_limit = AUTO_SECONDS if method == "auto" else math.inf
+    limit = checks.number("time_limit", time_limit, endless=True)
+    progress = checks.function("progress", progress)
     rough, exact = network.single(), network.double()
     radius = torch.zeros(len(images), dtype=torch.float64, device=images.device)
     evaluations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -196,12 +202,10 @@ def certified_radius(
     at_once = min(batch_size, images_at_once(exact, method))
     for part in torch.arange(len(images), device=images.device).split(at_once):
         begin = time.perf_counter()
-        balls = Ball(images[part].double(), 0.0, norm, domain)
         aim = None if targets is None else targets[part]
         deadline = begin + limit * len(part)
-        search = _Search(rough, exact, balls, labels[part], aim, method, tolerance, deadline, largest)
-        if ceiling is not None:
-            search.unsafe = torch.minimum(search.unsafe, ceiling[part].double())
+        search = _Search(rough, exact, balls.take(part), labels[part], aim, method, tolerance, deadline, largest)
+        search.unsafe = torch.minimum(search.unsafe, ceilings[part])
         search.run()
         radius[part], evaluations[part] = search.proven, search.evaluations
         status += search.status()

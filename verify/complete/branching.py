@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from verify.bounds import BoundedNetwork
+from verify import checks
+from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.attack import length, linearised_radius, pgd, worst_margin
 from verify.certify.radius import images_at_once
 from verify.complete.linear_program import Neuron, Program, RoundBall, Solution, Splits, check, ends_of, unstable
 from verify.errors import InputError
+from verify.modes import in_own_modes
 from verify.propagation.neurons import Intervals
 from verify.regions import SMALLEST, Ball, Span, span
 from verify.specification import margins
@@ -60,6 +62,7 @@ class Verdict:
     seconds: float
 
 
+@in_own_modes
 @torch.no_grad()
 def prove(
     network: BoundedNetwork, ball: Ball, label: int, *, max_nodes: int = 100_000, time_limit: float = 60.0
@@ -77,12 +80,19 @@ def prove(
         time_limit: seconds; looked at between batches of nodes.
 
     Raises:
-        InputError: several images, or what `BoundedNetwork.check` refuses.
+        InputError: no ball, several images, a limit that is no number, another device, or what `BoundedNetwork.check`
+            refuses.
         UnsupportedOperator: a max pool, for example.
     """
+    ball = checks.instance("ball", ball, Ball, "make one of an image and a radius")
     if len(ball.centre) != 1:
         raise InputError(f"branch and bound takes one image at a time, not {len(ball.centre)}")
-    network.check(ball.centre, torch.tensor([label]))
+    label = checks.whole("label", label, 0)
+    wrapped(network).check(ball.centre, torch.tensor([label]))
+    if ball.centre.device.type != "cpu":
+        raise InputError("branch and bound runs on the CPU; move the network and the ball there")
+    max_nodes = checks.whole("max_nodes", max_nodes)
+    time_limit = checks.number("time_limit", time_limit, least=0.0, endless=True)
     check(network)
     return _Tree(network.double(), ball.to(torch.float64), label, max_nodes, time_limit).run()
 
@@ -260,10 +270,11 @@ class Brackets:
     seconds: Float[Tensor, " b"]
 
 
+@in_own_modes
 def complete_radius(
     network: BoundedNetwork,
     images: Float[Tensor, "b *shape"],
-    labels: Int[Tensor, " b"],
+    labels: Integer[Tensor, " b"],
     norm: str = "linf",
     domain: str = "unit",
     *,
@@ -288,15 +299,18 @@ def complete_radius(
         largest: the largest radius tried, as in `certified_radius`.
 
     Raises:
-        InputError: tolerance not positive; a lower end above the upper one; or anything `prove` raises.
+        InputError: tolerance or time limit not positive; ends that are no radii, or a lower one above the upper one; or
+            anything `prove` raises.
     """
-    if not tolerance > 0:
-        raise InputError(f"tolerance must be positive, not {tolerance}")
+    images, labels, _ = wrapped(network).check(images, labels)
+    balls = Ball(images.double(), 0.0, norm, domain)
+    lower, upper = checks.radii("lower", lower, images), checks.radii("upper", upper, images, endless=True)
+    tolerance, time_limit = checks.number("tolerance", tolerance), checks.number("time_limit", time_limit, endless=True)
     if (broken := (lower > upper).nonzero().flatten().tolist()):
         raise InputError(f"images {broken}: an attack succeeds within the certified radius; one of the two is wrong")
     exact, found = network.double(), []
     for number, label in enumerate(labels.tolist()):
-        ball = Ball(images[[number]].double(), 0.0, norm, domain)
+        ball = balls.take(torch.tensor([number]))
         rows = margins(torch.tensor([label]), exact.classes)
         radii = span(ball, linearised_radius(exact, ball.centre, rows, norm), largest)
         ends = float(lower[number]), float(upper[number])

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from verify.graph.lirpa import Bound, BoundInput
 from verify.graph.tracing import Trace, out_of_place
+from verify.modes import differentiable
 from verify.operators import RULES, Call, Constant, Operator, Slot, UnsupportedOperator
 from verify.operators.normalisation import BatchNorm, moments
 from verify.operators.operator import refused
@@ -45,6 +46,7 @@ class Builder:
 
     def __init__(self, trace: Trace, example: Tensor) -> None:
         self.trace, self.example = trace, example
+        self.attached: set[fx.Node] = set()
         self.made: dict[fx.Node, Bound] = {}
         self.known: dict[Any, Bound] = {}
         self.operators: list[Bound] = []
@@ -54,6 +56,7 @@ class Builder:
         graph = self.trace.graph
         output = next(iter(graph.find_nodes(op="output"))).args[0]
         needed = _ancestors(output)
+        self.attached = _ancestors(output, attached=True)
         with torch.no_grad():
             for node in graph.nodes:
                 if node in needed and not _has_several_results(node):
@@ -64,7 +67,7 @@ class Builder:
 
     def _make(self, node: fx.Node) -> Bound:
         if node.op == "placeholder":
-            return self._leaf(node.meta["tensor"])
+            return self._leaf(node.meta["tensor"], attached=node in self.attached)
         if node.op == "get_attr":
             return self._constant(str(node.target))
         if node.target is operator.getitem:
@@ -76,17 +79,24 @@ class Builder:
     def _constant(self, name: str) -> Bound:
         """A tensor that the model holds in no parameter or buffer; every use of it is traced apart."""
         if name not in self.known:
-            self.known[name] = self._add_leaf(Leaf(name, lambda: self.trace.constants[name]))
+            value = differentiable(self.trace.constants[name])
+            self.known[name] = self._add_leaf(Leaf(name, lambda: value))
         return self.known[name]
 
-    def _leaf(self, name: str | None) -> Bound:
+    def _leaf(self, name: str | None, attached: bool) -> Bound:
+        """The input, or a parameter or buffer; one that is not attached has no gradient."""
         if name is None:
             node = BoundInput("input", self.example, input_index=0)
             node.name = INPUT
             self.leaves.insert(0, node)
             return self._finish(node, [])
-        # An alias: a Parameter set on a node would be registered as the node's own.
-        return self._add_leaf(Leaf(name, lambda: (tensor := self.trace.tensor(name)).view_as(tensor)))
+
+        def read() -> Tensor:
+            tensor = differentiable(self.trace.tensor(name))
+            # An alias: a Parameter set on a node would be registered as the node's own.
+            return tensor.view_as(tensor) if attached else tensor.detach()
+
+        return self._add_leaf(Leaf(name, read))
 
     def _add_leaf(self, leaf: Leaf) -> Bound:
         leaf.name = f"/leaf/{leaf.ori_name}"
@@ -189,11 +199,13 @@ def _has_several_results(node: fx.Node) -> bool:
     return bool(node.users) and all(user.target is operator.getitem for user in node.users)
 
 
-def _ancestors(output: fx.Node) -> set[fx.Node]:
+def _ancestors(output: fx.Node, attached: bool = False) -> set[fx.Node]:
+    """What the output is computed from; if `attached`, without what it reads through detach() only."""
     needed, stack = set(), [output]
     while stack:
         node = stack.pop()
         if node not in needed:
             needed.add(node)
-            stack.extend(node.all_input_nodes)
+            if not (attached and str(node.target).startswith("aten.detach")):
+                stack.extend(node.all_input_nodes)
     return needed

@@ -64,6 +64,11 @@ class Graph(BoundedModule):
         return [node.name for node in self.nodes if node.name in read]
 
     @cached_property
+    def neurons(self) -> dict[str, torch.Size]:
+        """The shape of one image's neurons at each of these nodes."""
+        return {name: self[name].output_shape[1:] for name in self.relaxed}
+
+    @cached_property
     def linear_only(self) -> frozenset[str]:
         """Names of the nodes that only linear operators read."""
         return frozenset(

@@ -20,6 +20,8 @@ from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
+from verify import checks
+from verify.errors import first_line
 from verify.operators import UnsupportedOperator
 
 KNOWN = 4096
@@ -61,7 +63,7 @@ def trace(model: nn.Module, example: Float[Tensor, "b *shape"]) -> Trace:
             that it does.
     """
     with kept_random_state(example.device), torch.no_grad():
-        output = evaluated(model, copies(model), example.clone())
+        output = checks.outputs(lambda x: evaluated(model, copies(model), x), example.clone())
     if not isinstance(output, Tensor) or output.dim() != 2:
         raise UnsupportedOperator(
             'the network must have one output, of shape "b k": wrap it so that it has (verify.Binary, if it is "b")'
@@ -93,9 +95,8 @@ def _graph(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
         try:
             with tracing(valueless), _known_numbers():
                 traced = make_fx(run, tracing_mode="fake", pre_dispatch=True)(*tensors.values(), example.clone())
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            raise UnsupportedOperator(f"the network cannot be traced: {reason}") from error
+        except Exception as error:
+            raise UnsupportedOperator(f"the network cannot be traced: {first_line(error)}") from error
         _refuse_hidden_writes(traced, *copies(model).values(), example.clone())
     for node, name in zip(traced.graph.find_nodes(op="placeholder"), [*tensors, None], strict=True):
         node.meta["tensor"] = name

@@ -15,15 +15,25 @@ from verify.operators.linear import LinearOperator
 from verify.operators.operator import rule
 
 
-@rule("clone.default", "contiguous.default", "alias.default", "detach.default", "lift_fresh_copy.default")
+@rule("clone.default", "contiguous.default", "alias.default", "lift_fresh_copy.default")
 class Copy(LinearOperator):
     """The same values."""
 
     exact = pixelwise = True
 
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
-        """Written out because there is no gradient through `detach`."""
         return [rows]
+
+
+@rule("detach.default")
+class Detach(Copy):
+    """The value itself: bounds and attacks go through it as if it were not there.
+
+    What it keeps is a gradient in parameters: see `Builder`.
+    """
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return values[0]
 
 
 @rule("dropout.default", "feature_dropout.default")

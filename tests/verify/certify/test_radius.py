@@ -436,7 +436,7 @@ def test_auto_that_ran_out_of_time_for_more_is_no_timeout(mlp, digits, monkeypat
 @pytest.mark.parametrize("limit", [0.0, -1.0, torch.nan])
 def test_a_bad_time_limit_is_refused(limit):
     model, images, labels = classifier(0)
-    with pytest.raises(InputError, match="time limit must be positive"):
+    with pytest.raises(InputError, match="time_limit must be positive"):
         certified_radius(BoundedNetwork(model, images), images, labels, time_limit=limit)
 
 

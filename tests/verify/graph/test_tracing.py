@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.verify.helpers import Function, assert_sound, random_images, randomise
-from verify import BoundedNetwork, UnsupportedOperator
+from verify import BoundedNetwork, InputError, UnsupportedOperator
 from verify.graph.tracing import trace
 
 
@@ -253,9 +253,10 @@ def test_an_output_that_does_not_depend_on_the_input_is_refused():
 
 
 def test_a_mistake_of_the_model_stays_its_own():
-    """A wrong shape is no unsupported operator."""
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    """A wrong shape is no unsupported operator; the model's own words say what is wrong."""
+    with pytest.raises(InputError, match=r"^the model does not take a batch of 2 of shape \(4,\), .* multiplied") as caught:
         BoundedNetwork(nn.Linear(5, 3), torch.rand(1, 4))
+    assert not isinstance(caught.value, UnsupportedOperator)
 
 
 def test_the_trace_names_its_inputs():
