@@ -495,6 +495,7 @@ REFUSED = {
     "no words": raising(AssertionError()),
     "many lines": raising(ValueError("one\ntwo\n")),
     "cast to half": lambda: around(lambda m, x: m.inner(x.half().float())),
+    "only for plain tensors": lambda: around(lambda m, x: m.inner({Tensor: x}[type(x)])),
     "only for two": lambda: around(lambda m, x: m.inner(x.view(2, 1, 2, 2))),
     "not for three": lambda: around(lambda m, x: m.inner({1: x, 2: x}[len(x)])),
 }
@@ -505,6 +506,13 @@ REFUSED = {
 def test_models_that_cannot_be_bounded_are_refused_in_one_line(name):
     model = REFUSED[name]()
     assert refusal(lambda: BoundedNetwork(model, IMAGES)) == ""
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused_in_words(dtype):
+    for example in (IMAGES, IMAGES.to(dtype)):
+        with pytest.raises(InputError, match=r"which rounds by as much as is certified; use model.float\(\)$"):
+            BoundedNetwork(net().to(dtype), example)
 
 
 def test_a_model_says_what_it_does_not_take():
