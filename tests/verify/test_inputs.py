@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import verify
 from tests.verify.helpers import Function
 from verify import Ball, BoundedNetwork, Box, InputError, UnsupportedOperator
-from verify.radius import proven_margin
+from verify.certify.radius import proven_margin
 
 IMAGE = (1, 2, 2)
 
@@ -92,11 +92,11 @@ USES = {
         verify.certified_radius,
         {
             **TARGETED, "method": "affine", "ceiling": 20 * RADII, "tolerance": 0.3, "time_limit": 100.0,
-            "batch_size": 8, "progress": lambda done: None,
+            "batch_size": 8, "progress": lambda done: None, "largest": 0.9,
         },
         lambda found: (found.radius, found.status),
     ),
-    "attack_radius": Use(verify.attack_radius, {**TARGETED, **FEW, "rounds": 2}),
+    "attack_radius": Use(verify.attack_radius, {**TARGETED, **FEW, "rounds": 2, "largest": 0.9}),
     "attack_radius of a module": Use(verify.attack_radius, {**TARGETED, **FEW, "network": MODEL, "rounds": 2}),
     "audit": Use(
         verify.audit,
@@ -113,7 +113,7 @@ USES = {
     ),
     "complete_radius": Use(
         verify.complete_radius,
-        {**CLASSIFIED, "lower": RADII, "upper": 1.05 * RADII, "tolerance": 0.1, "time_limit": 9.0},
+        {**CLASSIFIED, "lower": RADII, "upper": 1.05 * RADII, "tolerance": 0.1, "time_limit": 9.0, "largest": 0.9},
         sides,
     ),
     "Ball": Use(Ball, {"centre": IMAGES, "epsilon": RADII, "norm": "l1", "domain": "free"}, sides),
@@ -253,6 +253,7 @@ KINDS: dict[str, Kinds] = {
     "network": NETWORK_KINDS,
     "tolerance": {**NUMBERS, "infinite": lambda good: torch.inf, "zero": lambda good: 0.0},
     "time_limit": NUMBERS,
+    "largest": {**without(NUMBERS, "None"), **INFINITE, "zero": lambda good: 0},
     "batch_size": {**COUNTS, "zero": lambda good: 0},
     "max_nodes": {**COUNTS, "zero": lambda good: 0},
     "starts": {**COUNTS, "zero": lambda good: 0},
