@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-import verify.certify.radius
+import verify.certify.search
+import verify.certify.trials
 from tests.verify.helpers import random_images, randomise
+from tests.verify.networks import classifier, closed_form
 from verify import (
     DOMAINS,
     METHODS,
@@ -22,6 +24,7 @@ from verify import (
     verified,
 )
 from verify.certify.radius import images_at_once
+from verify.certify.search import Narrowed
 from verify.propagation.affine import row_size
 from verify.propagation.batches import CACHED
 from verify.propagation.methods import METHODS as METHOD_RECORDS
@@ -318,7 +321,7 @@ def test_a_second_search_in_float64_keeps_the_images_of_a_batch_apart(mlp, digit
         found, double = bounds(self, *args, **kwargs), self.example.dtype == torch.float64
         return found if double else dataclasses.replace(found, lower=1 + found.lower.abs())
 
-    within_of, empty = verify.certify.radius._Search._within, []
+    within_of, empty = verify.certify.trials.Trials.within, []
 
     def watched(self, index, trial):
         within = within_of(self, index, trial)
@@ -326,7 +329,7 @@ def test_a_second_search_in_float64_keeps_the_images_of_a_batch_apart(mlp, digit
         return within
 
     monkeypatch.setattr(BoundedNetwork, "bounds", boastful)
-    monkeypatch.setattr(verify.certify.radius._Search, "_within", watched)
+    monkeypatch.setattr(verify.certify.trials.Trials, "within", watched)
     together = certified_radius(network, images, labels, method="crown")
     assert (together.radius > 0).sum() >= 8
     assert empty and not any(empty)  # no image has intervals that were never computed
@@ -337,13 +340,14 @@ def test_a_second_search_in_float64_keeps_the_images_of_a_batch_apart(mlp, digit
 def test_a_proof_mends_what_the_search_expected(mlp, digits, factor, method, monkeypatch):
     """Whether it is left too small a radius or one that is too large, it ends within the tolerance."""
     images, labels = digits
-    network, narrow = BoundedNetwork(mlp, images), verify.certify.radius._Search._narrow
+    network, narrow = BoundedNetwork(mlp, images), verify.certify.search.narrow
     plain = certified_radius(network, images, labels, method=method)
 
     def wrong(*args):
-        return tuple(radius * factor if factor < 1 or number else radius for number, radius in enumerate(narrow(*args)))
+        proven, aim, late = narrow(*args)
+        return Narrowed(proven * factor if factor < 1 else proven, aim * factor, late)
 
-    monkeypatch.setattr(verify.certify.radius._Search, "_narrow", wrong)
+    monkeypatch.setattr(verify.certify.search, "narrow", wrong)
     found = certified_radius(network, images, labels, method=method)
     torch.testing.assert_close(found.radius, plain.radius, rtol=0.05, atol=0)
     proven = verified(network.double(), images.double(), labels, found.radius, method=method)
@@ -424,7 +428,7 @@ def test_a_large_tolerance_climbs_as_well(mlp, digits):
 
 def test_auto_that_ran_out_of_time_for_more_is_no_timeout(mlp, digits, monkeypatch):
     dear = {**METHOD_RECORDS, "crown": dataclasses.replace(METHOD_RECORDS["crown"], cost=1e9)}
-    monkeypatch.setattr(verify.certify.radius, "METHODS", dear)
+    monkeypatch.setattr(verify.certify.search, "METHODS", dear)
     images, labels = digits
     network = BoundedNetwork(mlp, images)
     found = certified_radius(network, images, labels, method="auto")
