@@ -5,6 +5,7 @@ Torch and all that needs it are imported inside the commands, so that `dsrna --h
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from cli_options import (
     Positive,
     Seeds,
     arch_option,
+    at_least,
     batch_size_option,
     data_options,
     device_option,
@@ -36,6 +38,12 @@ from cli_options import (
 
 # What torch's allocators say; on a CPU it is a plain RuntimeError.
 OUT_OF_MEMORY = ("CUDA out of memory", "can't allocate memory")
+
+# Of a cell in a search: more fit into no memory.
+MOST_NODES = 100
+
+# Letters of an error: what it quotes may have no end.
+LONGEST = 800
 
 BAD_INPUT = 2
 STOPPED = 130
@@ -54,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     130: stopped with Ctrl-C. A bug keeps its traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what it cannot write
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = dsrna.main(list(arguments) or ["--help"], prog_name="dsrna", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
@@ -88,7 +98,9 @@ def _one_line(error: Exception) -> str | None:
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.split())
+    """On one line, short enough to read, in letters that every stream can write."""
+    words = " ".join(text.split()).encode(errors="backslashreplace").decode()
+    return words if len(words) <= LONGEST else f"{words[: LONGEST // 2]} ... {words[-LONGEST // 2 :]}"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -142,8 +154,8 @@ def dsrna() -> None:
     type=click.Choice(["sampled", "exact", "projection"]),
     help="Estimate of the Jacobian norm; projection for l2 only. [sampled]",
 )
-@option("--nodes", type=click.IntRange(min=1), help="Intermediate nodes of a cell. [3]")
-@option("--epochs", type=click.IntRange(min=1), help="Length of the search. [the preset's]")
+@option("--nodes", type=at_least(1, MOST_NODES), help="Intermediate nodes of a cell. [3]")
+@option("--epochs", type=at_least(1), help="Length of the search. [the preset's]")
 @batch_size_option
 @option(
     "--stop",
@@ -192,11 +204,11 @@ def search(**options: Any) -> None:
     type=click.Choice(["linf", "l2"]),
     help="Norm of the perturbations that robust recipes train against. [linf; tangent: l2]",
 )
-@option("--epsilon", type=Positive(), help="Their size, in [0,1] pixels. [by data set and norm]")
+@option("--epsilon", type=Positive(), help="Their size, in [0,1] pixels, such as 8/255. [by data set and norm]")
 @option("--bound", type=click.Choice(["ibp", "crown-ibp"]), help="Bound that certified begins with. [ibp]")
-@option("--epochs", type=click.IntRange(min=1), help="Length of the training. [the preset's]")
+@option("--epochs", type=at_least(1), help="Length of the training. [the preset's]")
 @batch_size_option
-@option("--channels", type=click.IntRange(min=1), help="Channels of a node in the first cells. [the preset's]")
+@option("--channels", type=at_least(1), help="Channels of a node in the first cells. [the preset's]")
 @resume_option
 @run_options("runs/train")
 def train(**options: Any) -> None:
@@ -234,12 +246,16 @@ def train(**options: Any) -> None:
     type=click.Choice(["linf", "l2"]),
     help="Norm of the perturbation; cw is an l2 attack. [as in the paper: linf, cw l2, autoattack both]",
 )
-@option("--epsilon", type=Positive(), help="Largest perturbation, in [0,1] pixels. [the paper's for the data set]")
-@option("--images", type=click.IntRange(min=1), default=100, help="How many test images.")
-@option("--batch-size", type=click.IntRange(min=1), default=128, help="Images attacked at once.")
+@option(
+    "--epsilon",
+    type=Positive(),
+    help="Largest perturbation, in [0,1] pixels, such as 8/255. [the paper's for the data set]",
+)
+@option("--images", type=at_least(1), default=100, help="How many test images.")
+@option("--batch-size", type=at_least(1), default=128, help="Images attacked at once.")
 @option(
     "--cw-search",
-    type=click.IntRange(min=1),
+    type=at_least(1),
     default=1,
     help="Values of c that cw tries, each with 60 iterations; 1 keeps to c = 1.",
 )
@@ -263,7 +279,7 @@ def attack(**options: Any) -> int:
     Examples:
       dsrna attack --arch runs/search/genotype.json --weights runs/train/model.safetensors
       dsrna attack --arch runs/search/genotype.json --weights runs/train/model.safetensors \\
-          --attack pgd,autoattack --norm linf --epsilon 0.05 --radius --certificates runs/certify/certify.csv
+          --attack pgd,autoattack --norm linf --epsilon 8/255 --radius --certificates runs/certify/certify.csv
     """
     from robust_nas.attacks import run_attack
 
@@ -285,7 +301,7 @@ def attack(**options: Any) -> int:
     default="unit",
     help="unit: perturbed pixels stay in [0,1]; free: they may leave it.",
 )
-@option("--images", type=click.IntRange(min=1), default=32, help="How many test images.")
+@option("--images", type=at_least(1), default=32, help="How many test images.")
 @option(
     "--method",
     type=click.Choice(["auto", "ibp", "block", "crown-ibp", "affine", "crown", "alpha-crown"]),
@@ -301,7 +317,7 @@ def attack(**options: Any) -> int:
     type=NonNegatives(),
     metavar="E,E,...",
     default=(),
-    help="Also give the verified accuracy at these radii, in [0,1] pixels.",
+    help="Also give the verified accuracy at these radii, in [0,1] pixels, such as 2/255,8/255.",
 )
 @option("--targeted", is_flag=True, help="Against one random class an image, as CNN-Cert does, instead of all classes.")
 @resume_option
@@ -363,7 +379,7 @@ def audit(**options: Any) -> int:
 @option("--row", "rows", multiple=True, help="Only this row; may be repeated.")
 @option("--dataset", "datasets", multiple=True, help="Only this data set of the table; may be repeated.")
 @option("--seeds", type=Seeds(), default=(), metavar="S,S,...", help="Random seeds. [the scale's]")
-@option("--workers", type=click.IntRange(min=1), help="Jobs at a time. [one a GPU, or what the cores have room for]")
+@option("--workers", type=at_least(1), help="Jobs at a time. [one a GPU, or what the cores have room for]")
 @option("--dry-run", is_flag=True, help="List the jobs, with estimated time and memory.")
 @option("--data", type=FOLDER, help="Folder that holds the data sets. [data]")
 @option("--imagefolder", type=FOLDER, help="Folder that holds train/CLASS/* and val/CLASS/*. [--data]")

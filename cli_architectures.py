@@ -6,18 +6,21 @@ from pathlib import Path
 
 import click
 
-from cli_options import FOLDER, option, print_paths, print_summary
+from cli_options import FOLDER, NEW_FILE, option, print_paths, print_summary
 
 
 @click.command()
-@click.argument("arch", metavar="FILE|NAME")
+@click.argument("arch", metavar="FILE|FILE:NAME|NAME|-")
 @option("--out", type=FOLDER, default=Path("runs/show"), help="Folder for the pictures.")
 def show(arch: str, out: Path) -> None:
     """Print the operations and the size of a genotype FILE or of a published architecture, and draw its cells.
 
+    A file may be in any notation that `dsrna convert` reads; - is the standard input.
+
     \b
     Examples:
       dsrna show runs/search/genotype.json
+      dsrna show genotypes.py:PC_DARTS_cifar
       dsrna show PC-DARTS
     """
     from robust_nas.spaces.draw import draw
@@ -25,6 +28,7 @@ def show(arch: str, out: Path) -> None:
     from robust_nas.zoo import find
 
     architecture = find(arch)
+    pictures = draw(architecture, out)
     for name, plan in architecture.plans().items():
         for position, node in enumerate(plan.nodes):
             for operation, source in node:
@@ -33,7 +37,7 @@ def show(arch: str, out: Path) -> None:
     notes = [(name, str(architecture.meta[name])) for name in ("paper", "source", "note") if name in architecture.meta]
     parameters = f"{size.parameters:,} for CIFAR-10, {architecture.depth or CELLS} cells, {CHANNELS} channels"
     print_summary([*notes, ("parameters", parameters), ("multiply-adds", f"{size.multiply_adds:,} an image")])
-    print_paths(draw(architecture, out))
+    print_paths(pictures)
 
 
 @click.command()
@@ -55,24 +59,27 @@ def zoo() -> None:
 
 
 @click.command()
-@click.argument("source", metavar="FILE|NAME|-")
+@click.argument("source", metavar="FILE|FILE:NAME|NAME|-")
 @option("--to", type=click.Choice(["json", "darts", "robnet", "enas"]), default="json", help="Notation to write.")
-@option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write. [printed]")
+@option("--out", type=NEW_FILE, help="File to write. [printed]")
 def convert(source: str, to: str, out: Path | None) -> None:
     """Convert a genotype between notations: our JSON, DARTS' Genotype(...), RobNet's lists of codes, ENAS' arcs.
 
-    Reads a file of any of them, a published architecture, or the standard input.
+    Reads a file of any of them, a published architecture, or the standard input. A file of Python or a log may hold
+    several genotypes: FILE:NAME is that of a variable, FILE:NUMBER that of a line.
 
     \b
     Examples:
       dsrna convert genotypes.txt --out genotype.json
+      dsrna convert genotypes.py:PC_DARTS_cifar --out genotype.json
       dsrna convert PC-DARTS --to darts
       echo "0 2 0 0 1 4 0 1 0 0 1 0 1 4 0 3" | dsrna convert -
     """
-    from robust_nas.converters import NOTATIONS, read
+    from robust_nas.converters import NOTATIONS
     from robust_nas.files import atomic_path
+    from robust_nas.zoo import find
 
-    text = NOTATIONS[to](read(source))
+    text = NOTATIONS[to](find(source))
     if out is None:
         click.echo(text)
         return

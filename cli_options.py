@@ -17,19 +17,46 @@ option = partial(click.option, show_default=True)
 
 DATASETS = click.Choice(["digits", "mnist", "cifar10", "imagefolder", "imagefolder64"])
 PRESETS = click.Choice(["quick", "small", "paper"])
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+LARGEST = 2**31 - 1
+"""Of whole numbers: what torch takes everywhere."""
+
+
+class Place(click.Path):
+    """A path; an empty one, which a shell makes of a variable that is not set, would be the folder one is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse the path; click reports a failure as a usage error."""
+        if not str(value):
+            self.fail("is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = Place(exists=True, dir_okay=False, path_type=Path)
+FOLDER = Place(file_okay=False, path_type=Path)
+NEW_FILE = Place(dir_okay=False, path_type=Path)
+
+
+def at_least(least: int, largest: int = LARGEST) -> click.IntRange:
+    """A whole number, not below the least."""
+    return click.IntRange(least, largest)
 
 
 class NonNegative(click.ParamType):
-    """A finite number that is not negative."""
+    """A finite number that is not negative, or a fraction of two, such as `8/255`."""
 
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse one number; click reports a failure as a usage error."""
+        number = math.nan
         try:
-            number = float(value)
+            match [float(part) for part in str(value).split("/")]:
+                case [number]:
+                    pass
+                case [over, under] if 0 < under < math.inf:
+                    number = over / under
+                case _:
+                    self.fail(f"{value!r} is not a number", param, ctx)
         except ValueError:
             self.fail(f"{value!r} is not a number", param, ctx)
         if not 0 <= number < math.inf:
@@ -49,7 +76,7 @@ class Positive(NonNegative):
 
 
 class NonNegatives(click.ParamType):
-    """A list of finite numbers that are not negative, such as `0.1,0.3`."""
+    """A list of finite numbers that are not negative, such as `2/255,0.3`."""
 
     name = "numbers"
 
@@ -147,10 +174,13 @@ data_options = options(
 )
 preset_option = option("--preset", type=PRESETS, default="quick", help="Size of networks and schedules.")
 arch_option = option(
-    "--arch", metavar="FILE|NAME", required=True, help="Genotype file, or a published architecture (`dsrna zoo`)."
+    "--arch",
+    metavar="FILE|FILE:NAME|NAME",
+    required=True,
+    help="Genotype file in any notation, one of several in it, or a published architecture (`dsrna zoo`).",
 )
 batch_size_option = option(
-    "--batch-size", type=click.IntRange(min=2), help="Images a step, of all processes. [the preset's]"
+    "--batch-size", type=at_least(2), help="Images a step, of all processes. [the preset's]"
 )
 resume_option = option("--resume", is_flag=True, help="Go on with the run in --out, bit for bit.")
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -24,6 +23,8 @@ from verify.errors import InputError
 DEFAULT_ROOT = Path("data")
 DIGITS_TEST_PER_CLASS = 50
 CROP_PADDING = 4
+CLASSES = 10
+"""Of MNIST and CIFAR-10."""
 
 
 class Examples(NamedTuple):
@@ -218,14 +219,14 @@ def _digits(root: Path, download: bool) -> Data:
 
 
 def _mnist(root: Path, download: bool) -> Data:
-    train, test = _torchvision("mnist", "MNIST", root, download)
-    return Data("mnist", train, test, classes=10, mean=(0.1307,), std=(0.3081,), pad=2)
+    train, test = _torchvision("mnist", "MNIST", root, download, (1, 28, 28))
+    return Data("mnist", train, test, classes=CLASSES, mean=(0.1307,), std=(0.3081,), pad=2)
 
 
 def _cifar10(root: Path, download: bool) -> Data:
-    train, test = _torchvision("cifar10", "CIFAR10", root, download)
+    train, test = _torchvision("cifar10", "CIFAR10", root, download, (3, 32, 32))
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-    return Data("cifar10", train, test, classes=10, mean=mean, std=std, augment=True)
+    return Data("cifar10", train, test, classes=CLASSES, mean=mean, std=std, augment=True)
 
 
 def _image_folder(root: Path, download: bool, *, name: str, size: int) -> Data:
@@ -234,9 +235,10 @@ def _image_folder(root: Path, download: bool, *, name: str, size: int) -> Data:
     Training images are random crops, mirrored at random, the others' middle is cut out, as usual with ImageNet. Those
     for testing come in a random order, always the same.
     """
-    reader = _torchvision_datasets().ImageFolder
+    from torchvision.datasets import ImageFolder  # here, because it takes a second to import
+
     try:
-        folders = [reader(root / part) for part in ("train", "val" if (root / "val").is_dir() else "test")]
+        folders = [ImageFolder(root / part) for part in ("train", "val" if (root / "val").is_dir() else "test")]
     except OSError as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise InputError(
@@ -247,6 +249,8 @@ def _image_folder(root: Path, download: bool, *, name: str, size: int) -> Data:
     if first != second:
         lonely = ", ".join(sorted(set(first) ^ set(second)))
         raise InputError(f"{name}: {root.resolve()} has classes for training or for testing alone: {lonely}")
+    if len(first) < 2:
+        raise InputError(f"{name}: {root.resolve()} has one class, {first[0]}; there is nothing to tell apart")
     train, test = (
         FileExamples(ImageFiles([path for path, _ in folder.samples], size), torch.tensor(folder.targets))
         for folder in folders
@@ -267,46 +271,38 @@ LOADERS: dict[str, Callable[[Path, bool], Data]] = {
 """By name. Another size of the images is another name: a run's weights and certificates are of one of them."""
 
 
-def _torchvision(name: str, class_name: str, root: Path, download: bool) -> tuple[Examples, Examples]:
+def _torchvision(
+    name: str, class_name: str, root: Path, download: bool, shape: tuple[int, int, int]
+) -> tuple[Examples, Examples]:
     """Training and test images of a torchvision data set whose `data` are bytes, `n h w` or `n h w c`."""
-    reader = getattr(_torchvision_datasets(), class_name)
+    from torchvision import datasets  # here, because it takes a second to import
+
+    reader = getattr(datasets, class_name)
     parts = []
     for train in (True, False):
         try:
             part = reader(root, train=train, download=download)
+            parts.append(_whole(torch.as_tensor(part.data), torch.as_tensor(part.targets), shape))
         except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
-            reason = str(error).partition("\n")[0].partition(". ")[0]
+            reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
             raise InputError(
                 f"{name}: no complete data in {root.resolve()} ({reason}); "
                 "give their folder with --data DIR, or fetch them with --download"
             ) from error
-        pixels = torch.as_tensor(part.data)
-        pixels = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
-        parts.append(Examples(pixels.float().contiguous() / 255, torch.as_tensor(part.targets)))
     return parts[0], parts[1]
 
 
-def _torchvision_datasets() -> ModuleType:
-    """torchvision's data sets, even where its compiled operators cannot be loaded.
+def _whole(pixels: Tensor, labels: Tensor, shape: tuple[int, int, int]) -> Examples:
+    """The examples of a part, once nothing is missing: files that were mixed up can be read as well.
 
-    Beside a CPU torch the wheel built for CUDA fails at import with "operator torchvision::nms does not
-    exist", because it describes operators that were never declared. The data sets need none of them, so
-    declaring the two is enough; where the operators load, nothing is touched.
+    Raises:
+        ValueError: they are not what the data set holds.
     """
-    try:
-        from torchvision import datasets
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-        _declare_operators()
-        from torchvision import datasets
-    return datasets
-
-
-@cache
-def _declare_operators() -> torch.library.Library:
-    """Declare the operators; they last as long as the library object, which the cache holds."""
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
+    images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images and {len(labels)} labels")
+    if images.shape[1:] != shape:
+        raise ValueError(f"images of shape {tuple(images.shape[1:])}, not {shape}")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < CLASSES:
+        raise ValueError(f"labels {int(labels.min())} to {int(labels.max())}, not 0 to {CLASSES - 1}")
+    return Examples(images.float().contiguous() / 255, labels)

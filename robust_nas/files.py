@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+from verify.errors import InputError
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -22,6 +24,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = Path(folder) / path.name
         yield temporary
         os.replace(temporary, path)
+
+
+def decoded(content: bytes, source: str) -> str:
+    """The text in the bytes of a file that a person gives; a byte order mark, as Windows writes it, is no part of it.
+
+    Raises:
+        InputError: they are not UTF-8; the line begins with `source`.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not a text: {error}") from error
 
 
 def digest(path: Path) -> str:

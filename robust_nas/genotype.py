@@ -15,14 +15,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from robust_nas.files import atomic_path
+from robust_nas import notations
+from robust_nas.files import atomic_path, decoded
+from robust_nas.notations import FORMAT, VERSION
 from robust_nas.spaces.operations import OPERATIONS
 from verify.errors import InputError
-
-FORMAT = "dsrna-genotype"
-VERSION = 1
 
 CODES = {"00": "none", "01": "sep_conv_3x3", "10": "skip_connect", "11": "res_sep_conv_3x3"}
 """RobNet's codes of an edge, and the operations that they mean."""
@@ -89,32 +88,38 @@ class Architecture(ABC):
         """The cell at a place of the stack, 0 for the first."""
 
     @classmethod
-    def load(cls: type[AnyArchitecture], path: str | Path) -> AnyArchitecture:
-        """Read a genotype file.
+    def load(cls: type[AnyArchitecture], path: str | Path, name: str | None = None) -> AnyArchitecture:
+        """Read a genotype file, or another in a notation of `robust_nas.notations`.
+
+        Args:
+            name: of the genotype in a file that holds several.
 
         Raises:
-            InputError: the file cannot be read, is not JSON, breaks the schema or is of another space than this
-                class; one line with file and field.
+            InputError: the file cannot be read, or see `from_text`; one line with file and field.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            content = Path(path).read_bytes()
         except OSError as error:
             raise InputError(f"{path}: cannot read the genotype: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not JSON: {error}") from error
-        return cls.from_json(text, source=str(path))
+        return cls.from_text(decoded(content, str(path)), str(path), name)
 
     @classmethod
-    def from_json(cls: type[AnyArchitecture], text: str, source: str = "genotype") -> AnyArchitecture:
-        """Build an architecture from the text of a genotype file; `source` says in errors where it came from.
+    def from_text(
+        cls: type[AnyArchitecture], text: str, source: str = "genotype", name: str | None = None
+    ) -> AnyArchitecture:
+        """Build an architecture from a text in any notation, see `robust_nas.notations.read`.
+
+        Args:
+            source: says in errors where the text came from.
+            name: of the genotype in a text that holds several.
 
         Raises:
-            InputError: see `load`.
+            InputError: the text is in no known notation or leaves a choice, or see `from_dict`.
         """
         try:
-            data = json.loads(text, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{source}: not JSON: {error}") from error
+            data = notations.read(text, name)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
         return cls.from_dict(data, source)
 
     @classmethod
@@ -370,7 +375,3 @@ def _check_codes(name: str, codes: tuple[str, ...], nodes: int) -> None:
     for i, code in enumerate(codes):
         if code not in CODES:
             raise InputError(f"{name}[{i}]: unknown code {code!r}; known: {', '.join(CODES)}")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")

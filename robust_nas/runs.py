@@ -107,7 +107,10 @@ class Run:
         if not keep:
             path.unlink(missing_ok=True)
             return CsvLog(path)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (FileNotFoundError, UnicodeDecodeError):
+            lines = []
         if len(lines) <= keep:
             raise InputError(f"{path}: has lost rows of the run; start it again without --resume")
         self.write_text(name, "\n".join(lines[: keep + 1]) + "\n")
@@ -162,12 +165,12 @@ class CsvLog:
         """Add a row, and have it on disk when this returns.
 
         Raises:
-            ValueError: the keys differ from those of the first row.
+            InputError: the keys differ from those of the first row: the file is of something else.
         """
         lines = [] if self._columns else [tuple(row)]
         self._columns = self._columns or tuple(row)
         if set(row) != set(self._columns):
-            raise ValueError(f"{self.path.name} has the columns {self._columns}, not {tuple(row)}")
+            raise InputError(f"{self.path}: has the columns {self._columns}, not {tuple(row)}; take another --out")
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*lines, [row[column] for column in self._columns]])
         with self.path.open("ab", buffering=0) as file:  # one write a row: a stop never splits one
@@ -175,9 +178,17 @@ class CsvLog:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a log of numbers."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]
+    """The rows of a log of numbers.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            return [{name: float(value) if value else None for name, value in row.items()} for row in rows]
+    except (TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: not what a run wrote ({error}); start again without --resume") from error
 
 
 @contextmanager

@@ -1,8 +1,39 @@
 """Every test runs on one thread and on the same examples each time."""
 
+import shutil
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a genotype, and good weights and certificates for it; the network knows nothing."""
+    from robust_nas.certification import run_certify  # not for all the tests that do without
+    from robust_nas.data import load
+    from robust_nas.training import save_weights
+    from robust_nas.training.engine import build
+    from robust_nas.training.presets import PRESETS
+    from tests.robust_nas.helpers import GENOTYPE
+
+    folder = tmp_path_factory.mktemp("good")
+    arch, weights = folder / "cell.json", folder / "good" / "model.safetensors"
+    GENOTYPE.save(arch)
+    torch.manual_seed(0)
+    save_weights(build(GENOTYPE, load("digits"), PRESETS["quick"]["standard"]), weights, {"dataset": "digits"})
+    run_certify(arch=arch, weights=weights, method="ibp", images=2, out=folder / "good")
+    return folder
+
+
+@pytest.fixture
+def here(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, where we are."""
+    shutil.copytree(good, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"

@@ -291,7 +291,7 @@ def test_what_cannot_be_converted_is_one_line(genotype, tmp_path, capsys):
     assert_one_line(capsys, "'robnet'")
     genotype.write_text("__import__('os')")
     assert run(["convert", genotype, "--out", tmp_path / "out"]) == 2
-    assert_one_line(capsys, str(genotype), "nothing else")
+    assert_one_line(capsys, str(genotype), "holds no genotype")
     assert not (tmp_path / "out").exists()
 
 
@@ -332,8 +332,8 @@ def test_bad_usage_is_one_line_and_exit_code_2(arguments, word, capsys):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nodes: 4", ["not JSON"]),
-        ("[]", ["must be a JSON object"]),
+        ("nodes: 4", ["holds no genotype"]),
+        ("{nodes: 4}", ["not JSON"]),
         (json.dumps({"format": "other"}), ["format: must be 'dsrna-genotype', not 'other'"]),
         (json.dumps({**FIELDS, "version": 2}), ["version: this program reads version 1, not 2"]),
         (json.dumps({**FIELDS, "normal": [["conv", 0]] * 2}), ["normal[0]: unknown operation 'conv'"]),

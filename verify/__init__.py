@@ -21,6 +21,9 @@ from verify.propagation.methods import METHODS as _METHODS
 from verify.propagation.methods import PHASES as _PHASES
 from verify.regions import DOMAINS, NORMS, Ball, Box, Region
 from verify.specification import Binary, margins
+from verify.torchvision_operators import declare_on_import
+
+declare_on_import()
 
 METHODS = tuple(_METHODS)
 """Of `BoundedNetwork.bounds`, from loose and cheap to tight and dear."""

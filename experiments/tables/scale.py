@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from robust_nas.data import LOADERS
 from robust_nas.registry import named
+from robust_nas.zoo import find
 from verify.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -37,8 +39,9 @@ class Row:
 
     @classmethod
     def parse(cls, label: str, options: Options) -> Row:
-        """Read `{ zoo = NAME }` or `{ method = NAME, ... }`."""
+        """Read `{ zoo = NAME }`, or another architecture that `find` knows, or `{ method = NAME, ... }`."""
         if set(options) == {"zoo"}:
+            find(str(options["zoo"]))
             return cls(label, zoo=str(options["zoo"]))
         if "zoo" in options or "method" not in options:
             raise InputError(f"rows: {label!r} needs a method and its options, or zoo alone")
@@ -143,7 +146,30 @@ class Scale:
         protocols = {name: Protocol(**each) for name, each in content.pop("protocols").items()}
         for label in (label for protocol in protocols.values() for label in protocol.exceptions):
             named("row", label, rows)
-        return cls(name, tuple(content.pop("seeds")), protocols=protocols, tables=tables, **content)
+        scale = cls(name, tuple(content.pop("seeds")), protocols=protocols, tables=tables, **content)
+        scale._check()
+        return scale
+
+    def _check(self) -> None:
+        """What the jobs' names and the pool need; the rest is for the jobs to refuse."""
+        if not self.seeds:
+            raise InputError("seeds: is empty")
+        _check_wholes("seeds", self.seeds, 0)
+        _check_wholes("threads", [self.threads], 1)
+        for number, table in self.tables.items():
+            _check_wholes(f"tables.{number}.channels", table.channels, 1)
+            for each in table.images:
+                for dataset in (each.search, each.train):
+                    named("data set", dataset, LOADERS)
+        for kind, option in (("search", "preset"), ("train", "preset"), ("attack", "images"), ("certify", "images")):
+            if option not in getattr(self, kind):
+                raise InputError(f"{kind}: {option} is missing")
+
+
+def _check_wholes(name: str, numbers: Sequence[object], least: int) -> None:
+    for number in numbers:
+        if type(number) is not int or number < least:
+            raise InputError(f"{name}: must be whole numbers >= {least}, not {number!r}")
 
 
 def scales() -> list[str]:

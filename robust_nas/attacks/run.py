@@ -81,7 +81,7 @@ def run_attack(
     sweep.png, radii.csv and crosscheck.csv.
 
     Args:
-        arch: genotype file, or the name of a published architecture.
+        arch: genotype file, FILE:NAME, or the name of a published architecture, see `robust_nas.zoo.find`.
         weights: what `run_training` wrote.
         dataset, data, download: as `robust_nas.data.load` takes them.
         attacks, norm, epsilon: see `registry.choose`.

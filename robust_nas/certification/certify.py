@@ -23,7 +23,7 @@ from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_trained, run_training
 from robust_nas.zoo import find
 from verify import Ball, BoundedNetwork, InputError, attack_radius, certified_radius, verified
-from verify.certify.radius import proven_margin
+from verify.certify.radius import FINEST, proven_margin
 from verify.propagation.affine import MEMORY
 
 BATCH = 8
@@ -34,10 +34,18 @@ Summary = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to look for a radius: see `verify.certified_radius`."""
+    """How long to look for a radius: see `verify.certified_radius`.
+
+    Raises:
+        InputError: the tolerance is finer than bounds are.
+    """
 
     tolerance: float
     time_limit: float | None
+
+    def __post_init__(self) -> None:
+        if not self.tolerance >= FINEST:
+            raise InputError(f"tolerance must be at least {FINEST:g}, not {self.tolerance}")
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def run_certify(
     no certified radius may pass the size of an attack that succeeded.
 
     Args:
-        arch: genotype file, or the name of a published architecture.
+        arch: genotype file, FILE:NAME, or the name of a published architecture, see `robust_nas.zoo.find`.
         weights: what `run_training` wrote; None trains first, into `out`/train.
         dataset, data, download: as `robust_nas.data.load` takes them.
         preset: size and schedule of that training; not used where weights are given.
@@ -103,6 +111,7 @@ def run_certify(
         RuntimeError: a ball is proven that holds a successful attack: a bug.
     """
     genotype, place, claim = find(arch), choose_device(device), Claim(norm, domain, method)
+    effort = Effort(tolerance, time_limit)
     loaded = load(dataset, data, download)
     test = loaded.test
     if not 1 <= images <= len(test.labels):
@@ -113,7 +122,7 @@ def run_certify(
         raise InputError("a verified accuracy is about all classes; leave out --targeted, or --epsilon")
     summary: Summary = []
     if weights is None:
-        common = {"arch": arch, "dataset": dataset, "data": data, "download": download, "preset": preset}
+        common = {"arch": genotype, "dataset": dataset, "data": data, "download": download, "preset": preset}
         training = _train_first(**common, resume=resume, seed=seed, device=device, out=Path(out) / "train")
         weights = training.weights_path
         summary = [("weights", f"none given; trained first: {weights}"), *training.summary]
@@ -123,7 +132,6 @@ def run_certify(
         "arch": arch, "weights": weights, "weights_sha256": digest(Path(weights)), "dataset": dataset,
         "images": images, "seed": seed,
     }  # fmt: skip
-    effort = Effort(tolerance, time_limit)
     options = {
         **chosen, **asdict(claim), **asdict(effort), "memory": memory, "epsilons": list(epsilons), "targeted": targeted
     }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor
 from robust_nas.files import digest
 from verify import DOMAINS, NORMS, RADIUS_METHODS, InputError
 
+_LONGEST = 18
+"""Digits of a whole number: more would not fit into a tensor."""
 STATUSES = ("certified", "misclassified", "overflow", "timeout", "unsupported")
 
 _NORM_WORDS = {"linf": "l-infinity", "l2": "l2", "l1": "l1"}
@@ -86,7 +89,7 @@ def read_certificates(path: Path) -> list[Certificate]:
         InputError: the file is not CSV, a column is missing, or a value is not what its column holds.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # a mark as spreadsheets write it
             reader = csv.DictReader(file)
             header, rows = reader.fieldnames or (), list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -126,7 +129,7 @@ def read_target_seed(path: Path) -> int | None:
     seed = options.get("seed")
     if not options.get("targeted"):
         return None
-    if not isinstance(seed, int):
+    if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"{config}: options.seed: must be a whole number, not {seed!r}")
     return seed
 
@@ -134,7 +137,9 @@ def read_target_seed(path: Path) -> int | None:
 def read_memory(path: Path) -> float | None:
     """MiB that affine forms had when the certificates of a certify.csv were made; None where the file does not say."""
     memory = _read_options(path.with_name("config.json")).get("memory")
-    return float(memory) if isinstance(memory, int | float) and memory > 0 else None
+    if not isinstance(memory, int | float) or isinstance(memory, bool):
+        return None
+    return float(memory) if 0 < memory <= sys.float_info.max else None
 
 
 def check_weights(path: Path, weights: Path) -> None:
@@ -190,7 +195,7 @@ def _certificate(row: dict[str, str | None], where: str) -> Certificate:
 
 
 def _whole(text: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > _LONGEST:
         raise ValueError("a whole number >= 0")
     return int(text)
 

@@ -54,7 +54,7 @@ class Backbone(nn.Module):
             first cell then reads the output of the second and of the third.
 
     Raises:
-        InputError: another stem.
+        InputError: another stem, or a number that is no size of a network.
     """
 
     def __init__(
@@ -74,6 +74,11 @@ class Backbone(nn.Module):
         super().__init__()
         if stem not in STEMS:
             raise InputError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
+        sizes = {"in_channels": in_channels, "classes": classes, "channels": channels, "cells": cells}
+        for name, size in {**sizes, "pad": pad, "stem_stride": stem_stride}.items():
+            least = 0 if name == "pad" else 1
+            if type(size) is not int or size < least:
+                raise InputError(f"{name}: must be a whole number >= {least}, not {size!r}")
         self.input = InputLayer(mean, std, pad)
         self.second_stem: nn.Sequential | None = None
         if stem == "cifar":

@@ -10,6 +10,7 @@ from typing import Any
 from robust_nas import resumable
 from robust_nas.data import load
 from robust_nas.distributed import processes
+from robust_nas.genotype import Architecture
 from robust_nas.registry import named
 from robust_nas.runs import Row, choose_device, seed_everything, versions
 from robust_nas.spaces.network import Network
@@ -42,7 +43,7 @@ class TrainingResult:
 
 def run_training(
     *,
-    arch: str | Path,
+    arch: str | Path | Architecture,
     dataset: str = "digits",
     data: str | Path | None = None,
     download: bool = False,
@@ -68,7 +69,7 @@ def run_training(
     Under torchrun the processes share every batch, and the first one writes.
 
     Args:
-        arch: genotype file, or the name of a published architecture.
+        arch: as `robust_nas.zoo.find` takes it.
         dataset, data, download: as `robust_nas.data.load` takes them.
         preset: size and schedule, a key of `PRESETS`; an architecture that has a number of cells keeps it.
         recipe: the loss, a key of `RECIPES`.

@@ -58,7 +58,9 @@ def load_network(arch: Architecture, weights: Path) -> tuple[Network, dict[str, 
     _check_same(Architecture.from_dict(sidecar.get("genotype"), f"{sidecar_path}: genotype"), arch, weights)
     try:
         network = Network(arch, **sidecar["network"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except KeyError as error:
+        raise InputError(f"{sidecar_path}: network: missing") from error
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{sidecar_path}: network: builds no network: {error}") from error
     try:
         tensors = load_file(weights)
@@ -78,6 +80,8 @@ def load_trained(arch: Architecture, weights: Path, data: Data) -> Network:
     """
     network, sidecar = load_network(arch, weights)
     trained_on = sidecar.get("dataset")
+    if not isinstance(trained_on, str):
+        raise InputError(f"{weights.with_suffix('.json')}: dataset: must be text, not {trained_on!r}")
     if trained_on != data.name:
         raise InputError(f"{weights}: these weights were trained on {trained_on}; add --dataset {trained_on}")
     classes = network.settings["classes"]
@@ -121,5 +125,8 @@ def _check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
         found, wanted = tuple(tensors[name].shape), tuple(expected[name].shape)
         if found != wanted:
             raise InputError(f"{weights}: weights of another architecture: {name} is {found}, not {wanted}")
-        if not torch.isfinite(tensors[name]).all():
+        given, needed = tensors[name].dtype, expected[name].dtype
+        if given.is_complex or given.is_floating_point != needed.is_floating_point:
+            raise InputError(f"{weights}: {name} holds {given}, not {needed}")
+        if not torch.isfinite(tensors[name].double()).all():
             raise InputError(f"{weights}: {name} holds NaN or infinity; train the network again")

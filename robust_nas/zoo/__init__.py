@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from robust_nas.files import decoded
 from robust_nas.genotype import Architecture
 from verify.errors import InputError
 
 SUFFIX = ".json"
+STANDARD_INPUT = "-"
 
 
 def names() -> list[str]:
@@ -19,22 +22,24 @@ def names() -> list[str]:
     return sorted((name.removesuffix(SUFFIX) for name in entries if name.endswith(SUFFIX)), key=str.casefold)
 
 
-def is_file(arch: str | Path) -> bool:
-    """Whether `find` reads this as a file, or as what can be read like one, such as a pipe."""
-    return os.path.exists(arch) and not os.path.isdir(arch)
-
-
-def find(arch: str | Path) -> Architecture:
-    """The architecture of a genotype file or of a name in the zoo; where both exist, the file's.
+def find(arch: str | Path | Architecture) -> Architecture:
+    """The architecture that a person means; where a file and a name of the zoo are both there, the file's.
 
     Args:
-        arch: a path, or a name; neither case nor the choice of - or _ matters in a name.
+        arch: a file in any notation of `robust_nas.notations`, or `FILE:NAME` for one of several in it; a name of the
+            zoo, in which neither case nor the choice of - or _ matters; `-` for the standard input, which can be read
+            but once. An architecture is taken as it is.
 
     Raises:
-        InputError: it is neither, or the file is not a genotype; the line lists names that are close.
+        InputError: it is none of these, or see `Architecture.load`; the line lists names of the zoo that are close.
     """
-    if is_file(arch):
-        return Architecture.load(arch)
+    if isinstance(arch, Architecture):
+        return arch
+    file, _, name = str(arch).rpartition(":")
+    if _is_file(str(arch)):
+        return _read(str(arch), None)
+    if _is_file(file):
+        return _read(file, name)
     known = {_folded(name): name for name in names()}
     if _folded(str(arch)) not in known:
         raise InputError(f"{arch}: no such genotype file, and no architecture of the zoo{_hint(str(arch), known)}")
@@ -42,9 +47,20 @@ def find(arch: str | Path) -> Architecture:
         return Architecture.load(path)
 
 
+def _is_file(path: str) -> bool:
+    """Whether there is one, or what can be read like one, such as a pipe."""
+    return path == STANDARD_INPUT or (os.path.exists(path) and not os.path.isdir(path))
+
+
+def _read(path: str, name: str | None) -> Architecture:
+    if path != STANDARD_INPUT:
+        return Architecture.load(path, name)
+    return Architecture.from_text(decoded(sys.stdin.buffer.read(), "standard input"), "standard input", name)
+
+
 def _hint(wrong: str, known: dict[str, str]) -> str:
     close = difflib.get_close_matches(_folded(wrong), known, n=3, cutoff=0.5)
-    close += [name for name in known if name.startswith(_folded(wrong)) and name not in close]
+    close += [name for name in known if wrong and name.startswith(_folded(wrong)) and name not in close]
     listing = "`dsrna zoo` lists them"
     return f"; did you mean {', '.join(known[name] for name in close)}? ({listing})" if close else f"; {listing}"
 

@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
-from robust_nas.data import _torchvision_datasets
 from robust_nas.images import AREA, RATIO, ImageFiles, crop, middle, random_box
 from tests.robust_nas.helpers import write_image
 from verify.errors import InputError
-
-_torchvision_datasets()  # makes torchvision importable
-from torchvision import transforms  # noqa: E402
 
 SIZES = [(40, 30), (30, 40), (224, 224), (9, 300), (5, 3)]
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from robust_nas import runs
-from robust_nas.runs import Run, choose_device, progress, seed_everything
+from robust_nas.runs import Run, choose_device, progress, read_rows, seed_everything
 from verify.errors import InputError
 
 CPU = torch.device("cpu")
@@ -71,6 +71,20 @@ def test_csv_refuses_other_columns_and_writes_nothing(run):
     with pytest.raises(ValueError, match="columns"):
         log.append({"step": 2, "loss": 0.1})
     assert log.path.read_text() == "step\n1\n"
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256)), b"a\n1\n", b"a\n1\n2"[:3]])
+def test_a_log_that_lost_rows_is_not_resumed(run, content):
+    (run.folder / "log.csv").write_bytes(content)
+    with pytest.raises(InputError, match="log.csv: has lost rows of the run"):
+        run.csv("log.csv", 2)
+
+
+@pytest.mark.parametrize("content", [b"a\nx\n", b"a,b\n1,2,3\n", bytes(range(256)), b"a\n" + b"1" * 200_000])
+def test_a_log_of_something_else_is_no_numbers(run, content):
+    (run.folder / "log.csv").write_bytes(content)
+    with pytest.raises(InputError, match="log.csv: not what a run wrote"):
+        read_rows(run.folder / "log.csv")
 
 
 @pytest.mark.parametrize(("value", "error"), [({"a": object()}, TypeError), ([float("nan")], ValueError)])

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from robust_nas.converters import ENAS_OPERATIONS
 from robust_nas.data import Examples
 from robust_nas.distributed import Processes
 from robust_nas.genotype import Edge, Genotype
+from robust_nas.notations import ENAS_OPERATIONS
 from robust_nas.search.bilevel import AlphaStep, ArchitectureStep
 from robust_nas.search.controller import Controller, reinforce
 from robust_nas.search.presets import SearchPreset
