@@ -97,8 +97,9 @@ def test_standard_input_is_read_once(here, monkeypatch):
         return SimpleNamespace(weights_path=GOOD["--weights"], summary=[])
 
     monkeypatch.setattr(certify, "run_training", training)
-    monkeypatch.setattr("sys.stdin", Path("cell.json").open())
-    assert run("certify", "--arch", "-", "--images", "2", "--method", "ibp", "--out", "out") == 0
+    with Path("cell.json").open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert run("certify", "--arch", "-", "--images", "2", "--method", "ibp", "--out", "out") == 0
 
 
 SIDECARS = {
