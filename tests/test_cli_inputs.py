@@ -3,7 +3,6 @@
 import json
 import struct
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from experiments.tables.scale import SCALES
 from robust_nas.certification import certify
+from robust_nas.training import TrainingResult
+from robust_nas.training.weights import load_network
 from robust_nas.zoo import find
 from tests.cli_helpers import BINARY, CELL, GOOD, LINES, refused, run, write
 from tests.robust_nas.helpers import GENOTYPE, write_image
@@ -94,7 +95,8 @@ def test_standard_input_is_read_once(here, monkeypatch):
 
     def training(**options):
         assert find(options["arch"]) == GENOTYPE
-        return SimpleNamespace(weights_path=GOOD["--weights"], summary=[])
+        path = Path(GOOD["--weights"])
+        return TrainingResult(path, [], load_network(GENOTYPE, path)[0], 0.0)
 
     monkeypatch.setattr(certify, "run_training", training)
     with Path("cell.json").open() as stdin:
