@@ -249,7 +249,7 @@ def test_certificates_that_do_not_say_their_memory(memory, here):
 def test_certificates_from_a_spreadsheet(here):
     """With a byte order mark, other line ends and columns of somebody's own."""
     header, *rows = Path("good/certify.csv").read_text().splitlines()
-    text = "\r\n".join([f"note,{header}", *(f"mine,{row}" for row in rows)])
+    text = "\r\n".join([f"{header},note", *(f"{row},mine" for row in rows)])
     Path("good/certify.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert run(*LINES["audit"], "--out", "out") == 0
 
