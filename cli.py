@@ -118,8 +118,9 @@ def dsrna() -> None:
 @dsrna.command()
 @option(
     "--metric",
-    type=click.Choice(["none", "cb", "ibp-slope", "jacobian", "combined"]),
-    help="Robustness metric: certified bound, slope of interval widths, Jacobian norm, cb and jacobian, or none. "
+    type=click.Choice(["none", "cb", "log-radius", "ibp-slope", "jacobian", "combined"]),
+    help="Robustness metric: certified bound, logarithm of the radius that it comes to, slope of interval widths, "
+    "Jacobian norm, cb and jacobian, or none. "
     "[cb, where the method takes one]",
 )
 @option(
@@ -144,6 +145,32 @@ def dsrna() -> None:
     help="Norm of the perturbation that the metric bounds.",
 )
 @option("--gamma", type=NonNegative(), help="Weight of the metric. [the preset's: 0.01]")
+@option(
+    "--balance",
+    type=Positive(),
+    help="In place of --gamma: how hard the metric pulls alpha, relative to the loss. 1: as hard.",
+)
+@option(
+    "--recipe",
+    type=click.Choice(["standard", "jacobian", "adversarial", "certified", "tangent"]),
+    help="What the networks are for: the loss of the weights, and of alpha on held-out images. [standard]",
+)
+@option(
+    "--epsilon",
+    type=Positive(),
+    help="Perturbations of the recipe and of the metric's bounds, in [0,1] pixels. [the recipe's; by the width]",
+)
+@option(
+    "--trials",
+    type=click.IntRange(min=1),
+    help="Architectures near the result, trained a short way at the end; the best is the result instead.",
+)
+@option(
+    "--judge",
+    type=click.Choice(["accuracy", "radius"]),
+    help="What the best trial has: accuracy, or certified radius at an accuracy within 1 % of the best; certified: "
+    "verified accuracy.",
+)
 @option(
     "--bound",
     type=click.Choice(["ibp", "block", "crown-ibp", "affine", "crown"]),
@@ -176,6 +203,8 @@ def search(**options: Any) -> None:
     Examples:
       dsrna search --metric cb
       dsrna search --metric combined --method pc-darts --order second --stop eigenvalue
+      dsrna search --metric log-radius --balance 0.5 --trials 4
+      dsrna search --metric none --recipe certified --epsilon 0.05 --trials 4
       dsrna search --method enas
       dsrna search --method random --space robnet-free
       dsrna search --metric cb --dataset cifar10 --download --preset paper --norm l2 --out runs/paper

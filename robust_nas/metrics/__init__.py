@@ -13,10 +13,12 @@ from robust_nas.metrics.combined import Sum
 from robust_nas.metrics.epsilon import EpsilonControl
 from robust_nas.metrics.interval_slope import IntervalSlope
 from robust_nas.metrics.jacobian import ESTIMATES, JacobianNorm
+from robust_nas.metrics.log_radius import LogRadius
 
 
-def _certified_bound(settings: MetricSettings) -> RobustnessMetric:
-    return CertifiedBound(settings.norm, method=settings.bound_method, images=settings.bound_images)
+def _certified_bound(settings: MetricSettings, kind: type[CertifiedBound] = CertifiedBound) -> RobustnessMetric:
+    control = None if settings.epsilon is None else EpsilonControl(settings.epsilon, slope=0.0)
+    return kind(settings.norm, method=settings.bound_method, images=settings.bound_images, control=control)
 
 
 def _interval_slope(settings: MetricSettings) -> RobustnessMetric:
@@ -39,6 +41,7 @@ others (docs/fidelity.md). The paper says that the two "can be summed", and give
 
 METRICS: dict[str, Callable[[MetricSettings], RobustnessMetric]] = {
     "cb": _certified_bound,
+    "log-radius": lambda settings: _certified_bound(settings, LogRadius),
     "ibp-slope": _interval_slope,
     "jacobian": _jacobian,
     "combined": lambda settings: Sum((BOUND_WEIGHT, _certified_bound(settings)), (1.0, _jacobian(settings))),

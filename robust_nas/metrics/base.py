@@ -37,6 +37,7 @@ class MetricSettings:
         seed: of the metric's own random numbers.
         bound_method: of the certified bound, see `CertifiedBound`.
         bound_images: images of the batch that are bounded.
+        epsilon: at which bounds are taken; None for one that follows their width.
         jacobian: "sampled", "exact" or "projection", see `JacobianNorm`.
         jacobian_images: images of the batch whose Jacobian is taken.
     """
@@ -45,6 +46,7 @@ class MetricSettings:
     seed: int = 0
     bound_method: str = "ibp"
     bound_images: int = 8
+    epsilon: float | None = None
     jacobian: str = "sampled"
     jacobian_images: int = 64
 

@@ -84,21 +84,22 @@ class CertifiedBound(RobustnessMetric):
         if not self._settled:
             self._settle(network, images[:1], labels[:1])
         epsilon = self.control.epsilon
-        value, gap = self.measure(network, images, labels)
-        weight = self.processes.weight(len(labels))
-        value = weight * value
-        bound, gap = self.processes.total([value.item(), weight * gap])
+        values, gap = self.measure(network, images, labels)
+        weighted = self.processes.weight(len(labels)) * gap
+        count, gap = self.processes.total([float(len(values)), weighted])
+        value = values.sum() / count
+        found = self.processes.total([value.item()])[0]
         self.control.update(gap)
-        return Measurement(value, {"certified_bound": bound, "epsilon": epsilon, "gap": gap})
+        return Measurement(value, dict(zip(self.columns, (found, epsilon, gap), strict=True)))
 
     def measure(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
-    ) -> tuple[Float[Tensor, ""], float]:
-        """R and the gap, in logits, of all these images at the current epsilon; NaN where bounds overflow."""
+    ) -> tuple[Float[Tensor, " n"], float]:
+        """R of each image that counts, and the gap of all these, at the current epsilon; NaN where bounds overflow."""
         rows = margins(labels, network.classes) if self.target == "margin" else None
         bounds = network.bounds(images, self.control.epsilon, self.norm, rows, self.method, self.domain)
-        lower = bounds.lower.amin(1) if self.target == "margin" else bounds.lower
-        return lower.mean(), (bounds.upper - bounds.lower).mean().item()
+        lower = bounds.lower.amin(1) if self.target == "margin" else bounds.lower.mean(1)
+        return lower, (bounds.upper - bounds.lower).mean().item()
 
     def held(self, network: BoundedNetwork, images: int) -> float:
         images = min(images, self.images)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from robust_nas.data import Examples
 from robust_nas.distributed import ALONE, Processes
 from robust_nas.metrics import Measurement, RobustnessMetric
+from robust_nas.search.balance import Balance
 from robust_nas.spaces.backbone import OneShot
 from verify.bounds import BoundedNetwork
 
@@ -27,7 +28,7 @@ Gradients = tuple[Tensor, ...]
 
 def weight_step(
     model: OneShot,
-    batch: Examples,
+    loss: Callable[[], Tensor],
     optimiser: torch.optim.Optimizer,
     clip: float,
     processes: Processes = ALONE,
@@ -40,23 +41,24 @@ def weight_step(
     A gradient that is not finite moves nothing, and NaN is returned.
 
     Args:
-        model, batch, optimiser: of the weights; `batch` is this process' share.
+        model, optimiser: of the weights.
+        loss: gives the training loss on the batch; this process' part.
         clip: largest l2 norm of the gradient.
         processes: those that share the batch.
         amp: compute the forward pass in bfloat16 where that is safe (torch.autocast).
     """
-    with processes.synchronised(model), torch.autocast(batch.images.device.type, torch.bfloat16, enabled=amp):
-        logits = model(batch.images)
-    loss = processes.weight(len(batch.labels)) * F.cross_entropy(logits.to(batch.images), batch.labels)
-    found = torch.autograd.grad(loss, model.weights(), allow_unused=True)
-    used = {weight: gradient for weight, gradient in zip(model.weights(), found, strict=True) if gradient is not None}
+    weights = model.weights()
+    with processes.synchronised(model), torch.autocast(weights[0].device.type, torch.bfloat16, enabled=amp):
+        value = loss()
+    found = torch.autograd.grad(value, weights, allow_unused=True)
+    used = {weight: gradient for weight, gradient in zip(weights, found, strict=True) if gradient is not None}
     for weight, gradient in zip(used, processes.add_up(list(used.values())), strict=True):
         weight.grad = gradient
     finite = math.isfinite(nn.utils.clip_grad_norm_(list(used), clip))
     if finite:
         optimiser.step()
     optimiser.zero_grad()
-    return processes.total([loss.item()])[0] if finite else math.nan
+    return processes.total([value.item()])[0] if finite else math.nan
 
 
 @dataclass
@@ -161,6 +163,8 @@ class ArchitectureStep(ABC):
 class AlphaStep(ArchitectureStep):
     """A step of alpha on L_val(w, alpha) - gamma R(w, alpha): first order at w as it is, second order at w'.
 
+    L_val is the cross-entropy of held-out images, or the loss of the recipe that the search is for.
+
     The metric is measured even when gamma is 0, but then without gradients: the step is the one that a search
     without a metric makes, bit for bit.
 
@@ -172,10 +176,12 @@ class AlphaStep(ArchitectureStep):
         optimiser: of the architecture parameters.
         metric: R, None for a search without.
         gamma: its weight.
+        balance: steers the weight instead; it learns from the steps that are watched.
         unrolled: for the second order.
         processes: those that share the batches.
         penalty: a term of the objective in the architecture parameters alone, the same in all processes; None for
             none.
+        loss: gives L_val on this process' share of the images, its part of it; None for the cross-entropy.
     """
 
     network: BoundedNetwork
@@ -185,6 +191,8 @@ class AlphaStep(ArchitectureStep):
     unrolled: Unrolled | None = None
     processes: Processes = ALONE
     penalty: Callable[[], Tensor] | None = None
+    loss: Callable[[Examples], Tensor] | None = None
+    balance: Balance | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -198,10 +206,15 @@ class AlphaStep(ArchitectureStep):
             "loss_gradient",
             "robustness_gradient",
             "cosine",
+            *(("gamma",) if self.balance else ()),
             *(("unrolled_gradient",) if self.unrolled else ()),
             *(("penalty",) if self.penalty else ()),
             "finite",
         )
+
+    @property
+    def _weight(self) -> float:
+        return self.balance.gamma if self.balance else self.gamma
 
     def __call__(self, held_out: Examples, train: Examples, watched: bool = True) -> dict[str, int | float | None]:
         """Take the step; returns figures for the log.
@@ -232,6 +245,8 @@ class AlphaStep(ArchitectureStep):
             value = self.penalty()
             gradients = _sum(gradients, torch.autograd.grad(value, alphas, materialize_grads=True))
             figures["penalty"] = value.item()
+        if figures["robustness"] is not None:
+            figures |= {"gamma": self._weight, "weighted_robustness": self._weight * figures["robustness"]}
         if math.isfinite(figures["val_loss"]) and _finite(gradients):
             for alpha, gradient in zip(alphas, gradients, strict=True):
                 alpha.grad = gradient
@@ -258,12 +273,12 @@ class AlphaStep(ArchitectureStep):
         measured = self._measure(held_out)
         if measured is not None:
             value = self.processes.total([measured.value.item()])[0]
-            figures |= {**measured.log, "robustness": value, "weighted_robustness": self.gamma * value}
+            figures |= {**measured.log, "robustness": value}
             figures["finite"] = float(math.isfinite(value))
-            pull = -self.gamma * measured.value if self.gamma else None
+            pull = -measured.value if self._weight else None
         parameters = [*alphas, *weights]
         if pull is not None and figures["finite"] and not watched:
-            gradients = self._gradients(loss + pull, parameters)
+            gradients = self._gradients(loss + self._weight * pull, parameters)
             if _finite(gradients):
                 return gradients, figures
             figures["finite"], pull = 0.0, None
@@ -272,7 +287,10 @@ class AlphaStep(ArchitectureStep):
 
     def _loss(self, held_out: Examples) -> tuple[Tensor, Tensor]:
         """Logits and this process' part of the loss; fixes the statistics of batch norm to those of the batch."""
-        logits = self.network.freeze(held_out.images, self.processes.moments)
+        with torch.set_grad_enabled(self.loss is None or self._weight > 0):
+            logits = self.network.freeze(held_out.images, self.processes.moments)
+        if self.loss is not None:
+            return logits, self.loss(held_out)
         return logits, self.processes.weight(len(held_out.labels)) * F.cross_entropy(logits, held_out.labels)
 
     def _apart(
@@ -281,7 +299,7 @@ class AlphaStep(ArchitectureStep):
         """The same from the gradients of the two terms one by one, with figures of both.
 
         Args:
-            pull: -gamma R; None where only the loss counts.
+            pull: -R; None where only the loss counts.
             alphas: how many of the parameters, the first, the figures are of.
             figures: those so far; `finite` says whether R is.
         """
@@ -289,6 +307,9 @@ class AlphaStep(ArchitectureStep):
         more: dict[str, Any] = {"loss_gradient": _norm(gradients[:alphas])}
         if pull is not None:
             other = self._gradients(pull, parameters)
+            if self.balance:
+                self.balance.update(more["loss_gradient"], _norm(other[:alphas]))
+            other = tuple(self._weight * gradient for gradient in other)
             more["robustness_gradient"] = _norm(other[:alphas])
             more["cosine"] = _cosine(gradients[:alphas], other[:alphas])
             more["finite"] = float(figures["finite"] and _finite(other))
@@ -304,7 +325,7 @@ class AlphaStep(ArchitectureStep):
     def _measure(self, batch: Examples) -> Measurement | None:
         if self.metric is None:
             return None
-        with torch.set_grad_enabled(self.gamma > 0):
+        with torch.set_grad_enabled(self._weight > 0):
             return self.metric(self.network, *batch)
 
 

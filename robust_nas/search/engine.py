@@ -25,6 +25,8 @@ from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify.errors import InputError
 
+NEAR = 0.5
+"""Noise that leads from the architecture parameters to those of candidates nearby, in standard deviations of theirs."""
 HESSIAN_EVERY = 2
 """Epochs from one eigenvalue to the next (Zela et al., ICLR 2020)."""
 
@@ -58,7 +60,7 @@ class Search:
     ) -> None:
         self.plan, self.data, self.device, self.processes = plan, data, torch.device(device), processes
         self.presets = plan.strategy.stages(plan.preset)
-        self.trial = plan.strategy.trial(plan.preset, data.name)
+        self.trial = plan.trial or plan.strategy.trial(plan.preset, data.name)
         self.stage: Stage | None = None
         self.trials: Trials | None = None
         self.epoch = self._step = self.number = 0
@@ -241,7 +243,20 @@ class Search:
     def _candidates(self) -> list[Architecture]:
         assert self.trial is not None
         ends = [self._genotypes[epoch - 1] for epoch in self._ends]
-        return self.plan.strategy.candidates(ends, self.plan.preset, self.trial.count, self._generator)
+        return self.plan.strategy.candidates(ends, self._near, self.plan.preset, self.trial.count, self._generator)
+
+    @torch.no_grad()
+    def _near(self, generator: torch.Generator) -> Architecture:
+        """The architecture of architecture parameters to which noise is added, `NEAR` of their own spread."""
+        parameters = self.model.architecture_parameters()
+        before = [parameter.clone() for parameter in parameters]
+        for parameter in parameters:
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.add_(NEAR * parameter.std() * noise)
+        found = self.plan.strategy.genotype(self.model, self._some_held_out)
+        for parameter, old in zip(parameters, before, strict=True):
+            parameter.copy_(old)
+        return found
 
     def _begin_trials(self, candidates: Sequence[Architecture]) -> Trials:
         assert self.trial is not None
@@ -307,7 +322,10 @@ class Search:
         total = (preset.epochs - preset.warm_up) * self.steps_an_epoch
         part = max(0.0, done / total) if total else 0.0
         watched = (number - 1) % self.plan.watch_every == 0
-        return Step(self.number, epoch, part, preset, self._generator, self.processes, self.data.name, watched)
+        progress = (epoch * self.steps_an_epoch + number - 1) / (preset.epochs * self.steps_an_epoch)
+        return Step(
+            self.number, epoch, part, preset, self._generator, self.processes, self.data.name, watched, progress
+        )
 
     def _end_epoch(self, stage: Stage, eigenvalue: float | None) -> None:
         plan = self.plan

@@ -127,12 +127,15 @@ _PAPER_JACOBIAN = replace(
     alpha_weight_decay=1e-3,
 )
 
-_METRICS = ("none", "cb", "ibp-slope", "jacobian", "combined")
+_METRICS = ("none", "cb", "log-radius", "ibp-slope", "jacobian", "combined")
 PRESETS: dict[str, dict[str, SearchPreset]] = {
     "quick": dict.fromkeys(_METRICS, _QUICK),
     "small": dict.fromkeys(_METRICS, _SMALL),
     # For the combined metric, and for none, the paper gives no settings: they get those of the Jacobian metric.
-    "paper": {**dict.fromkeys(_METRICS, _PAPER_JACOBIAN), "cb": _PAPER_CB, "ibp-slope": _PAPER_CB},
+    "paper": {
+        **dict.fromkeys(_METRICS, _PAPER_JACOBIAN),
+        **dict.fromkeys(("cb", "log-radius", "ibp-slope"), _PAPER_CB),
+    },
 }
 """By the preset's name, then by the metric's."""
 

@@ -17,19 +17,22 @@ from robust_nas.metrics import METRICS, MetricSettings, RobustnessMetric
 from robust_nas.registry import named
 from robust_nas.runs import Row, Run, choose_device, notice, read_rows, seed_everything, versions
 from robust_nas.search.engine import Search
+from robust_nas.search.judges import JUDGES
 from robust_nas.search.memory import advice
 from robust_nas.search.plot import plot_alphas, plot_search
 from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset, preset_for
 from robust_nas.search.stage import Plan
 from robust_nas.search.stopping import STOPPING_RULES
 from robust_nas.search.strategies import STRATEGIES, Method
+from robust_nas.search.trials import Trial, training_preset, trial_at
 from robust_nas.search.watch import collapse
 from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.supernet import Supernet
+from robust_nas.training.recipes import RECIPES, RecipeSettings, default_epsilon
 from verify.errors import InputError
 
 NORMS = ("linf", "l2")
-BOUNDED = ("cb", "combined")
+BOUNDED = ("cb", "log-radius", "combined")
 """Metrics with a certified bound."""
 RESULTS = ("genotype.json", "alphas.safetensors", "alphas.png", "search.png")
 PAPER_SCALE = "dsrna search --metric cb --dataset cifar10 --preset paper"
@@ -59,6 +62,11 @@ def run_search(
     order: str | None = None,
     norm: str = "linf",
     gamma: float | None = None,
+    balance: float | None = None,
+    recipe: str | None = None,
+    epsilon: float | None = None,
+    trials: int | None = None,
+    judge: str | None = None,
     bound: str | None = None,
     jacobian: str | None = None,
     nodes: int | None = None,
@@ -91,6 +99,15 @@ def run_search(
         order: "first", or "second": alpha's gradient through one step of the weights; of those that the method knows.
         norm: linf or l2, of the perturbation that the metric is about.
         gamma: weight of the metric in eq. 16 (DSRNA, CVPR 2021).
+        balance: in place of gamma, how hard the metric pulls alpha relative to the loss (`Balance`).
+        recipe: what the weights learn by, alpha on held-out images, and candidates that are tried: a key of
+            `training.recipes.RECIPES`; None for cross-entropy, or the method's own.
+        epsilon: of the recipe, in pixels of [0, 1]; certified bounds of the metric are taken there too. None for the
+            recipe's own; then bounds are too only where the recipe is "certified", else epsilon follows their width.
+        trials: architectures near the result that are trained a short way at the end, the result among them; the best
+            is the result instead. For methods that try candidates anyway, how many.
+        judge: "accuracy" or "radius": what the best of them has (`judges.judged`); None for "radius", but "accuracy"
+            for methods that try candidates anyway by a recipe that certifies nothing.
         bound: method of the certified bound, a key of `BOUND_IMAGES`.
         jacobian: estimate of the Jacobian metric.
         nodes, batch_size: intermediate nodes of a cell, images a step (of all processes).
@@ -125,9 +142,12 @@ def run_search(
         sizes = replace(sizes, dtype="float64")
     hessian = hessian or stop == "eigenvalue"
     _check(norm, sizes)
+    _check_balance(balance, gamma, metric)
     _check_method(method, strategy, metric, order, stop, hessian)
     rule = None if stop is None else named("stopping rule", stop, STOPPING_RULES)()
     place = choose_device(device)
+    training = _training(method, strategy, recipe, epsilon, norm, dataset, order, hessian, amp)
+    trial = _trial(method, strategy, sizes, dataset, training, trials, judge)
     choices = {
         "method": method,
         "space": strategy.space,
@@ -137,11 +157,17 @@ def run_search(
         "preset": preset,
         "norm": norm,
         "gamma": sizes.gamma,
+        "balance": balance,
+        "recipe": training[0],
+        "recipe_epsilon": training[1].epsilon,
+        "trials": None if trial is None else trial.count,
+        "judge": None if trial is None else trial.judge,
         "seed": seed,
         "stop": stop,
     }
     with processes(place) as team:
-        measure = _metric(metric, sizes, norm, seed)
+        at = training[1].epsilon if training[0] == "certified" else epsilon
+        measure = _metric(metric, sizes, norm, seed, at)
         _check_team(team, sizes, measure, hessian)
         images = team.leader_first(lambda: load(dataset, data, download))
         options = {
@@ -149,7 +175,9 @@ def run_search(
             "sizes": asdict(sizes),
         }
         seed_everything(seed)
-        plan = Plan(sizes, strategy, measure, sizes.gamma, seed, order, rule, hessian, amp)
+        plan = Plan(
+            sizes, strategy, measure, sizes.gamma, balance, *training, trial, seed, order, rule, hessian, amp
+        )
         search = Search(plan, images, place, team)
         run = resumable.begin("search", search, out, options, RESULTS, resume)
         if team.leads and search.stage is not None:
@@ -180,7 +208,68 @@ def _note(row: Row) -> str:
     return resumable.in_words(row, ("train_loss", "val_loss", "robustness", "epsilon"))
 
 
-def _metric(name: str, sizes: SearchPreset, norm: str, seed: int) -> RobustnessMetric | None:
+def _training(
+    method: str,
+    strategy: Method[Any],
+    recipe: str | None,
+    epsilon: float | None,
+    norm: str,
+    dataset: str,
+    order: str,
+    hessian: bool,
+    amp: bool,
+) -> tuple[str, RecipeSettings]:
+    """The recipe of the supernet, and its settings."""
+    name = recipe or "standard"
+    kind = named("recipe", name, RECIPES)
+    if name != "standard":
+        if not strategy.recipes:
+            raise InputError(f"{method} has a training of its own; leave out --recipe")
+        if order == "second" or hessian or amp:
+            raise InputError(f"--order second, --hessian and --amp know the recipe standard, not {name}")
+        if norm not in kind.norms:
+            raise InputError(f"unknown norm {norm!r} for recipe {name}; known: {', '.join(kind.norms)}")
+    size = default_epsilon(name, dataset, norm) if epsilon is None else epsilon
+    if not 0 <= size < math.inf:
+        raise InputError(f"epsilon must be a finite number >= 0, not {size}")
+    return name, RecipeSettings(norm, size)
+
+
+def _trial(
+    method: str,
+    strategy: Method[Any],
+    sizes: SearchPreset,
+    dataset: str,
+    training: tuple[str, RecipeSettings],
+    trials: int | None,
+    judge: str | None,
+) -> Trial | None:
+    """How candidates are tried at the end; None where none are."""
+    recipe, settings = training
+    if trials is not None:
+        if trials < 1:
+            raise InputError(f"trials must be at least 1, not {trials}")
+        if not strategy.recipes:
+            raise InputError(f"{method} chooses among candidates in its own way; leave out --trials")
+        sizes = replace(sizes, candidates=trials)
+    own = strategy.trial(sizes, dataset)
+    if own is None and trials is None:
+        if judge is not None:
+            raise InputError("--judge is about candidates that are tried at the end; give --trials too")
+        return None
+    trial = own or trial_at(sizes, "standard", dataset)
+    if recipe != "standard":
+        preset = training_preset(replace(sizes, cells=trial.preset.cells), recipe)
+        trial = replace(trial, preset=preset, recipe=recipe, settings=settings)
+    if trials is not None:
+        trial = replace(trial, count=trials)
+    judge = judge or ("accuracy" if own is not None and recipe != "certified" else "radius")
+    if judge not in JUDGES:
+        raise InputError(f"unknown judge {judge!r}; known: {', '.join(JUDGES)}")
+    return replace(trial, judge=judge)
+
+
+def _metric(name: str, sizes: SearchPreset, norm: str, seed: int, epsilon: float | None) -> RobustnessMetric | None:
     if name == "none":
         return None
     settings = MetricSettings(
@@ -188,6 +277,7 @@ def _metric(name: str, sizes: SearchPreset, norm: str, seed: int) -> RobustnessM
         seed=seed,
         bound_method=sizes.bound_method,
         bound_images=BOUND_IMAGES["ibp" if name == "ibp-slope" else sizes.bound_method],
+        epsilon=epsilon,
         jacobian=sizes.jacobian,
         jacobian_images=sizes.jacobian_images,
     )
@@ -225,9 +315,14 @@ def _summary(genotype: Architecture, rows: Sequence[Row], search: Search, second
 def _candidates(search: Search) -> str:
     if search.trials is None:
         return ""
-    scores, recipe = search.trials.scores, search.trials.trial.recipe
-    measure = "adversarial accuracy" if recipe == "adversarial" else "accuracy"
-    return f"{len(scores)}, held-out {measure} {min(scores):.3f} to {max(scores):.3f}"
+    trial = search.trials.trial
+    accuracies = [score.accuracy for score in search.trials.scores]
+    radii = [score.radius for score in search.trials.scores if score.radius is not None]
+    measure = "accuracy"
+    if trial.recipe == "adversarial" or trial.recipe == "certified" and trial.judge == "radius":
+        measure = {"adversarial": "adversarial accuracy", "certified": "verified accuracy"}[trial.recipe]
+    text = f"{len(accuracies)}, held-out {measure} {min(accuracies):.3f} to {max(accuracies):.3f}"
+    return text + (f", certified radius {min(radii):.3g} to {max(radii):.3g}" if radii else "")
 
 
 def _course(rows: Sequence[Row], name: str) -> str:
@@ -261,6 +356,17 @@ def _check(norm: str, sizes: SearchPreset) -> None:
         raise InputError(f"epochs must be at least 1, not {sizes.epochs}")
     if sizes.batch_size < 2:
         raise InputError(f"batch-size must be at least 2, of which batch norm takes a variance, not {sizes.batch_size}")
+
+
+def _check_balance(balance: float | None, gamma: float | None, metric: str) -> None:
+    if balance is None:
+        return
+    if not 0 < balance < math.inf:
+        raise InputError(f"balance must be a finite number above 0, not {balance}")
+    if gamma is not None:
+        raise InputError("the metric has one weight: give either --gamma or --balance")
+    if metric == "none":
+        raise InputError("--balance is about a metric; leave it out, or choose one by --metric")
 
 
 def _check_team(team: Processes, sizes: SearchPreset, metric: RobustnessMetric | None, hessian: bool) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,12 +15,16 @@ from robust_nas.data import Data, Examples
 from robust_nas.distributed import Processes
 from robust_nas.metrics import RobustnessMetric
 from robust_nas.runs import Row
+from robust_nas.search.balance import Balance
 from robust_nas.search.bilevel import AlphaStep, Unrolled, weight_step
 from robust_nas.search.presets import SearchPreset
 from robust_nas.search.stopping import StoppingRule
 from robust_nas.search.strategies.base import Method, Model, Step, Strategy
+from robust_nas.search.trials import Trial, training_preset
 from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.supernet import Operations
+from robust_nas.training.learner import Learner
+from robust_nas.training.recipes import RECIPES, RecipeSettings
 from verify.bounds import BoundedNetwork
 
 
@@ -32,6 +37,9 @@ class Plan:
         strategy: how to go about it.
         metric: R of eq. 16, None for a search without.
         gamma: its weight.
+        balance: how hard the metric pulls alpha, relative to the loss, in place of `gamma`; None for that.
+        recipe, settings: what the weights learn by, and alpha on held-out images: a key of `RECIPES`.
+        trial: how candidates are tried at the end; None for the method's way, which may be none.
         seed: of everything random.
         order: "first" or "second".
         stopping: a rule that may end the last stage early.
@@ -44,6 +52,10 @@ class Plan:
     strategy: Method[Any] = field(default_factory=Strategy)
     metric: RobustnessMetric | None = None
     gamma: float = 0.0
+    balance: float | None = None
+    recipe: str = "standard"
+    settings: RecipeSettings = RecipeSettings()
+    trial: Trial | None = None
     seed: int = 0
     order: str = "first"
     stopping: StoppingRule | None = None
@@ -87,8 +99,15 @@ class Stage:
             self._weights, preset.epochs, preset.last_learning_rate
         )
         self._like = self.model.weights()[0]
-        self.network = BoundedNetwork(self.model, data.train.images[:1].to(self._like))
+        example = data.train.images[:1].to(self._like)
+        self._learner, self._progress = Learner(self.model), 0.0
+        settings, sizes = replace(plan.settings, seed=plan.seed), training_preset(preset, plan.recipe)
+        self._recipe = RECIPES[plan.recipe](settings, sizes, device)
+        self._recipe.share(processes)
+        self._recipe.begin(self._learner.train(), example)
+        self.network = BoundedNetwork(self.model, example)
         self._alpha = self._alpha_step = None
+        self._balance = None if plan.balance is None else Balance(plan.balance)
         if parameters := self.model.architecture_parameters():
             self._alpha = torch.optim.Adam(
                 parameters,
@@ -99,7 +118,10 @@ class Stage:
             unrolled = None
             if plan.order == "second":
                 unrolled = Unrolled(self.network, self._weights, processes=processes)
-            plain = AlphaStep(self.network, self._alpha, plan.metric, plan.gamma, unrolled, processes)
+            loss = None if plan.recipe == "standard" else self._loss_by_recipe
+            plain = AlphaStep(
+                self.network, self._alpha, plan.metric, plan.gamma, unrolled, processes, None, loss, self._balance
+            )
             self._alpha_step = plan.strategy.alpha_step(plain)
         self.columns = ("train_loss", *(self._alpha_step.columns if self._alpha_step else ()))
 
@@ -112,14 +134,16 @@ class Stage:
         plan, strategy = self.plan, self.plan.strategy
         train, held_out = (self.on_device(self.processes.share(batch)) for batch in (train, held_out))
         figures: Row = dict.fromkeys(self.columns)
+        self._progress = step.progress
         with strategy.around_step(self.model, step):
             if self._alpha_step and self.alpha_steps(step.epoch):
                 with strategy.around_alpha_step(self.model, step):
                     figures |= self._alpha_step(held_out, train, step.watched)
             with strategy.around_weight_step(self.model, step, lambda: self._loss(train)):
                 examples = strategy.training_examples(self.model, step, train)
+                loss = partial(self._loss_by_recipe, examples)
                 figures["train_loss"] = weight_step(
-                    self.model, examples, self._weights, self.preset.clip, self.processes, plan.amp
+                    self.model, loss, self._weights, self.preset.clip, self.processes, plan.amp
                 )
         return figures
 
@@ -149,6 +173,8 @@ class Stage:
             "weights": self._weights.state_dict(),
             "alpha": None if self._alpha is None else self._alpha.state_dict(),
             "schedule": self._schedule.state_dict(),
+            "recipe": self._recipe.state_dict(),
+            "balance": None if self._balance is None else self._balance.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -158,6 +184,13 @@ class Stage:
         if self._alpha is not None:
             self._alpha.load_state_dict(state["alpha"])
         self._schedule.load_state_dict(state["schedule"])
+        self._recipe.load_state_dict(state["recipe"])
+        if self._balance is not None:
+            self._balance.load_state_dict(state["balance"])
+
+    def _loss_by_recipe(self, batch: Examples) -> Tensor:
+        """What the weights learn by; like a forward pass in training mode it moves the running statistics."""
+        return self._recipe(self._learner, *batch, self._progress).value
 
     def _loss(self, batch: Examples) -> Tensor:
         return self.processes.weight(len(batch.labels)) * F.cross_entropy(self.model(batch.images), batch.labels)

@@ -81,7 +81,9 @@ class Training:
     @property
     def network(self) -> Network:
         """The network that is trained."""
-        return self.learner.network
+        network = self.learner.network
+        assert isinstance(network, Network)
+        return network
 
     @property
     def steps_an_epoch(self) -> int:

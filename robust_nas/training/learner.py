@@ -1,4 +1,4 @@
-"""What is trained: a network and, if it has one, the auxiliary head that only training knows."""
+"""What is trained: a network and, if it has one, the auxiliary head that only training knows; or a supernet."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from robust_nas.spaces.auxiliary import AuxiliaryHead
+from robust_nas.spaces.backbone import Backbone
 from robust_nas.spaces.network import Network
 
 
@@ -14,15 +15,16 @@ class Learner(nn.Module):
     """A network with an auxiliary head.
 
     Args:
-        network: the network.
+        network: the network, or a supernet, which has no head.
         weight: of the head's loss; 0 for no head.
     """
 
-    def __init__(self, network: Network, weight: float = 0.0) -> None:
+    def __init__(self, network: Backbone, weight: float = 0.0) -> None:
         super().__init__()
         self.network, self.weight = network, weight
         self.head: AuxiliaryHead | None = None
         if weight:
+            assert isinstance(network, Network)
             self.head = AuxiliaryHead(network.feature_channels, network.settings["classes"])
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
@@ -33,6 +35,7 @@ class Learner(nn.Module):
         """The cross-entropy of every image, with that of the head."""
         if self.head is None:
             return cross_entropies(self.network(images), labels)
+        assert isinstance(self.network, Network)
         logits, features = self.network.with_features(images)
         return cross_entropies(logits, labels) + self.weight * cross_entropies(self.head(features), labels)
 

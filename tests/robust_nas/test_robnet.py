@@ -4,8 +4,8 @@ import random
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from robust_nas.data import Examples
 from robust_nas.genotype import RobNetGenotype
 from robust_nas.search.bilevel import weight_step
 from robust_nas.spaces.network import Network
@@ -74,12 +74,16 @@ def test_a_cell_without_operations_gives_zeros():
 def test_a_step_of_the_weights_trains_what_the_gates_use_and_nothing_else():
     model = supernet().train()
     optimiser = torch.optim.SGD(model.weights(), lr=0.1, momentum=0.9, weight_decay=0.1)
-    batch = Examples(torch.rand(6, 1, 8, 8).double(), torch.arange(6) % 3)
-    weight_step(model, batch, optimiser, clip=5.0)  # all have momentum now
+    images, labels = torch.rand(6, 1, 8, 8).double(), torch.arange(6) % 3
+
+    def loss():
+        return F.cross_entropy(model(images), labels)
+
+    weight_step(model, loss, optimiser, clip=5.0)  # all have momentum now
     architecture = sample_robnet(NODES, CELLS, random.Random(2))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with model.at(architecture):
-        weight_step(model, batch, optimiser, clip=5.0)
+        weight_step(model, loss, optimiser, clip=5.0)
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     closed, opened = 0, 0
     for i, codes in enumerate(architecture.cells):

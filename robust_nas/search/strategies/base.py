@@ -24,6 +24,9 @@ from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify.errors import InputError
 
+DRAWS = 20
+"""Most draws for a candidate that is not there yet."""
+
 Model = TypeVar("Model", bound=OneShot)
 """What a method searches on."""
 
@@ -36,6 +39,7 @@ class Step:
         stage: the number of the stage, from 0.
         epoch: that of the epoch in the stage, from 0.
         done: the part of alpha's steps in this stage that is done; 0 in the warm-up.
+        progress: the part of the weights' steps in this stage that is done.
         preset: size and schedule of the stage.
         generator: on the CPU, for what a strategy draws; in the same state in all processes.
         processes: those that share each batch.
@@ -51,6 +55,7 @@ class Step:
     processes: Processes = ALONE
     dataset: str = ""
     watched: bool = True
+    progress: float = 0.0
 
 
 class Method(ABC, Generic[Model]):
@@ -66,6 +71,7 @@ class Method(ABC, Generic[Model]):
         spaces: those that the method can search.
         orders: of the bilevel step that make sense; the first is the default.
         metrics: whether alpha takes gradient steps, so that a robustness metric can be part of the objective.
+        recipes: whether networks may be trained by any recipe, those of trials included; else the method has its own.
         one_level: whether alpha steps on the training batch, and no image is held out.
         stopping: the rule, a key of `STOPPING_RULES`, that belongs to the method.
 
@@ -76,6 +82,7 @@ class Method(ABC, Generic[Model]):
     spaces: tuple[str, ...]
     orders: tuple[str, ...] = ("first", "second")
     metrics = True
+    recipes = True
     one_level = False
     stopping: str | None = None
 
@@ -132,16 +139,22 @@ class Method(ABC, Generic[Model]):
         """How the candidates are tried that the stages leave; None where they leave one result."""
         return None
 
+    @abstractmethod
     def candidates(
-        self, ends: Sequence[Architecture], preset: SearchPreset, count: int, generator: torch.Generator
+        self,
+        ends: Sequence[Architecture],
+        near: Callable[[torch.Generator], Architecture],
+        preset: SearchPreset,
+        count: int,
+        generator: torch.Generator,
     ) -> list[Architecture]:
-        """The architectures to try, `count` of them; those of the stages, unless others are drawn.
+        """The architectures to try, `count` of them.
 
         Args:
             ends: the result of every stage.
+            near: draws one near the last of them.
             generator: to draw with.
         """
-        return list(ends)
 
     def prepare(self, model: Model | None, architecture: Architecture, network: Network) -> None:
         """Give a candidate's network, whose weights are fresh, others to start from.
@@ -169,6 +182,23 @@ class Strategy(Method[Supernet]):
 
     def composition(self, model: Supernet) -> Row:
         return {**composition(model)}
+
+    def candidates(
+        self,
+        ends: Sequence[Architecture],
+        near: Callable[[torch.Generator], Architecture],
+        preset: SearchPreset,
+        count: int,
+        generator: torch.Generator,
+    ) -> list[Architecture]:
+        """The result of the last stage, and others near it, each of them once unless few are to be had."""
+        found = [ends[-1]]
+        for _ in range(DRAWS * count):
+            if len(found) == count:
+                return found
+            if (drawn := near(generator)) not in found:
+                found.append(drawn)
+        return found + [near(generator) for _ in range(count - len(found))]
 
     def genotype(self, model: Supernet, held_out: Callable[[], Examples]) -> Architecture:
         return model.genotype()

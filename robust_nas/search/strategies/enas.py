@@ -197,6 +197,7 @@ class ParameterSharing(Strategy):
 
     orders = ("first",)
     metrics = False
+    recipes = False
 
     def stages(self, preset: SearchPreset) -> Sequence[SearchPreset]:
         return (replace(preset, alpha_learning_rate=LEARNING_RATE, alpha_betas=BETAS, alpha_weight_decay=0.0),)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
+
+from robust_nas.genotype import Architecture
 from robust_nas.search.presets import SearchPreset
 from robust_nas.search.strategies.base import Strategy
 from robust_nas.search.trials import Trial, trial_at
@@ -27,3 +30,13 @@ class RegularisedDarts(Strategy):
 
     def trial(self, preset: SearchPreset, dataset: str) -> Trial:
         return replace(trial_at(preset, "standard", dataset), count=len(WEIGHT_DECAYS))
+
+    def candidates(
+        self,
+        ends: Sequence[Architecture],
+        near: Callable[[torch.Generator], Architecture],
+        preset: SearchPreset,
+        count: int,
+        generator: torch.Generator,
+    ) -> list[Architecture]:
+        return [*ends, *(near(generator) for _ in range(count - len(ends)))][:count]

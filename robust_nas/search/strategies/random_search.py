@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -33,7 +33,12 @@ class RandomSearch(Strategy):
         return trial_at(sizes, "standard" if self.space == "darts" else "adversarial", dataset)
 
     def candidates(
-        self, ends: Sequence[Architecture], preset: SearchPreset, count: int, generator: torch.Generator
+        self,
+        ends: Sequence[Architecture],
+        near: Callable[[torch.Generator], Architecture],
+        preset: SearchPreset,
+        count: int,
+        generator: torch.Generator,
     ) -> list[Architecture]:
         cells = depth(self.space, preset.cells)
         return [sample(self.space, preset.nodes, cells, generator) for _ in range(count)]

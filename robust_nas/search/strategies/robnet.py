@@ -41,6 +41,7 @@ class RobNet(Method[RobNetSupernet]):
     spaces = ("robnet", "robnet-free")
     orders = ("first",)
     metrics = False
+    recipes = False
 
     def stages(self, preset: SearchPreset) -> Sequence[SearchPreset]:
         return (replace(preset, cells=depth(self.space, preset.cells)),)
@@ -72,7 +73,12 @@ class RobNet(Method[RobNetSupernet]):
         return trial_at(replace(stage, trial_epochs=epochs), "adversarial", dataset)
 
     def candidates(
-        self, ends: Sequence[Architecture], preset: SearchPreset, count: int, generator: torch.Generator
+        self,
+        ends: Sequence[Architecture],
+        near: Callable[[torch.Generator], Architecture],
+        preset: SearchPreset,
+        count: int,
+        generator: torch.Generator,
     ) -> list[Architecture]:
         (stage,) = self.stages(preset)
         return [self._sample(stage.nodes, stage.cells, generator) for _ in range(count)]

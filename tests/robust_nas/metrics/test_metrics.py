@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from robust_nas.metrics import METRICS, CertifiedBound, EpsilonControl, IntervalSlope, JacobianNorm, MetricSettings, Sum
+from robust_nas.metrics import (
+    METRICS,
+    CertifiedBound,
+    EpsilonControl,
+    IntervalSlope,
+    JacobianNorm,
+    LogRadius,
+    MetricSettings,
+    Sum,
+)
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Supernet
 from tests.robust_nas.helpers import GENOTYPE
@@ -229,3 +238,52 @@ def test_overflow_is_not_finite(supernet):
     found = CertifiedBound(images=1, domain="free", control=control)(network, images, labels)
     assert not math.isfinite(found.value.item())
     assert not math.isfinite(found.log["gap"])
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown"])
+def test_log_radius_is_of_the_margin_over_what_the_bound_gives_away(tiny, method):
+    model, network, images, _ = tiny
+    labels = model(images).argmax(1).clone()
+    labels[0] = (labels[0] + 1) % 3  # wrong, and so without a radius
+    found = LogRadius(method=method, control=EpsilonControl(0.01, slope=0.0))(network, images, labels)
+    lower = network.bounds(images, 0.01, "linf", margins(labels, 3), method).lower
+    answers = zip(model(images), labels, strict=True)
+    clean = torch.stack([row[y] - row[[k for k in range(3) if k != y]] for row, y in answers])
+    radii = (0.01 * clean / (clean - lower)).amin(1)[1:]
+    assert torch.allclose(found.value, radii.log().mean())
+    assert found.log == {
+        "log_radius": found.value.item(),
+        "epsilon": 0.01,
+        "gap": pytest.approx(((clean - lower).mean() / clean.abs().mean()).item()),
+    }
+
+
+@pytest.mark.parametrize("epsilon", [None, 1e-3])
+def test_logits_times_ten_change_nothing_of_the_log_radius(epsilon):
+    """Neither its value nor its gradient, nor where epsilon goes; `cb` and `jacobian` see another network."""
+
+    def measured(name, times):
+        torch.manual_seed(1)
+        model = Supernet(1, 3, channels=2, cells=2, nodes=1, mean=[0.3], std=[0.4]).double().train()
+        with torch.no_grad():
+            model.classifier.weight.mul_(times)
+            model.classifier.bias.mul_(times)
+        images, labels = torch.rand(6, 1, 6, 6).double(), torch.tensor([0, 1, 2, 0, 1, 2])
+        network = BoundedNetwork(model, images)
+        labels = torch.where(torch.arange(6) < 4, network.freeze(images).argmax(1), labels)  # some are right
+        metric, values = METRICS[name](MetricSettings("linf", epsilon=epsilon)), []
+        for _ in range(3):
+            network.freeze(images)
+            values.append(metric(network, images, labels).value)
+        gradients = torch.autograd.grad(values[-1], list(model.alphas.values()), materialize_grads=True)
+        return torch.stack(values).detach(), torch.stack(gradients)
+
+    for name in ("log-radius", "cb"):
+        (values, gradients), (scaled, others) = measured(name, 1.0), measured(name, 10.0)
+        assert torch.allclose(values, scaled, rtol=1e-9) == (name == "log-radius")
+        assert gradients.any() and torch.allclose(gradients, others, rtol=1e-6) == (name == "log-radius")
+
+
+def test_a_network_that_is_always_wrong_has_no_log_radius(tiny):
+    model, network, images, _ = tiny
+    assert LogRadius()(network, images, model(images).argmin(1)).value.isnan()

@@ -162,7 +162,9 @@ def test_the_weights_step_trains_one_child(model):
     before = state(model)
     with strategy.around_weight_step(model, place, lambda: None):
         uses = model.uses(model.architecture)["normal"][0]
-        weight_step(model, batch(), torch.optim.SGD(model.weights(), 0.1), 5.0)
+        images, labels = batch()
+        loss = lambda: F.cross_entropy(model(images), labels)  # noqa: E731
+        weight_step(model, loss, torch.optim.SGD(model.weights(), 0.1), 5.0)
     moved = changed(before, model)
     assert {"cells", "classifier"} <= moved and not moved & {"controller", "baseline", "alphas", "relaxations"}
     now = model.state_dict()

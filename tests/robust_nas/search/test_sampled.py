@@ -57,7 +57,7 @@ def test_random_search_trains_candidates_of_its_space_from_scratch(space, cells,
     assert not strategy.stages(PAPER)
     trial = strategy.trial(PAPER, "cifar10")
     assert (trial.preset.cells, trial.recipe, trial.preset.epochs, trial.count) == (cells, recipe, 100, 24)
-    found = strategy.candidates([], PAPER, 5, torch.Generator())
+    found = strategy.candidates([], None, PAPER, 5, torch.Generator())
     assert len({str(architecture) for architecture in found}) == 5
     assert all(architecture.space == space.removesuffix("-free") and architecture.nodes == 3 for architecture in found)
     assert found[0].depth == (20 if space == "robnet-free" else None)

@@ -10,16 +10,19 @@ import torch.nn.functional as F
 from robust_nas import checkpoint
 from robust_nas.data import Examples, search_split
 from robust_nas.distributed import ALONE
-from robust_nas.search import trials as module
+from robust_nas.search import judges as module
+from robust_nas.search.judges import Score, adversarial_accuracy, best, tight_radius, verified_accuracy
 from robust_nas.search.presets import PRESETS as SEARCH_PRESETS
 from robust_nas.search.strategies import STRATEGIES, r_darts
-from robust_nas.search.trials import Trial, Trials, adversarial_accuracy, trial_at
+from robust_nas.search.trials import Trial, Trials, trial_at
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.sampling import sample_genotype
 from robust_nas.training.engine import Plan, Training
 from robust_nas.training.presets import PRESETS
 from robust_nas.training.recipes import RecipeSettings
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
+from verify import BoundedNetwork, attack_radius
+from verify.bounds import margins
 
 SEED = 3
 SIZES = replace(PRESETS["quick"]["standard"], cells=2, channels=2, epochs=2, batch_size=5, held_out=0.0)
@@ -29,8 +32,8 @@ TRAIN, HELD_OUT = search_split(small_data(), SEED)
 DATA = replace(small_data(), train=TRAIN)
 
 
-def trials(recipe="standard", prepare=lambda architecture, network: None) -> Trials:
-    trial = Trial(len(CANDIDATES), SIZES, recipe, SETTINGS)
+def trials(recipe="standard", prepare=lambda architecture, network: None, judge="accuracy") -> Trials:
+    trial = Trial(len(CANDIDATES), SIZES, recipe, SETTINGS, judge)
     return Trials(trial, CANDIDATES, prepare, DATA, HELD_OUT, SEED, torch.device("cpu"), ALONE)
 
 
@@ -63,9 +66,9 @@ def test_scores_are_the_held_out_accuracies_of_trainings_of_their_own():
     mine = trials()
     rows = list(mine.steps())
     networks = [trained(candidate, "standard") for candidate in CANDIDATES]
-    assert mine.scores == [held_out_accuracy(network) for network, _ in networks]
+    assert mine.scores == [Score(held_out_accuracy(network)) for network, _ in networks]
     assert [row["train_loss"] for row in rows] == [loss for _, losses in networks for loss in losses]
-    assert [row["score"] for row in rows if row["score"] is not None] == mine.scores
+    assert [row["score"] for row in rows if row["score"] is not None] == [score.accuracy for score in mine.scores]
 
 
 def test_after_adversarial_training_what_counts_is_accuracy_under_the_attack(monkeypatch):
@@ -78,8 +81,8 @@ def test_after_adversarial_training_what_counts_is_accuracy_under_the_attack(mon
         for images, labels in zip(HELD_OUT.images.split(5), HELD_OUT.labels.split(5), strict=True):
             attacked = attacked_by_hand(network, images, labels, generator)
             found += int(sum((network(images).argmax(1) == labels) & (network(attacked).argmax(1) == labels)))
-        assert score == found / 12
-        assert score <= held_out_accuracy(network)
+        assert score == Score(found / 12)
+        assert score.accuracy <= held_out_accuracy(network)
 
 
 class Spike(Network):
@@ -104,8 +107,59 @@ def test_an_attack_that_mends_an_image_does_not_make_it_right():
 
 def test_the_best_is_the_first_of_the_highest_score():
     mine = trials()
-    mine.scores = [0.25, 0.75, 0.75]
+    mine.scores = [Score(0.25), Score(0.75), Score(0.75)]
     assert mine.finished and mine.best() == CANDIDATES[1]
+
+
+def test_a_radius_counts_among_those_that_are_about_as_accurate():
+    assert best([Score(0.9, 5.0), Score(0.961, 0.0), Score(0.955, 2.0), Score(0.97, 1.0), Score(0.965, 1.0)]) == 3
+    assert best([Score(0.9, 5.0), Score(0.961, 2.0), Score(0.965, 2.0)]) == 1
+    assert best([Score(0.5, 0.0), Score(0.8, 0.0)]) == 1
+
+
+def test_after_certified_training_what_counts_is_verified_accuracy():
+    mine = trials("certified", judge="radius")
+    list(mine.steps())
+    for candidate, score in zip(CANDIDATES, mine.scores, strict=True):
+        network, _ = trained(candidate, "certified")
+        lower = BoundedNetwork(network, HELD_OUT.images).bounds(
+            HELD_OUT.images, SETTINGS.epsilon, "linf", margins(HELD_OUT.labels, 3), "ibp", "free"
+        ).lower
+        assert score == Score((lower > 0).all(1).double().mean().item())
+
+
+def test_judges_by_radius_prove_what_the_network_gets_right_and_leave_it_as_it_was():
+    network, _ = trained(CANDIDATES[0], "standard")
+    right = (network(HELD_OUT.images).argmax(1) == HELD_OUT.labels).nonzero().squeeze(1)[: module.BOUNDED]
+    images, labels = HELD_OUT.take(right)
+    ceiling = attack_radius(BoundedNetwork(network, images), images, labels, "linf").mean()
+    network.train()
+    radius = tight_radius(network, HELD_OUT, SETTINGS)
+    assert 0 < radius <= ceiling
+    verified_accuracy(network, HELD_OUT, SETTINGS)
+    assert network.training
+    with torch.no_grad():
+        network.classifier.weight.zero_()
+        network.classifier.bias.copy_(torch.tensor([0.0, -1.0, -1.0]))
+    others = HELD_OUT.take((HELD_OUT.labels > 0).nonzero().squeeze(1))
+    assert tight_radius(network, others, SETTINGS) == verified_accuracy(network, others, SETTINGS) == 0
+
+
+@pytest.mark.parametrize("method", ["darts", "pc-darts"])
+def test_candidates_lie_around_the_result(method):
+    preset = replace(TINY, channels=4, nodes=2, candidates=3, trial_epochs=1)
+    mine = tiny_search(preset, strategy=STRATEGIES[method](), trial=trial_at(preset, "standard", "digits"))
+    for row in mine.steps():
+        last = row
+    found, derived = mine.trials.candidates, mine.model.genotype()
+    assert found[0] == derived and len({str(candidate.to_dict()) for candidate in found}) == 3
+    assert last["candidate"] == 3 and mine.genotype() in found
+    assert mine.parameters() if mine.genotype() == derived else not mine.parameters()
+    with torch.no_grad():  # an alpha that is sure keeps the strong operations
+        for alpha in mine.model.architecture_parameters():
+            alpha.zero_().flatten()[1] = 100.0
+    sure = mine.model.genotype().normal[0]
+    assert all(mine._near(torch.Generator().manual_seed(seed)).normal[0] == sure for seed in range(5))
 
 
 def test_prepare_gives_every_candidate_its_weights():
@@ -159,8 +213,8 @@ def test_a_search_counts_the_steps_of_its_trials(method, steps, trial_steps):
     assert [row["score"] is not None for row in tried] == [(i + 1) % each == 0 for i in range(trial_steps)]
     assert [row["epoch"] for row in tried] == [1 + i // 2 for i in range(trial_steps)]
     if method != "r-darts":
-        assert mine.columns == ("epoch", "step", "train_loss", "candidate", "score")
-    assert mine.genotype() == mine.trials.candidates[mine.trials.scores.index(max(mine.trials.scores))]
+        assert mine.columns == ("epoch", "step", "train_loss", "candidate", "score", "radius")
+    assert mine.genotype() == mine.trials.candidates[best(mine.trials.scores)]
 
 
 @pytest.mark.parametrize(
