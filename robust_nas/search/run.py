@@ -269,7 +269,9 @@ def _trial(
     return replace(trial, judge=judge)
 
 
-def _metric(name: str, sizes: SearchPreset, norm: str, seed: int, epsilon: float | None) -> RobustnessMetric | None:
+def _metric(
+    name: str, sizes: SearchPreset, norm: str, seed: int, epsilon: float | None = None
+) -> RobustnessMetric | None:
     if name == "none":
         return None
     settings = MetricSettings(

@@ -10,6 +10,7 @@ from robust_nas.data import Examples
 from robust_nas.genotype import Architecture, RobNetGenotype
 from robust_nas.search import run as search_run
 from robust_nas.search import run_search
+from robust_nas.search.judges import Score
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.search.strategies.base import Step
@@ -26,7 +27,7 @@ PRESET = replace(TINY, channels=4, candidates=2, trial_epochs=1)
 def test_r_darts_gives_the_result_of_the_weight_decay_that_wins_with_its_alphas(monkeypatch):
     """Each weight decay has a stage of its own, on a fresh supernet."""
     assert STRATEGIES["r-darts"]().stages(PAPER)[0] == PAPER
-    scores = iter([0.2, 0.9, 0.3, 0.4])
+    scores = map(Score, [0.2, 0.9, 0.3, 0.4])
     monkeypatch.setattr(Trials, "_score", lambda self, network: next(scores))
     search = tiny_search(replace(PRESET, alpha_learning_rate=0.5), strategy=STRATEGIES["r-darts"]())
     decays, models, alphas, genotypes, stage = [], [], [], [], search.stage
@@ -57,7 +58,7 @@ def test_random_search_trains_candidates_of_its_space_from_scratch(space, cells,
     assert not strategy.stages(PAPER)
     trial = strategy.trial(PAPER, "cifar10")
     assert (trial.preset.cells, trial.recipe, trial.preset.epochs, trial.count) == (cells, recipe, 100, 24)
-    found = strategy.candidates([], None, PAPER, 5, torch.Generator())
+    found = strategy.candidates([], lambda generator: None, PAPER, 5, torch.Generator())
     assert len({str(architecture) for architecture in found}) == 5
     assert all(architecture.space == space.removesuffix("-free") and architecture.nodes == 3 for architecture in found)
     assert found[0].depth == (20 if space == "robnet-free" else None)
