@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from robust_nas.metrics.certified_bound import CertifiedBound
-from verify.bounds import BoundedNetwork, margins
+from verify.bounds import BoundedNetwork
+from verify.specification import margins
 
 
 class LogRadius(CertifiedBound):

@@ -14,7 +14,7 @@ from robust_nas.training.presets import TrainingPreset
 from robust_nas.training.recipes import RecipeSettings
 from robust_nas.training.recipes.adversarial import Adversarial
 from verify.bounds import BoundedNetwork
-from verify.radius import certified_radius, verified
+from verify.certify.radius import certified_radius, verified
 from verify.regions import Ball
 
 JUDGES = ("accuracy", "radius")

@@ -22,7 +22,7 @@ from robust_nas.training.presets import PRESETS
 from robust_nas.training.recipes import RecipeSettings
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
 from verify import BoundedNetwork, attack_radius
-from verify.bounds import margins
+from verify.specification import margins
 
 SEED = 3
 SIZES = replace(PRESETS["quick"]["standard"], cells=2, channels=2, epochs=2, batch_size=5, held_out=0.0)
