@@ -17,6 +17,7 @@ from robust_nas.distributed import ALONE, Processes
 from robust_nas.genotype import Architecture, Genotype
 from robust_nas.runs import Row
 from robust_nas.search.hessian import top_eigenvalue
+from robust_nas.search.screen import narrowest
 from robust_nas.search.stage import Plan, Stage
 from robust_nas.search.stopping import Epoch, Stop
 from robust_nas.search.strategies.base import Step
@@ -25,7 +26,7 @@ from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify.errors import InputError
 
-NEAR = 0.5
+NEAR = 1.0
 """Noise that leads from the architecture parameters to those of candidates nearby, in standard deviations of theirs."""
 HESSIAN_EVERY = 2
 """Epochs from one eigenvalue to the next (Zela et al., ICLR 2020)."""
@@ -113,8 +114,9 @@ class Search:
 
     @property
     def steps_an_epoch(self) -> int:
-        """Batches of the smaller half; a last one of too few images is skipped."""
-        return self._batches(self.plan.preset.batch_size)
+        """Batches of the smaller half, or the preset's steps; a last batch of too few images is skipped."""
+        most, there_are = self.plan.preset.steps, self._batches(self.plan.preset.batch_size)
+        return there_are if most is None else min(most, there_are)
 
     def _batches(self, size: int) -> int:
         return batch_count(min(len(half.labels) for half in self._halves), size, self._fewest)
@@ -243,7 +245,14 @@ class Search:
     def _candidates(self) -> list[Architecture]:
         assert self.trial is not None
         ends = [self._genotypes[epoch - 1] for epoch in self._ends]
-        return self.plan.strategy.candidates(ends, self._near, self.plan.preset, self.trial.count, self._generator)
+        trial, plan = self.trial, self.plan
+        count = trial.count * trial.drawn
+        found = plan.strategy.candidates(ends, self._near, plan.preset, count, self._generator)
+        if trial.drawn == 1:
+            return found
+        data, sure = replace(self.data, train=self._halves[0]), found[: 1 if ends else 0]
+        rest, count = found[len(sure) :], trial.count - len(sure)
+        return [*sure, *narrowest(rest, count, trial, data, plan.seed, self.device)]
 
     @torch.no_grad()
     def _near(self, generator: torch.Generator) -> Architecture:
@@ -283,6 +292,8 @@ class Search:
         for number, (train, held_out) in enumerate(self._pairs(stage.preset.batch_size), 1):
             if number <= self._step:
                 continue
+            if number > last:
+                return
             with self.processes.own_random_numbers(self.plan.seed, self.done, self.device):
                 figures = stage.step(train, held_out, self._at(number))
             loss = figures["train_loss"]

@@ -22,6 +22,7 @@ class SearchPreset:
         gamma: weight of the metric in eq. 16.
         bound_method: of the certified bound, a key of `BOUND_IMAGES`.
         jacobian, jacobian_images: estimate and number of images of the Jacobian metric.
+        steps: most steps an epoch of the supernet, for recipes whose steps are dear; None for a pass over the images.
         candidates, trial_epochs: architectures that methods with trials draw, and epochs that each is trained.
     """
 
@@ -47,6 +48,7 @@ class SearchPreset:
     jacobian_images: int
     candidates: int
     trial_epochs: int
+    steps: int | None = None
 
 
 BOUND_IMAGES = {"ibp": 16, "block": 16, "crown-ibp": 8, "affine": 2, "crown": 1}

@@ -34,6 +34,8 @@ from verify.errors import InputError
 NORMS = ("linf", "l2")
 BOUNDED = ("cb", "log-radius", "combined")
 """Metrics with a certified bound."""
+DRAWN = 8
+"""Architectures drawn near the result for each that is tried, where a radius judges."""
 RESULTS = ("genotype.json", "alphas.safetensors", "alphas.png", "search.png")
 PAPER_SCALE = "dsrna search --metric cb --dataset cifar10 --preset paper"
 
@@ -257,7 +259,7 @@ def _trial(
         if judge is not None:
             raise InputError("--judge is about candidates that are tried at the end; give --trials too")
         return None
-    trial = own or trial_at(sizes, "standard", dataset)
+    trial = own or replace(trial_at(sizes, "standard", dataset), drawn=1 if judge == "accuracy" else DRAWN)
     if recipe != "standard":
         preset = training_preset(replace(sizes, cells=trial.preset.cells), recipe)
         trial = replace(trial, preset=preset, recipe=recipe, settings=settings)

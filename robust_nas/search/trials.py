@@ -34,6 +34,8 @@ class Trial:
         preset: size and length of the training; it holds out no images, as the search does that.
         recipe, settings: of the training; the seed is the search's.
         judge: "accuracy" or "radius".
+        drawn: architectures for each that is tried: the result of the stages, if there is one, and of the others those
+            that have the narrowest intervals at fresh weights (`screen`).
     """
 
     count: int
@@ -41,6 +43,7 @@ class Trial:
     recipe: str = "standard"
     settings: RecipeSettings = RecipeSettings()
     judge: str = "accuracy"
+    drawn: int = 1
 
 
 def trial_at(preset: SearchPreset, recipe: str, dataset: str) -> Trial:

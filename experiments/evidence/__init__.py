@@ -1,0 +1,1 @@
+"""Does a search that maximises certified robustness find architectures that certify?"""

@@ -1,0 +1,96 @@
+"""The searches that are compared: each row a way to an architecture, at the size of the fidelity study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from experiments.fidelity.networks import LEARNING_RATE, NODES, SHAPE
+from robust_nas.metrics import METRICS, MetricSettings
+from robust_nas.search.presets import BOUND_IMAGES, PRESETS
+from robust_nas.search.stage import Plan
+from robust_nas.search.strategies import STRATEGIES
+from robust_nas.search.trials import Trial, training_preset
+from robust_nas.training.recipes import RecipeSettings
+
+EPSILON = 0.05
+"""Of the certified recipe, and at which it is verified."""
+SIZES = replace(PRESETS["small"]["none"], **SHAPE, nodes=NODES, batch_size=64, epochs=4, warm_up=1)
+"""A search as the fidelity study's supernet: 10,000 images, 4 epochs, the first a warm-up."""
+GAMMA = 0.01
+"""The paper's."""
+
+# A short supernet: a step of the certified recipe costs what five plain ones cost.
+SHORT = replace(SIZES, epochs=2, warm_up=1, steps=40, batch_size=32, alpha_learning_rate=0.05)
+CERTIFIED_RATE = 0.02
+"""Learning rate of the supernet's weights under the certified recipe."""
+TRIALS, DRAWN = 8, 6
+"""Candidates that are tried, and how many are drawn for each."""
+RANDOM_TRIALS = 9
+"""Of random search, which does not draw and screen: the time of that is about another trial's."""
+
+
+def settings(recipe: str) -> RecipeSettings:
+    """Of a recipe, in l-infinity."""
+    return RecipeSettings("linf", EPSILON if recipe == "certified" else 0.0)
+
+
+def trial(recipe: str, count: int, judge: str, drawn: int = 1) -> Trial:
+    """Candidates trained on half of the images, as many steps as a certified training needs to tell them apart, and so
+    many that the others are near their end.
+    """
+    if recipe == "certified":
+        sizes = training_preset(replace(SIZES, batch_size=32, trial_epochs=1), recipe)
+    else:
+        sizes = training_preset(replace(SIZES, trial_epochs=3), recipe)
+        sizes = replace(sizes, optimiser="adam", learning_rate=LEARNING_RATE, weight_decay=0.0)
+    return Trial(count, sizes, recipe, settings(recipe), judge, drawn)
+
+
+def baseline(recipe: str, seed: int, method: str, metric: str = "none") -> Plan:
+    """A search as its authors have it, whatever its networks are trained by."""
+    measure = None
+    if metric != "none":
+        options = MetricSettings("linf", seed, bound_images=BOUND_IMAGES["ibp"], jacobian_images=SIZES.jacobian_images)
+        measure = METRICS[metric](options)
+    return Plan(SIZES, STRATEGIES[method](), measure, GAMMA, seed=seed)
+
+
+def random_search(recipe: str, seed: int, judge: str, count: int = RANDOM_TRIALS, drawn: int = 1) -> Plan:
+    """Random architectures, trained a short way by the recipe and judged; of `drawn` times as many if screened."""
+    return Plan(SIZES, STRATEGIES["random"](), trial=trial(recipe, count, judge, drawn), seed=seed)
+
+
+def mended(recipe: str, seed: int) -> Plan:
+    """A supernet under the recipe; candidates near its alpha are screened, trained a short way, and judged by radius.
+
+    Under certified training the validation loss is that of the bounds already; under the others log-radius pulls alpha
+    as hard as the loss.
+    """
+    certified = recipe == "certified"
+    options = MetricSettings("linf", seed, bound_images=BOUND_IMAGES["ibp"])
+    return Plan(
+        replace(SHORT, learning_rate=CERTIFIED_RATE) if certified else SHORT,
+        metric=None if certified else METRICS["log-radius"](options),
+        balance=None if certified else 1.0,
+        recipe=recipe,
+        settings=settings(recipe),
+        trial=trial(recipe, TRIALS, "radius", DRAWN),
+        seed=seed,
+    )
+
+
+ROWS: dict[str, Callable[[str, int], Plan]] = {
+    "screened": lambda recipe, seed: random_search(recipe, seed, "radius", TRIALS, DRAWN),
+    "mended": mended,
+    "random-radius": lambda recipe, seed: random_search(recipe, seed, "radius"),
+    "random-accuracy": lambda recipe, seed: random_search(recipe, seed, "accuracy"),
+    "darts": lambda recipe, seed: baseline(recipe, seed, "darts"),
+    "pc-darts": lambda recipe, seed: baseline(recipe, seed, "pc-darts"),
+    "sdarts-adv": lambda recipe, seed: baseline(recipe, seed, "sdarts-adv"),
+    "pc-darts-adv": lambda recipe, seed: baseline(recipe, seed, "pc-darts-adv"),
+    "cb": lambda recipe, seed: baseline(recipe, seed, "darts", "cb"),
+    "jacobian": lambda recipe, seed: baseline(recipe, seed, "darts", "jacobian"),
+    "combined": lambda recipe, seed: baseline(recipe, seed, "darts", "combined"),
+}
+"""By name: the plan of a search for networks that a recipe will train, and a seed."""
