@@ -44,8 +44,8 @@ def judged(
 ) -> dict[str, float]:
     """Figures of one final training; radii are means over test images.
 
-    As in the fidelity study, in domain `unit`; but recipe "certified" is that of `dsrna train --preset small --channels 4
-    --epochs 3 --epsilon 0.05` on the same images, and intervals certify it, in domain `free`.
+    As in the fidelity study, in domain `unit`; but recipe "certified" is that of `dsrna train --preset small --epochs 3
+    --channels 4 --epsilon 0.05` on the same images, and intervals certify it, in domain `free`.
 
     Args:
         data: with as many training images as the study has.

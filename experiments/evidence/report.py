@@ -26,8 +26,6 @@ TESTED = {
 """Quantities that rows are compared by; corrected ones are at equal accuracy, by the trend of the random cells."""
 FIDELITY = Path(__file__).parents[1] / "results" / "fidelity.csv"
 QUANTILES = [place / 10 for place in range(11)]
-FEWEST = 2
-"""Seeds that a comparison needs."""
 
 
 def write(out: Path, results: Path) -> str:
@@ -88,9 +86,9 @@ def with_corrections(runs: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
 def comparisons(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """All pairs of rows of a recipe at the seeds that both have: sign-flip tests, corrected by Holm over all of them.
 
-    Effects are mean differences, better minus worse, with a 95 % bootstrap interval. Only the direction found is listed.
+    Effects are mean differences, better minus worse, with a 95 % bootstrap interval. The direction found is listed.
     """
-    tests = []
+    tests: list[dict[str, Any]] = []
     for recipe, group in runs.groupby("recipe"):
         for quantity in TESTED[str(recipe)]:
             if not _measured(group, quantity):

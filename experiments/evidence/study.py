@@ -3,7 +3,8 @@
     python experiments/evidence/study.py --data DIR --out DIR --rows screened,random-radius --seeds 10,11,12
 
 Goes on where it was stopped: each search, with the trainings of what it found, is a file in --out. Several processes
-share the work by `--part 1/2`, `--part 2/2`, one thread each. Seeds 0 to 2 are for choosing constants, 10 and up report.
+share the work by `--part 1/2`, `--part 2/2`, one thread each. Seeds 0 to 2 are for choosing constants, those from 10 on
+report.
 """
 
 from __future__ import annotations

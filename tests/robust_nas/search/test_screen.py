@@ -1,0 +1,68 @@
+"""Which architectures are tried, of many that are drawn: those with narrow intervals at fresh weights."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from robust_nas.genotype import Genotype
+from robust_nas.search.screen import fresh_width, narrowest
+from robust_nas.search.strategies import STRATEGIES
+from robust_nas.search.trials import trial_at
+from robust_nas.spaces.sampling import sample_genotype
+from robust_nas.training.engine import Plan, Training
+from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
+from verify.bounds import BoundedNetwork
+from verify.specification import margins
+
+PRESET = replace(TINY, channels=4, candidates=2, trial_epochs=1)
+CPU = torch.device("cpu")
+
+
+def cells(operation):
+    edges = ((operation, 0), (operation, 1))
+    return Genotype(edges, (2,), edges, (2,), 1)
+
+
+def test_wide_operations_come_after_narrow_ones_and_few_are_kept():
+    trial = trial_at(PRESET, "certified", "digits")
+    found = narrowest([cells("sep_conv_5x5"), cells("skip_connect"), cells("dil_conv_5x5")], 2, trial, small_data(), 0, CPU)
+    assert found == [cells("skip_connect"), cells("dil_conv_5x5")]
+
+
+@pytest.mark.parametrize("recipe", ["standard", "certified"])
+def test_width_is_that_of_the_network_before_its_first_step(recipe):
+    """Of the weights that the recipe begins with, by the slope of the bounds themselves."""
+    genotype, data, trial = sample_genotype(1, random.Random(0)), small_data(), trial_at(PRESET, recipe, "digits")
+    torch.manual_seed(3)
+    plan = Plan(genotype, trial.preset, recipe, trial.settings, 3)
+    network = BoundedNetwork(Training(plan, data).network.train(), data.train.images[:1])
+    network.freeze(data.train.images)
+    rows = margins(data.train.labels[:16], 3)
+    bounds = network.bounds(data.train.images[:16], 1e-4, "linf", rows, "ibp", "free")
+    expected = ((bounds.upper - bounds.lower) / 2 / 1e-4).log().mean().item()
+    assert fresh_width(genotype, trial, data, 3, CPU) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(("method", "sure"), [("darts", 1), ("random", 0)])
+def test_a_search_tries_its_own_result_and_the_narrowest_of_the_others(method, sure, monkeypatch):
+    drawn = []
+    strategy = STRATEGIES[method]()
+    draw = strategy.candidates
+    monkeypatch.setattr(strategy, "candidates", lambda *options: drawn.extend(draw(*options)) or list(drawn))
+    trial = replace(trial_at(PRESET, "standard", "digits"), drawn=4)
+    search = tiny_search(PRESET, strategy=strategy, trial=trial)
+    list(search.steps())
+    assert len(drawn) == 8 and len(search.trials.candidates) == 2
+    data = replace(small_data(), train=search._halves[0])
+    others = sorted(drawn[sure:], key=lambda each: fresh_width(each, trial, data, 0, CPU))
+    assert search.trials.candidates == [*drawn[:sure], *others[: 2 - sure]]
+
+
+def test_a_search_may_take_fewer_steps_than_there_are_batches():
+    whole, short = tiny_search(replace(TINY, epochs=3)), tiny_search(replace(TINY, epochs=3, steps=1))
+    rows = list(short.steps())
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 1), (2, 1), (3, 1)]
+    assert short.length == len(rows) == 3 and whole.length == 6
+    assert rows[0] == next(whole.steps())
