@@ -166,6 +166,12 @@ def dsrna() -> None:
     help="Architectures near the result, trained a short way at the end; the best is the result instead.",
 )
 @option(
+    "--screen",
+    type=click.IntRange(min=1),
+    help="Architectures drawn for each trial; those of the narrowest intervals at fresh weights are tried. "
+    "[8; methods with trials of their own, and --judge accuracy: 1]",
+)
+@option(
     "--judge",
     type=click.Choice(["accuracy", "radius"]),
     help="What the best trial has: accuracy, or certified radius at an accuracy within 1 % of the best; certified: "
@@ -205,6 +211,7 @@ def search(**options: Any) -> None:
       dsrna search --metric combined --method pc-darts --order second --stop eigenvalue
       dsrna search --metric log-radius --balance 0.5 --trials 4
       dsrna search --metric none --recipe certified --epsilon 0.05 --trials 4
+      dsrna search --method random --recipe certified --epsilon 0.05 --trials 8 --screen 6
       dsrna search --method enas
       dsrna search --method random --space robnet-free
       dsrna search --metric cb --dataset cifar10 --download --preset paper --norm l2 --out runs/paper

@@ -68,6 +68,7 @@ def run_search(
     recipe: str | None = None,
     epsilon: float | None = None,
     trials: int | None = None,
+    screen: int | None = None,
     judge: str | None = None,
     bound: str | None = None,
     jacobian: str | None = None,
@@ -108,6 +109,8 @@ def run_search(
             recipe's own; then bounds are too only where the recipe is "certified", else epsilon follows their width.
         trials: architectures near the result that are trained a short way at the end, the result among them; the best
             is the result instead. For methods that try candidates anyway, how many.
+        screen: architectures that are drawn for each that is tried, see `Trial.drawn`; None for `DRAWN`, but for 1 with
+            judge "accuracy" and with methods that try candidates anyway.
         judge: "accuracy" or "radius": what the best of them has (`judges.judged`); None for "radius", but "accuracy"
             for methods that try candidates anyway by a recipe that certifies nothing.
         bound: method of the certified bound, a key of `BOUND_IMAGES`.
@@ -149,7 +152,7 @@ def run_search(
     rule = None if stop is None else named("stopping rule", stop, STOPPING_RULES)()
     place = choose_device(device)
     training = _training(method, strategy, recipe, epsilon, norm, dataset, order, hessian, amp)
-    trial = _trial(method, strategy, sizes, dataset, training, trials, judge)
+    trial = _trial(method, strategy, sizes, dataset, training, trials, screen, judge)
     choices = {
         "method": method,
         "space": strategy.space,
@@ -163,6 +166,7 @@ def run_search(
         "recipe": training[0],
         "recipe_epsilon": training[1].epsilon,
         "trials": None if trial is None else trial.count,
+        "screen": None if trial is None else trial.drawn,
         "judge": None if trial is None else trial.judge,
         "seed": seed,
         "stop": stop,
@@ -244,6 +248,7 @@ def _trial(
     dataset: str,
     training: tuple[str, RecipeSettings],
     trials: int | None,
+    screen: int | None,
     judge: str | None,
 ) -> Trial | None:
     """How candidates are tried at the end; None where none are."""
@@ -256,10 +261,13 @@ def _trial(
         sizes = replace(sizes, candidates=trials)
     own = strategy.trial(sizes, dataset)
     if own is None and trials is None:
-        if judge is not None:
-            raise InputError("--judge is about candidates that are tried at the end; give --trials too")
+        if judge is not None or screen is not None:
+            raise InputError("--judge and --screen are about candidates that are tried at the end; give --trials too")
         return None
-    trial = own or replace(trial_at(sizes, "standard", dataset), drawn=1 if judge == "accuracy" else DRAWN)
+    if screen is not None and (screen < 1 or not strategy.recipes or strategy.space != "darts"):
+        raise InputError("--screen must be at least 1, and is for cells of the space darts")
+    drawn = screen or (1 if own is not None or judge == "accuracy" else DRAWN)
+    trial = replace(own or trial_at(sizes, "standard", dataset), drawn=drawn)
     if recipe != "standard":
         preset = training_preset(replace(sizes, cells=trial.preset.cells), recipe)
         trial = replace(trial, preset=preset, recipe=recipe, settings=settings)

@@ -124,6 +124,8 @@ def test_the_metric_is_taken_at_the_epsilon_to_be_certified(options):
         ({"recipe": "nothing"}, "unknown recipe 'nothing'"),
         ({"recipe": "certified", "epsilon": -1.0}, "epsilon must be a finite number >= 0"),
         ({"judge": "radius"}, "give --trials too"),
+        ({"screen": 2}, "give --trials too"),
+        ({"method": "random", "space": "robnet", "screen": 2}, "for cells of the space darts"),
         ({"trials": 0}, "trials must be at least 1"),
         ({"trials": 1, "judge": "size"}, "unknown judge 'size'"),
         ({"balance": 1.0, "gamma": 1.0}, "either --gamma or --balance"),
