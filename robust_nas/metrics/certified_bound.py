@@ -84,22 +84,22 @@ class CertifiedBound(RobustnessMetric):
         if not self._settled:
             self._settle(network, images[:1], labels[:1])
         epsilon = self.control.epsilon
-        values, gap = self.measure(network, images, labels)
-        weighted = self.processes.weight(len(labels)) * gap
-        count, gap = self.processes.total([float(len(values)), weighted])
-        value = values.sum() / count
+        values, width, unit = self.measure(network, images, labels)
+        weight = self.processes.weight(len(labels))
+        count, width, unit = self.processes.total([float(len(values)), weight * width, weight * unit])
+        value, gap = values.sum() / count, width / unit
         found = self.processes.total([value.item()])[0]
         self.control.update(gap)
         return Measurement(value, dict(zip(self.columns, (found, epsilon, gap), strict=True)))
 
     def measure(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
-    ) -> tuple[Float[Tensor, " n"], float]:
-        """R of each image that counts, and the gap of all these, at the current epsilon; NaN where bounds overflow."""
+    ) -> tuple[Float[Tensor, " n"], float, float]:
+        """R of each image that counts, the bounds' mean width, and its unit in the gap; NaN where bounds overflow."""
         rows = margins(labels, network.classes) if self.target == "margin" else None
         bounds = network.bounds(images, self.control.epsilon, self.norm, rows, self.method, self.domain)
         lower = bounds.lower.amin(1) if self.target == "margin" else bounds.lower.mean(1)
-        return lower, (bounds.upper - bounds.lower).mean().item()
+        return lower, (bounds.upper - bounds.lower).mean().item(), 1.0
 
     def held(self, network: BoundedNetwork, images: int) -> float:
         images = min(images, self.images)
@@ -121,7 +121,10 @@ class CertifiedBound(RobustnessMetric):
     def _settle(self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> None:
         def gap_at(epsilon: float) -> float:
             self.control.epsilon = epsilon
-            own = self.measure(network, images, labels)[1] if self.processes.leads else 0.0  # the batch's first image
+            own = 0.0
+            if self.processes.leads:  # it has the batch's first image
+                _, width, unit = self.measure(network, images, labels)
+                own = width / unit
             return self.processes.total([own])[0]
 
         self.control.settle(gap_at)

@@ -33,11 +33,12 @@ class LogRadius(CertifiedBound):
 
     def measure(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
-    ) -> tuple[Float[Tensor, " n"], float]:
+    ) -> tuple[Float[Tensor, " n"], float, float]:
         rows, epsilon = margins(labels, network.classes), self.control.epsilon
         lower = network.bounds(images, epsilon, self.norm, rows, self.method, self.domain).lower
         clean = torch.einsum("bsk,bk->bs", rows.to(images), network(images))
-        widths = (clean - lower).clamp(min=torch.finfo(lower.dtype).tiny)
+        tiny = torch.finfo(lower.dtype).tiny
+        widths = (clean - lower).clamp(min=tiny)
         right = (clean > 0).all(1)
         values = math.log(epsilon) + (clean[right].log() - widths[right].log()).amin(1)
-        return values, (widths.mean() / clean.abs().mean()).item()
+        return values, widths.mean().item(), clean.abs().mean().clamp(min=tiny).item()

@@ -31,7 +31,7 @@ from verify.errors import InputError
 STEPS = 3
 
 
-def search(method, order, metric, steps=STEPS, *, processes):
+def search(method, order, metric, recipe="standard", steps=STEPS, *, processes):
     """Architecture parameters and figures after some steps; batches of 6 images, the last of 5."""
     settings = MetricSettings("l2", bound_images=5, jacobian="sampled", jacobian_images=5)
     preset = replace(TINY, channels=4, epochs=3, batch_size=5)
@@ -41,26 +41,30 @@ def search(method, order, metric, steps=STEPS, *, processes):
         strategy=STRATEGIES[method](),
         metric=METRICS[metric](settings) if STRATEGIES[method].metrics else None,
         gamma=3.0,
+        recipe=recipe,
+        settings=RecipeSettings("l2", 0.01, attack_steps=2),
         order=order,
     )
     rows = list(islice(found.steps(), int(steps)))
-    figures = {name: torch.tensor([float(row[name] or 0) for row in rows]) for name in rows[0]}
+    figures = {name: torch.tensor([float(row[name] or 0) for row in rows]).nan_to_num() for name in rows[0]}
     return {**figures, **{name: value.detach() for name, value in found.model.named_parameters()}}
 
 
 @pytest.mark.parametrize(
-    ("method", "order", "metric"),
+    ("method", "order", "metric", "recipe"),
     [
-        ("darts", "second", "combined"),
-        pytest.param("pc-darts", "first", "ibp-slope", marks=pytest.mark.slow),
-        pytest.param("enas", "first", "none", marks=pytest.mark.slow),
-        pytest.param("snas", "first", "ibp-slope", marks=pytest.mark.slow),
-        pytest.param("sdarts-adv", "first", "ibp-slope", marks=pytest.mark.slow),
+        ("darts", "second", "combined", "standard"),
+        ("darts", "first", "log-radius", "certified"),
+        pytest.param("darts", "first", "ibp-slope", "adversarial", marks=pytest.mark.slow),
+        pytest.param("pc-darts", "first", "ibp-slope", "standard", marks=pytest.mark.slow),
+        pytest.param("enas", "first", "none", "standard", marks=pytest.mark.slow),
+        pytest.param("snas", "first", "ibp-slope", "standard", marks=pytest.mark.slow),
+        pytest.param("sdarts-adv", "first", "ibp-slope", "standard", marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_do_what_one_does(tmp_path, method, order, metric):
-    expected = search(method, order, metric, processes=ALONE)
-    torchrun("search", tmp_path, method, order, metric)
+def test_two_processes_do_what_one_does(tmp_path, method, order, metric, recipe):
+    expected = search(method, order, metric, recipe, processes=ALONE)
+    torchrun("search", tmp_path, method, order, metric, recipe)
     both = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(2)]
     for name, value in expected.items():
         assert torch.equal(both[0][name], both[1][name]), name
