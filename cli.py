@@ -172,6 +172,12 @@ def dsrna() -> None:
     "[8; methods with trials of their own, and --judge accuracy: 1]",
 )
 @option(
+    "--refine",
+    type=click.IntRange(min=0),
+    default=0,
+    help="How many of the trials, the last ones, are the best architecture so far with an edge changed.",
+)
+@option(
     "--judge",
     type=click.Choice(["accuracy", "radius"]),
     help="What the best trial has: accuracy, or certified radius at an accuracy within 1 % of the best; certified: "
@@ -211,7 +217,7 @@ def search(**options: Any) -> None:
       dsrna search --metric combined --method pc-darts --order second --stop eigenvalue
       dsrna search --metric log-radius --balance 0.5 --trials 4
       dsrna search --metric none --recipe certified --epsilon 0.05 --trials 4
-      dsrna search --method random --recipe certified --epsilon 0.05 --trials 8 --screen 6
+      dsrna search --method random --recipe certified --epsilon 0.05 --trials 12 --screen 6 --refine 5
       dsrna search --method enas
       dsrna search --method random --space robnet-free
       dsrna search --metric cb --dataset cifar10 --download --preset paper --norm l2 --out runs/paper

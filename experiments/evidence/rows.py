@@ -24,9 +24,9 @@ GAMMA = 0.01
 SHORT = replace(SIZES, epochs=2, warm_up=1, steps=40, batch_size=32, alpha_learning_rate=0.05)
 CERTIFIED_RATE = 0.02
 """Learning rate of the supernet's weights under the certified recipe."""
-TRIALS, DRAWN = 8, 6
-"""Candidates that are tried, and how many are drawn for each."""
-RANDOM_TRIALS = 9
+TRIALS, DRAWN, REFINED = 8, 6, 5
+"""Candidates that are drawn and tried, of how many drawn each, and those that are refined after them."""
+RANDOM_TRIALS = 14
 """Of random search, which does not draw and screen: the time of that is about another trial's."""
 
 
@@ -56,9 +56,15 @@ def baseline(recipe: str, seed: int, method: str, metric: str = "none") -> Plan:
     return Plan(SIZES, STRATEGIES[method](), measure, GAMMA, seed=seed)
 
 
-def random_search(recipe: str, seed: int, judge: str, count: int = RANDOM_TRIALS, drawn: int = 1) -> Plan:
-    """Random architectures, trained a short way by the recipe and judged; of `drawn` times as many if screened."""
-    return Plan(SIZES, STRATEGIES["random"](), trial=trial(recipe, count, judge, drawn), seed=seed)
+def random_search(recipe: str, seed: int, judge: str) -> Plan:
+    """Random architectures, trained a short way by the recipe and judged."""
+    return Plan(SIZES, STRATEGIES["random"](), trial=trial(recipe, RANDOM_TRIALS, judge), seed=seed)
+
+
+def screened(recipe: str, seed: int, refined: int = 0) -> Plan:
+    """Random architectures of which the narrowest are tried, and then the best refined; judged by radius."""
+    tried = replace(trial(recipe, TRIALS + refined, "radius", DRAWN), refined=refined)
+    return Plan(SIZES, STRATEGIES["random"](), trial=tried, seed=seed)
 
 
 def mended(recipe: str, seed: int) -> Plan:
@@ -75,13 +81,14 @@ def mended(recipe: str, seed: int) -> Plan:
         balance=None if certified else 1.0,
         recipe=recipe,
         settings=settings(recipe),
-        trial=trial(recipe, TRIALS, "radius", DRAWN),
+        trial=replace(trial(recipe, TRIALS + REFINED, "radius", DRAWN), refined=REFINED),
         seed=seed,
     )
 
 
 ROWS: dict[str, Callable[[str, int], Plan]] = {
-    "screened": lambda recipe, seed: random_search(recipe, seed, "radius", TRIALS, DRAWN),
+    "screened": screened,
+    "refined": lambda recipe, seed: screened(recipe, seed, REFINED),
     "mended": mended,
     "random-radius": lambda recipe, seed: random_search(recipe, seed, "radius"),
     "random-accuracy": lambda recipe, seed: random_search(recipe, seed, "accuracy"),

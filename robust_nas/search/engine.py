@@ -16,8 +16,8 @@ from robust_nas.data import Data, Examples, batch_count, batches, search_split
 from robust_nas.distributed import ALONE, Processes
 from robust_nas.genotype import Architecture, Genotype
 from robust_nas.runs import Row
+from robust_nas.search.candidates import Candidates
 from robust_nas.search.hessian import top_eigenvalue
-from robust_nas.search.screen import narrowest
 from robust_nas.search.stage import Plan, Stage
 from robust_nas.search.stopping import Epoch, Stop
 from robust_nas.search.strategies.base import Step
@@ -26,8 +26,6 @@ from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify.errors import InputError
 
-NEAR = 1.0
-"""Noise that leads from the architecture parameters to those of candidates nearby, in standard deviations of theirs."""
 HESSIAN_EVERY = 2
 """Epochs from one eigenvalue to the next (Zela et al., ICLR 2020)."""
 
@@ -243,38 +241,21 @@ class Search:
         return self.stage
 
     def _candidates(self) -> list[Architecture]:
-        assert self.trial is not None
         ends = [self._genotypes[epoch - 1] for epoch in self._ends]
-        trial, plan = self.trial, self.plan
-        count = trial.count * trial.drawn
-        found = plan.strategy.candidates(ends, self._near, plan.preset, count, self._generator)
-        if trial.drawn == 1:
-            return found
-        data, sure = replace(self.data, train=self._halves[0]), found[: 1 if ends else 0]
-        rest, count = found[len(sure) :], trial.count - len(sure)
-        return [*sure, *narrowest(rest, count, trial, data, plan.seed, self.device)]
+        model = None if self.stage is None else self.stage.model
+        return self._source().first(ends, model, self._some_held_out, self._generator)
 
-    @torch.no_grad()
-    def _near(self, generator: torch.Generator) -> Architecture:
-        """The architecture of architecture parameters to which noise is added, `NEAR` of their own spread."""
-        parameters = self.model.architecture_parameters()
-        before = [parameter.clone() for parameter in parameters]
-        for parameter in parameters:
-            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-            parameter.add_(NEAR * parameter.std() * noise)
-        found = self.plan.strategy.genotype(self.model, self._some_held_out)
-        for parameter, old in zip(parameters, before, strict=True):
-            parameter.copy_(old)
-        return found
+    def _source(self) -> Candidates:
+        assert self.trial is not None
+        return Candidates(self.plan, self.trial, replace(self.data, train=self._halves[0]), self.device)
 
     def _begin_trials(self, candidates: Sequence[Architecture]) -> Trials:
         assert self.trial is not None
         supernet = None if self.stage is None else self.stage.model
-        prepare = partial(self.plan.strategy.prepare, supernet)
-        train, held_out = self._halves
+        prepare, source = partial(self.plan.strategy.prepare, supernet), self._source()
+        held_out, seed = self._halves[1], self.plan.seed
         self.trials = Trials(
-            self.trial, candidates, prepare, replace(self.data, train=train), held_out, self.plan.seed, self.device,
-            self.processes,
+            self.trial, candidates, source.refined, prepare, source.data, held_out, seed, self.device, self.processes
         )
         return self.trials
 

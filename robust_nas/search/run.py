@@ -69,6 +69,7 @@ def run_search(
     epsilon: float | None = None,
     trials: int | None = None,
     screen: int | None = None,
+    refine: int = 0,
     judge: str | None = None,
     bound: str | None = None,
     jacobian: str | None = None,
@@ -111,6 +112,7 @@ def run_search(
             is the result instead. For methods that try candidates anyway, how many.
         screen: architectures that are drawn for each that is tried, see `Trial.drawn`; None for `DRAWN`, but for 1 with
             judge "accuracy" and with methods that try candidates anyway.
+        refine: how many of the trials, the last ones, are of the best architecture so far with an edge changed.
         judge: "accuracy" or "radius": what the best of them has (`judges.judged`); None for "radius", but "accuracy"
             for methods that try candidates anyway by a recipe that certifies nothing.
         bound: method of the certified bound, a key of `BOUND_IMAGES`.
@@ -152,7 +154,7 @@ def run_search(
     rule = None if stop is None else named("stopping rule", stop, STOPPING_RULES)()
     place = choose_device(device)
     training = _training(method, strategy, recipe, epsilon, norm, dataset, order, hessian, amp)
-    trial = _trial(method, strategy, sizes, dataset, training, trials, screen, judge)
+    trial = _trial(method, strategy, sizes, dataset, training, trials, screen, refine, judge)
     choices = {
         "method": method,
         "space": strategy.space,
@@ -167,6 +169,7 @@ def run_search(
         "recipe_epsilon": training[1].epsilon,
         "trials": None if trial is None else trial.count,
         "screen": None if trial is None else trial.drawn,
+        "refine": None if trial is None else trial.refined,
         "judge": None if trial is None else trial.judge,
         "seed": seed,
         "stop": stop,
@@ -249,6 +252,7 @@ def _trial(
     training: tuple[str, RecipeSettings],
     trials: int | None,
     screen: int | None,
+    refine: int,
     judge: str | None,
 ) -> Trial | None:
     """How candidates are tried at the end; None where none are."""
@@ -261,18 +265,22 @@ def _trial(
         sizes = replace(sizes, candidates=trials)
     own = strategy.trial(sizes, dataset)
     if own is None and trials is None:
-        if judge is not None or screen is not None:
-            raise InputError("--judge and --screen are about candidates that are tried at the end; give --trials too")
+        if judge is not None or screen is not None or refine:
+            raise InputError("--judge, --screen and --refine are about candidates tried at the end; give --trials too")
         return None
-    if screen is not None and (screen < 1 or not strategy.recipes or strategy.space != "darts"):
-        raise InputError("--screen must be at least 1, and is for cells of the space darts")
+    if (screen is not None or refine) and (not strategy.recipes or strategy.space != "darts"):
+        raise InputError("--screen and --refine are for cells of the space darts")
+    if screen is not None and screen < 1:
+        raise InputError(f"screen must be at least 1, not {screen}")
     drawn = screen or (1 if own is not None or judge == "accuracy" else DRAWN)
-    trial = replace(own or trial_at(sizes, "standard", dataset), drawn=drawn)
+    trial = replace(own or trial_at(sizes, "standard", dataset), drawn=drawn, refined=refine)
     if recipe != "standard":
         preset = training_preset(replace(sizes, cells=trial.preset.cells), recipe)
         trial = replace(trial, preset=preset, recipe=recipe, settings=settings)
     if trials is not None:
         trial = replace(trial, count=trials)
+    if not 0 <= refine < trial.count:
+        raise InputError(f"of {trial.count} trials the first is not refined; --refine must be less, not {refine}")
     judge = judge or ("accuracy" if own is not None and recipe != "certified" else "radius")
     if judge not in JUDGES:
         raise InputError(f"unknown judge {judge!r}; known: {', '.join(JUDGES)}")

@@ -36,6 +36,7 @@ class Trial:
         judge: "accuracy" or "radius".
         drawn: architectures for each that is tried: the result of the stages, if there is one, and of the others those
             that have the narrowest intervals at fresh weights (`screen`).
+        refined: how many of them, the last ones, are the best one so far with an edge changed.
     """
 
     count: int
@@ -44,6 +45,7 @@ class Trial:
     settings: RecipeSettings = RecipeSettings()
     judge: str = "accuracy"
     drawn: int = 1
+    refined: int = 0
 
 
 def trial_at(preset: SearchPreset, recipe: str, dataset: str) -> Trial:
@@ -76,7 +78,8 @@ class Trials:
 
     Args:
         trial: how.
-        candidates: `trial.count` architectures.
+        candidates: `trial.count` architectures, without those that are refined.
+        refine: gives an architecture near the best so far, which is none of those tried; from these two.
         prepare: gives a network with fresh weights others to start from, or leaves it as it is.
         data: of which nothing but `train` is read; fresh weights and order of the images go by `seed`.
         held_out: what judges.
@@ -85,7 +88,7 @@ class Trials:
         processes: those that share each batch.
 
     Attributes:
-        candidates: as given.
+        candidates: as given, and those refined so far.
         scores: of those that are done.
     """
 
@@ -93,6 +96,7 @@ class Trials:
         self,
         trial: Trial,
         candidates: Sequence[Architecture],
+        refine: Callable[[Architecture, Sequence[Architecture]], Architecture],
         prepare: Callable[[Architecture, Network], None],
         data: Data,
         held_out: Source,
@@ -102,6 +106,7 @@ class Trials:
     ) -> None:
         self.trial = replace(trial, settings=replace(trial.settings, seed=seed))
         self.candidates, self.scores = list(candidates), list[Score]()
+        self._refine = refine
         self._prepare, self._held_out, self._seed = prepare, held_out, seed
         self._data, self._device, self._processes = data, device, processes
         self._begin()
@@ -119,7 +124,7 @@ class Trials:
     @property
     def finished(self) -> bool:
         """Whether every candidate has its score."""
-        return len(self.scores) == len(self.candidates)
+        return len(self.scores) == self.trial.count
 
     def best(self) -> Architecture:
         """The candidate of the best score, the first among equals."""
@@ -165,7 +170,10 @@ class Trials:
             self._training.load_state_dict(state["training"])
 
     def _begin(self) -> None:
-        trial, candidate = self.trial, self.candidates[len(self.scores)]
+        trial, number = self.trial, len(self.scores)
+        if number == len(self.candidates):
+            self.candidates.append(self._refine(self.best(), self.candidates))
+        candidate = self.candidates[number]
         seed_everything(self._seed)
         plan = Plan(candidate, trial.preset, trial.recipe, trial.settings, self._seed)
         self._training = Training(plan, self._data, self._device, self._processes)
