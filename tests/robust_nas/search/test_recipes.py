@@ -9,8 +9,8 @@ import torch
 from robust_nas import checkpoint
 from robust_nas.data import Examples
 from robust_nas.metrics import JacobianNorm, LogRadius
+from robust_nas.search import judges, run_search
 from robust_nas.search import run as search_run
-from robust_nas.search import run_search
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.search.trials import training_preset, trial_at
@@ -142,9 +142,10 @@ def test_what_makes_no_sense_is_refused(options, changes, message):
     assert not options["out"].exists()
 
 
-def test_stopped_at_any_step_it_goes_on_bit_for_bit(tmp_path):
+def test_stopped_at_any_step_it_goes_on_bit_for_bit(tmp_path, monkeypatch):
     trial = trial_at(replace(TINY, candidates=3, trial_epochs=1), "adversarial", "digits")
     trial = replace(trial, judge="radius", drawn=2, refined=1)
+    monkeypatch.setattr(judges, "BOUNDED", 1)
 
     def fresh():
         return tiny_search(
@@ -156,7 +157,7 @@ def test_stopped_at_any_step_it_goes_on_bit_for_bit(tmp_path):
         rows.append(row)
         (tmp_path / str(place)).mkdir()
         checkpoint.save(tmp_path / str(place), whole.state_dict())
-    for place in (1, 3, len(rows)):
+    for place in (1, len(rows) - 1):
         resumed = fresh()
         torch.rand(7)
         resumed.load_state_dict(checkpoint.load(tmp_path / str(place)).state)

@@ -112,9 +112,10 @@ def test_the_best_is_the_first_of_the_highest_score():
 
 
 def test_a_radius_counts_among_those_that_are_about_as_accurate():
-    assert best([Score(0.9, 5.0), Score(0.961, 0.0), Score(0.955, 2.0), Score(0.97, 1.0), Score(0.965, 1.0)]) == 3
-    assert best([Score(0.9, 5.0), Score(0.961, 2.0), Score(0.965, 2.0)]) == 1
-    assert best([Score(0.5, 0.0), Score(0.8, 0.0)]) == 1
+    near, far = 0.9 - 0.9 * module.SLACK, 0.9 - 1.1 * module.SLACK
+    assert best([Score(far, 5.0), Score(near, 1.0), Score(near, 2.0), Score(0.9, 1.5)]) == 2
+    assert best([Score(far, 5.0), Score(near, 2.0), Score(0.9, 2.0)]) == 1
+    assert best([Score(far, 0.0), Score(0.9, 0.0)]) == 1
 
 
 def test_after_certified_training_what_counts_is_verified_accuracy():
