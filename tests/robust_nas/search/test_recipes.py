@@ -143,7 +143,7 @@ def test_what_makes_no_sense_is_refused(options, changes, message):
 
 
 def test_stopped_at_any_step_it_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    trial = trial_at(replace(TINY, candidates=3, trial_epochs=1), "adversarial", "digits")
+    trial = trial_at(replace(TINY, candidates=2, trial_epochs=1), "adversarial", "digits")
     trial = replace(trial, judge="radius", drawn=2, refined=1)
     monkeypatch.setattr(judges, "BOUNDED", 1)
 
