@@ -1,4 +1,4 @@
-# make demo | make test: both set up .venv first, once.
+# make demo | make test | make test-all: all set up .venv first, once. test-all adds the slow tests.
 # PYTHON chooses the interpreter; where it has torch already, .venv uses that torch.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup test lint demo clean
+.PHONY: setup test test-all lint demo clean
 
 setup: $(READY)
 
@@ -27,6 +27,10 @@ $(READY): setup.cfg pyproject.toml
 # One process a core, up to four; an idle one takes tests from the others, so that none works alone at the end.
 test: setup
 	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(MAKE) lint
+
+test-all: setup
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m ''
 	$(MAKE) lint
 
 lint: setup

@@ -47,7 +47,7 @@ recipe = "standard"
 [rows]
 "PC-DARTS" = { zoo = "PC-DARTS" }
 "DARTS (1st)" = { method = "darts", metric = "none" }
-"Broken" = { zoo = "nowhere" }
+"Broken" = { method = "nowhere", metric = "none" }
 [tables.2]
 images = [{ search = "digits", train = "digits" }]
 rows = ["PC-DARTS", "DARTS (1st)"]
@@ -288,7 +288,7 @@ def test_under_torchrun_the_figures_are_the_same(tmp_path, scale):
 def test_a_row_that_fails_leaves_its_cells_empty_and_exit_code_1(tmp_path, scale, capsys):
     out = tmp_path / "out"
     assert cli.main(["table", "5", "--scale", str(scale), "--out", str(out), "--device", "cpu"]) == 1
-    assert "no result: train/published-nowhere" in capsys.readouterr().err
+    assert "no result: search/" in capsys.readouterr().err
     config = json.loads((out / "table5-tiny-paper" / "config.json").read_text())
     assert config["options"] == {"table": 5, "scale": "tiny", "protocol": "paper", "targeted": False, "rows": [], "datasets": [], "seeds": []}
     assert config["versions"]["torch"] == torch.__version__

@@ -27,7 +27,7 @@ def pays(x: Float[Tensor, "n *shape"], weight: Tensor | None = None) -> bool:
 
 def flat(x: Tensor, leading: int = 1) -> Tensor:
     """All dimensions but the first `leading` as one: elements of an image, though it be a single number."""
-    return x.reshape(*x.shape[:leading], -1)
+    return x.flatten(leading) if x.dim() > leading else x.unsqueeze(leading)
 
 
 def innermost(rows: Float[Tensor, "n *shape"]) -> Float[Tensor, "*shape n"]:

@@ -33,7 +33,7 @@ def optimised(graph: Graph, neurons: Neurons, rows: Float[Tensor, "b s k"]) -> B
     nodes = [node for node in graph.nodes if isinstance(node, Elementwise) and node.from_input]
     if not nodes:
         return _lower(graph, neurons, rows, adaptive)
-    choice = neurons.slopes_for(rows)
+    choice = neurons.slopes_for(graph.final_node(), rows)
     best, starts = _bound(_lower(graph, neurons, rows, choice)).detach(), [
         _start(node, neurons, choice, rows) for node in nodes
     ]

@@ -103,7 +103,7 @@ def _backward(graph: Graph, neurons: Neurons, rows: Float[Tensor, "b s k"], opti
     """By a backward pass from the rows, and by the intervals that the neurons have anyway."""
     assert neurons.sweep is not None
     node, region = graph.final_node(), neurons.region
-    found = backward(graph, neurons, node, rows, slopes=neurons.slopes_for(rows))
+    found = backward(graph, neurons, node, rows, slopes=neurons.slopes_for(node, rows))
     best = optimised(graph, neurons, rows) if optimise else found
     assert best.lower is not None and best.coefficients is not None and found.upper is not None
     line = Line(best.coefficients, best.lower - region.least(best.coefficients))

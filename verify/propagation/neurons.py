@@ -59,12 +59,12 @@ class Neurons:
             for parent in node.inputs
         ]
 
-    def slopes_for(self, rows: Float[Tensor, "b s k"]) -> SlopeChoice:
-        """Lower slopes of rows of the outputs; those of `adaptive` without a sweep of affine forms."""
+    def slopes_for(self, node: Bound, rows: Float[Tensor, "b s k"]) -> SlopeChoice:
+        """Lower slopes of rows of the output node; those of `adaptive` without a sweep of affine forms."""
         if self.outputs is None:
             return adaptive
-        *_, outputs = self.outputs.forms.values()
-        return WorstPoints(self.outputs, torch.einsum("rbk,bsk->rbs", outputs.rows.detach(), rows.detach()))
+        forms = self.outputs.forms[node.name].rows
+        return WorstPoints(self.outputs, torch.einsum("rbk,bsk->rbs", forms.detach(), rows.detach()))
 
     @property
     def finite(self) -> Bool[Tensor, " b"]:
