@@ -1,0 +1,250 @@
+"""Does a property hold? An attack, then bounds, then branch and bound over inputs or ReLUs."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from verify import checks
+from verify.bounds import BoundedNetwork, wrapped
+from verify.certify.attack import pgd
+from verify.complete.branching import prove
+from verify.complete.input_splitting import MOST_INPUTS, case_margins, split_inputs
+from verify.complete.onnx_model import OnnxModel
+from verify.complete.property import Case, Halfspaces, Property
+from verify.errors import InputError
+from verify.modes import in_own_modes
+from verify.operators import UnsupportedOperator
+from verify.regions import Ball, Box, Region
+
+Answer: TypeAlias = Literal["holds", "violated", "unknown", "timeout"]
+
+STARTS, STEPS = 8, 30
+"""Of the attack before anything is bounded: starting points for all unsafe sets and for each, and steps from them."""
+AT_ONCE = 256
+"""Points attacked as one batch."""
+WIDER = 1 + 2.0**-50
+"""A factor that makes up for the rounding of a radius and of the sum that it enters."""
+
+
+@dataclass(frozen=True)
+class PropertyVerdict:
+    """What `prove_property` found.
+
+    Attributes:
+        verdict: "holds", "violated", "timeout", or "unknown" (nothing more to try, or bounds that were not finite).
+        lower: a proven lower bound, over all inputs and unsafe sets, of the largest of rows y - limits; positive where
+            the property holds.
+        counterexample: "1 *shape" in float64, in the property's region; it violates the property in the model's own
+            precision, where it came from ONNX in onnxruntime too, and in float64.
+        outputs: of the model itself at the counterexample (in onnxruntime, where it came from ONNX).
+        boxes: parts of the region that were bounded.
+        seconds: spent.
+    """
+
+    verdict: Answer
+    lower: float
+    counterexample: Float[Tensor, "1 *shape"] | None
+    outputs: Float[Tensor, "1 k"] | None
+    boxes: int
+    seconds: float
+
+
+@in_own_modes
+@torch.no_grad()
+def prove_property(network: BoundedNetwork, wanted: Property, *, time_limit: float = 60.0) -> PropertyVerdict:
+    """Whether no input of a property's regions has an output in its unsafe sets.
+
+    "holds" is a proof about the network in real arithmetic, by bounds in float64 that give way for rounding. Where few
+    inputs vary it is complete, up to time and rounding; elsewhere as `prove` is, for ReLUs and unsafe sets of one constraint.
+
+    Args:
+        network: on the CPU.
+        wanted: its regions may be flat, "1 n", in the order of the network's inputs.
+        time_limit: seconds; looked at between batches.
+
+    Raises:
+        InputError: a property of another number of inputs or outputs, another device, or a limit that is no number.
+    """
+    network = wrapped(network)
+    wanted = checks.instance("wanted", wanted, Property, "or read one from a file by read_vnnlib")
+    time_limit = checks.number("time_limit", time_limit, least=0.0, endless=True)
+    if network.example.device.type != "cpu":
+        raise InputError("branch and bound runs on the CPU; move the network there")
+    if wanted.outputs != network.classes:
+        raise InputError(f"the property has {wanted.outputs} outputs, the network {network.classes}")
+    return _Proof(network, wanted.shaped(network.example.shape[1:]), time_limit).run()
+
+
+class _Proof:
+    """One run of `prove_property`."""
+
+    def __init__(self, network: BoundedNetwork, wanted: Property, time_limit: float) -> None:
+        self.network, self.wanted = network, wanted
+        self.exact = network.double()
+        self.begin = time.perf_counter()
+        self.deadline = self.begin + time_limit
+        self.boxes = 0
+
+    def run(self) -> PropertyVerdict:
+        """Attack every case, then prove them one by one."""
+        for case in self.wanted.cases:
+            found = self._attacked(case)
+            if found is not None:
+                return self._violated(found)
+        lowers = []
+        for case in self.wanted.cases:
+            lower, found = self._decided(case)
+            if found is not None:
+                return self._violated(found)
+            lowers.append(lower)
+        lower = min(lowers)
+        if lower > 0:
+            return self._verdict("holds", lower)
+        return self._verdict("timeout" if self._seconds_left() <= 0 else "unknown", lower)
+
+    def _decided(self, case: Case) -> tuple[float, Tensor | None]:
+        """A lower bound of the margin in a case, and a counterexample if one is met."""
+        if self._seconds_left() <= 0:
+            return -math.inf, None
+        region = case.region
+        bounded = case_margins(self.exact, case, region)
+        self.boxes += 1
+        left = [part for part, low in zip(case.unsafe, bounded.lower[0].tolist(), strict=True) if low <= 0]
+        lower = float(bounded.lower.amin())
+        if not left:
+            return lower, None
+        remaining = Case(region, tuple(left))
+        if int((region.lower < region.upper).sum()) <= MOST_INPUTS:
+            split = split_inputs(self.exact, remaining, self._checked, self.deadline)
+            self.boxes += split.boxes
+            return max(lower, split.lower), split.counterexample
+        if all(len(part.limits) == 1 for part in left):
+            return self._by_relus(remaining, lower)
+        return lower, None
+
+    def _by_relus(self, case: Case, lower: float) -> tuple[float, Tensor | None]:
+        """By branch and bound over ReLUs, where the network has nothing else that bends."""
+        ball = _unit(case.region)
+        model = _Margins(copy.deepcopy(self.network.model).double(), case, ball is not None)
+        region = case.region if ball is None else ball
+        assert isinstance(region, Ball)
+        try:
+            margins = BoundedNetwork(model, region.centre, memory=self.network.memory, confirms=True)
+            found = prove(margins, region, 0, time_limit=max(0.0, self._seconds_left()))
+        except UnsupportedOperator:
+            return lower, None
+        self.boxes += found.nodes
+        if found.counterexample is None:
+            return max(lower, found.lower if found.verdict != "proven" else math.ulp(0.0)), None
+        return lower, self._checked(model.inputs(found.counterexample))
+
+    def _attacked(self, case: Case) -> Tensor | None:
+        """A counterexample in a case's region: first against all its unsafe sets at once, then against each."""
+        generator = torch.Generator().manual_seed(0)
+        count = len(case.unsafe)
+        targets = [None, *range(1, count + 1)] if count > 1 else [None]
+        chunk = max(1, AT_ONCE // STARTS)
+        groups = [targets[:1], *(targets[place : place + chunk] for place in range(1, len(targets), chunk))]
+        for group in groups:
+            region = _repeated(case.region, STARTS * len(group), self.network.example.dtype)
+            start = region.sample(generator)
+            start[0] = region.centre[0]
+            labels = torch.zeros(len(start), dtype=torch.int64)
+            aims = None if group == [None] else torch.tensor(group).repeat_interleave(STARTS)
+            x = pgd(_Classes(self.network, case), region, labels, steps=STEPS, start=start, targets=aims)
+            found = self._checked(case.region.project(x.double()))
+            if found is not None or self._seconds_left() <= 0:
+                return found
+        return None
+
+    def _checked(self, points: Float[Tensor, "b *shape"]) -> Float[Tensor, "1 *shape"] | None:
+        """One of these points, in float64, that violates the whole property however the network is computed."""
+        x = points[self.wanted.violated(points, self.exact(points))]
+        single = x.to(self.network.example.dtype)
+        x = x[self.wanted.violated(x, self.network(single))] if len(x) else x
+        for number in range(len(x)):
+            point = x[[number]]
+            if bool(self.wanted.violated(point, self._own(point))):
+                return point
+        return None
+
+    def _own(self, x: Float[Tensor, "1 *shape"]) -> Float[Tensor, "1 k"]:
+        """The outputs of the model itself."""
+        single = x.to(self.network.example.dtype)
+        model = self.network.model
+        return model.reference(single) if isinstance(model, OnnxModel) else self.network(single)
+
+    def _seconds_left(self) -> float:
+        return self.deadline - time.perf_counter()
+
+    def _violated(self, x: Float[Tensor, "1 *shape"]) -> PropertyVerdict:
+        return self._verdict("violated", -math.inf, x, self._own(x))
+
+    def _verdict(
+        self, verdict: Answer, lower: float, x: Tensor | None = None, outputs: Tensor | None = None
+    ) -> PropertyVerdict:
+        return PropertyVerdict(verdict, lower, x, outputs, self.boxes, time.perf_counter() - self.begin)
+
+
+class _Classes:
+    """A network as a classifier whose class 0 wins where its outputs are safe: logits 0 and, for each set, -excess."""
+
+    def __init__(self, network: BoundedNetwork, case: Case) -> None:
+        self.network, self.case = network, case
+
+    def __call__(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
+        outputs = self.network(x)
+        excess = [-part.excess(outputs) for part in self.case.unsafe]
+        return torch.stack([torch.zeros_like(excess[0]), *excess], 1)
+
+
+class _Margins(nn.Module):
+    """The same for unsafe sets of one constraint, as a module; where `scaled`, on the unit ball around 0 in the box's place."""
+
+    centre: Tensor
+    radius: Tensor
+    rows: Tensor
+    limits: Tensor
+
+    def __init__(self, model: nn.Module, case: Case, scaled: bool) -> None:
+        super().__init__()
+        self.model, self.scaled = model, scaled
+        region = case.region
+        centre = region.lower + (region.upper - region.lower) / 2
+        reach = torch.maximum(region.upper - centre, centre - region.lower)
+        self.register_buffer("centre", centre)
+        # What rounds in centre + radius t is relative to the larger of the two.
+        self.register_buffer("radius", torch.where(reach > 0, reach * WIDER + centre.abs() * (WIDER - 1), 0.0))
+        self.register_buffer("rows", -torch.cat([part.rows for part in case.unsafe]))
+        self.register_buffer("limits", torch.cat([part.limits for part in case.unsafe]))
+
+    def inputs(self, t: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
+        """The model's inputs, in the box."""
+        return self.centre + self.radius * t if self.scaled else t
+
+    def forward(self, t: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
+        """The logits."""
+        outputs = self.model(self.inputs(t)) @ self.rows.T + self.limits
+        return nn.functional.pad(outputs, (1, 0))
+
+
+def _unit(region: Region) -> Ball | None:
+    """For a box, the unit ball that stands for it; None for a ball, which stands for itself."""
+    if isinstance(region, Ball):
+        return None
+    return Ball(torch.zeros_like(region.centre), 1.0, "linf", "free")
+
+
+def _repeated(region: Region, times: int, dtype: torch.dtype) -> Ball | Box:
+    if isinstance(region, Ball):
+        return region.repeat(times).to(dtype)
+    sizes = (times, *[1] * (region.lower.dim() - 1))
+    return Box(region.lower.to(dtype).repeat(sizes), region.upper.to(dtype).repeat(sizes))
