@@ -35,6 +35,7 @@ from cli_options import (
     resume_option,
     run_options,
 )
+from cli_verification import export, verify
 
 # What torch's allocators say; on a CPU it is a plain RuntimeError.
 OUT_OF_MEMORY = ("CUDA out of memory", "can't allocate memory")
@@ -451,7 +452,7 @@ def table(**options: Any) -> int:
     return 1 if result.failed else 0
 
 
-for command in (show, zoo, convert):
+for command in (show, zoo, convert, verify, export):
     dsrna.add_command(command)
 
 

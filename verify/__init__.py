@@ -12,7 +12,13 @@ from verify.bounds import BoundedNetwork
 from verify.certify.attack import attack_radius
 from verify.certify.audit import Audit, audit
 from verify.certify.radius import Certificates, certified_radius, verified
+from verify.complete.answer import competition_answer
 from verify.complete.branching import Brackets, Verdict, complete_radius, prove
+from verify.complete.onnx.export import to_onnx
+from verify.complete.onnx.model import from_onnx
+from verify.complete.property import Case, Halfspaces, Property
+from verify.complete.proving import PropertyVerdict, prove_property
+from verify.complete.vnnlib import parse_vnnlib, read_vnnlib, vnnlib_text
 from verify.errors import InputError
 from verify.operators import UnsupportedOperator
 from verify.propagation.bounded import BoundedGraph
@@ -43,16 +49,27 @@ __all__ = [
     "Bounds",
     "Box",
     "Brackets",
+    "Case",
     "Certificates",
+    "Halfspaces",
     "InputError",
+    "Property",
+    "PropertyVerdict",
     "Region",
     "UnsupportedOperator",
     "Verdict",
     "attack_radius",
     "audit",
     "certified_radius",
+    "competition_answer",
     "complete_radius",
+    "from_onnx",
     "margins",
+    "parse_vnnlib",
     "prove",
+    "prove_property",
+    "read_vnnlib",
+    "to_onnx",
     "verified",
+    "vnnlib_text",
 ]

@@ -1,8 +1,8 @@
 """Branch and bound over the inputs: complete where a few of them vary.
 
-A box that bounds do not decide is halved along one input; halves are bounded in batches (as in Wang et al. 2018, ReluVal).
-All bounds are float64's, which give way for rounding, and the halves of a box share their border: together they are the
-box. It works for every operator that has bounds.
+A box that bounds do not decide is halved along one input; halves are bounded in batches (as in Wang et al. 2018,
+ReluVal). All bounds are float64's, which give way for rounding, and the halves of a box share their border: together
+they are the box. It works for every operator that has bounds.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Margins(NamedTuple):
     """What bounds say of the unsafe sets of a case, over boxes.
 
     Attributes:
-        lower: "b d": the largest proven lower bound of rows y - limits in each of d unsafe sets; positive where the set is
-            never met. Minus infinity where bounds are not finite.
+        lower: "b d": the largest proven lower bound of rows y - limits in each of d unsafe sets; positive where the set
+            is never met. Minus infinity where bounds are not finite.
         coefficients: "b n": how strongly the bounds of the sets that are still open depend on each input.
     """
 

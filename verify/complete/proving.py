@@ -17,8 +17,8 @@ from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.attack import pgd
 from verify.complete.branching import prove
 from verify.complete.input_splitting import MOST_INPUTS, case_margins, split_inputs
-from verify.complete.onnx_model import OnnxModel
-from verify.complete.property import Case, Halfspaces, Property
+from verify.complete.onnx.model import OnnxModel
+from verify.complete.property import Case, Property
 from verify.errors import InputError
 from verify.modes import in_own_modes
 from verify.operators import UnsupportedOperator
@@ -63,7 +63,8 @@ def prove_property(network: BoundedNetwork, wanted: Property, *, time_limit: flo
     """Whether no input of a property's regions has an output in its unsafe sets.
 
     "holds" is a proof about the network in real arithmetic, by bounds in float64 that give way for rounding. Where few
-    inputs vary it is complete, up to time and rounding; elsewhere as `prove` is, for ReLUs and unsafe sets of one constraint.
+    inputs vary it is complete, up to time and rounding; elsewhere as `prove` is, for ReLUs and unsafe sets of one
+    constraint.
 
     Args:
         network: on the CPU.
@@ -207,7 +208,7 @@ class _Classes:
 
 
 class _Margins(nn.Module):
-    """The same for unsafe sets of one constraint, as a module; where `scaled`, on the unit ball around 0 in the box's place."""
+    """The same for unsafe sets of one constraint, as a module; `scaled` puts the unit ball around 0 in the box's place."""
 
     centre: Tensor
     radius: Tensor

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import importlib
 import math
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from verify.complete.onnx_operators import RULES, Argument, Constant, Node, Value
+from verify.complete.onnx.value import RULES, Argument, Constant, Node, Value
 from verify.errors import InputError, first_line
 from verify.operators import UnsupportedOperator
 
@@ -46,7 +45,7 @@ class Runtime:
     """
 
     def __init__(self, content: bytes, path: Path) -> None:
-        runtime = _package("onnxruntime")
+        runtime = package("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4  # what is wrong comes as an error
@@ -78,7 +77,7 @@ class OnnxModel(nn.Module):
         example: an input, "1 *shape".
     """
 
-    def __init__(self, model: Any, path: Path, runtime: Runtime) -> None:
+    def __init__(self, model: Any, runtime: Runtime) -> None:
         super().__init__()
         graph = model.graph
         self.runtime = runtime
@@ -181,7 +180,7 @@ def from_onnx(path: str | Path) -> OnnxModel:
         >>> network = verify.BoundedNetwork(model, model.example)
     """
     path = Path(path)
-    onnx = _package("onnx")
+    onnx = package("onnx")
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
@@ -194,7 +193,7 @@ def from_onnx(path: str | Path) -> OnnxModel:
         raise InputError(f"{path}: no ONNX file that can be read: {said}") from error
     runtime = Runtime(content, path)
     try:
-        network = OnnxModel(model, path, runtime).eval()
+        network = OnnxModel(model, runtime).eval()
         _compare(network)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
@@ -222,7 +221,12 @@ def _compare(network: OnnxModel) -> None:
         raise InputError("our outputs differ from onnxruntime's; the file cannot be trusted to mean what we make of it")
 
 
-def _package(name: str) -> ModuleType:
+def package(name: str) -> ModuleType:
+    """The optional package of this name.
+
+    Raises:
+        InputError: it is missing; says how to install it.
+    """
     try:
         return importlib.import_module(name)
     except ImportError:

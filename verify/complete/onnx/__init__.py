@@ -1,0 +1,1 @@
+"""ONNX files in and out: values of one image, one file a family of operators, the model, the exporter."""
