@@ -208,7 +208,7 @@ class _Classes:
 
 
 class _Margins(nn.Module):
-    """The same for unsafe sets of one constraint, as a module; `scaled` puts the unit ball around 0 in the box's place."""
+    """The same for unsafe sets of one constraint, as a module; where `scaled`, of the unit ball in the box's place."""
 
     centre: Tensor
     radius: Tensor

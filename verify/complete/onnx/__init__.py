@@ -1,1 +1,5 @@
-"""ONNX files in and out: values of one image, one file a family of operators, the model, the exporter."""
+"""ONNX files in and out: one file a family of operators (arithmetic, layout, windows), the model, the exporter."""
+
+from verify.complete.onnx import arithmetic, layout, windows
+
+__all__ = ["arithmetic", "layout", "windows"]

@@ -91,7 +91,9 @@ def _binary(function: Callable[[Any, Any], Tensor], node: Node, first: Argument,
     return value_of(function(*(padded(side, max(ranks)) if isinstance(side, Value) else side.tensor for side in sides)))
 
 
-BINARY: dict[str, Callable[[Any, Any], Tensor]] = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div}
+BINARY: dict[str, Callable[[Any, Any], Tensor]] = {
+    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": torch.div
+}
 RULES.update({name: partial(_binary, function) for name, function in BINARY.items()})
 
 
