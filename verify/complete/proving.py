@@ -145,7 +145,8 @@ class _Proof:
         self.boxes += found.nodes
         if found.counterexample is None:
             return max(lower, found.lower if found.verdict != "proven" else math.ulp(0.0)), None
-        return lower, self._checked(model.inputs(found.counterexample))
+        # A margin just below 0 may be one above it in the model's own precision; further down there may be one that is not.
+        return lower, self._descended(case, case.region.project(model.inputs(found.counterexample)))
 
     def _attacked(self, case: Case) -> Tensor | None:
         """A counterexample in a case's region: first against all its unsafe sets at once, then against each."""
@@ -155,16 +156,25 @@ class _Proof:
         chunk = max(1, AT_ONCE // STARTS)
         groups = [targets[:1], *(targets[place : place + chunk] for place in range(1, len(targets), chunk))]
         for group in groups:
-            region = _repeated(case.region, STARTS * len(group), self.network.example.dtype)
-            start = region.sample(generator)
-            start[0] = region.centre[0]
-            labels = torch.zeros(len(start), dtype=torch.int64)
+            start = _repeated(case.region, STARTS * len(group), torch.float64).sample(generator)
+            start[0] = case.region.centre[0]
             aims = None if group == [None] else torch.tensor(group).repeat_interleave(STARTS)
-            x = pgd(_Classes(self.network, case), region, labels, steps=STEPS, start=start, targets=aims)
-            found = self._checked(case.region.project(x.double()))
+            found = self._descended(case, start, aims)
             if found is not None or self._seconds_left() <= 0:
                 return found
         return None
+
+    def _descended(self, case: Case, start: Float[Tensor, "b *shape"], targets: Tensor | None = None) -> Tensor | None:
+        """A counterexample that gradient descent from points of a case's region meets.
+
+        Args:
+            targets: the unsafe set that each point is to reach, from 1 on; None for the nearest.
+        """
+        dtype = self.network.example.dtype
+        region, labels = _repeated(case.region, len(start), dtype), torch.zeros(len(start), dtype=torch.int64)
+        outputs = _Classes(self.network, case)
+        x = pgd(outputs, region, labels, steps=STEPS, start=start.to(dtype), targets=targets)
+        return self._checked(case.region.project(torch.cat([start, x.double()])))
 
     def _checked(self, points: Float[Tensor, "b *shape"]) -> Float[Tensor, "1 *shape"] | None:
         """One of these points, in float64, that violates the whole property however the network is computed."""
