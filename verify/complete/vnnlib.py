@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -25,7 +25,8 @@ from verify.complete.property import Case, Halfspaces, Property
 from verify.errors import InputError
 from verify.regions import Ball, Box, Region
 
-Expression: TypeAlias = "str | list[Expression]"
+Expression: TypeAlias = str | list[Any]
+"""An atom, or a list of expressions."""
 
 DEPTH = 64
 """Of parentheses within each other."""
