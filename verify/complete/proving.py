@@ -116,22 +116,26 @@ class _Proof:
         if self._seconds_left() <= 0:
             return -math.inf, None
         region = case.region
-        bounded = case_margins(self.exact, case, region)
+        bounds = case_margins(self.exact, case, region).lower[0].tolist()
         self.boxes += 1
-        left = [part for part, low in zip(case.unsafe, bounded.lower[0].tolist(), strict=True) if low <= 0]
-        lower = float(bounded.lower.amin())
+        left = [part for part, lower in zip(case.unsafe, bounds, strict=True) if lower <= 0]
         if not left:
-            return lower, None
-        remaining = Case(region, tuple(left))
-        if int((region.lower < region.upper).sum()) <= MOST_INPUTS:
-            split = split_inputs(self.exact, remaining, self._checked, self.deadline)
-            self.boxes += split.boxes
-            return max(lower, split.lower), split.counterexample
-        if all(len(part.limits) == 1 for part in left):
-            return self._by_relus(remaining, lower)
-        return lower, None
+            return min(bounds), None
+        split, found = self._split(Case(region, tuple(left)))
+        excluded = min((lower for lower in bounds if lower > 0), default=math.inf)
+        return min(excluded, max(split, min(bounds))), found
 
-    def _by_relus(self, case: Case, lower: float) -> tuple[float, Tensor | None]:
+    def _split(self, case: Case) -> tuple[float, Tensor | None]:
+        """The same for the unsafe sets that bounds over the whole region leave open."""
+        if int((case.region.lower < case.region.upper).sum()) <= MOST_INPUTS:
+            split = split_inputs(self.exact, case, self._checked, self.deadline)
+            self.boxes += split.boxes
+            return split.lower, split.counterexample
+        if all(len(part.limits) == 1 for part in case.unsafe):
+            return self._by_relus(case)
+        return -math.inf, None
+
+    def _by_relus(self, case: Case) -> tuple[float, Tensor | None]:
         """By branch and bound over ReLUs, where the network has nothing else that bends."""
         ball = _unit(case.region)
         model = _Margins(copy.deepcopy(self.network.model).double(), case, ball is not None)
@@ -141,12 +145,12 @@ class _Proof:
             margins = BoundedNetwork(model, region.centre, memory=self.network.memory, confirms=True)
             found = prove(margins, region, 0, time_limit=max(0.0, self._seconds_left()))
         except UnsupportedOperator:
-            return lower, None
+            return -math.inf, None
         self.boxes += found.nodes
         if found.counterexample is None:
-            return max(lower, found.lower if found.verdict != "proven" else math.ulp(0.0)), None
+            return found.lower if found.verdict != "proven" else math.ulp(0.0), None  # positive, and no more than that
         # A margin just below 0 may be one above it in the model's own precision; further down there may be one that is not.
-        return lower, self._descended(case, case.region.project(model.inputs(found.counterexample)))
+        return -math.inf, self._descended(case, case.region.project(model.inputs(found.counterexample)))
 
     def _attacked(self, case: Case) -> Tensor | None:
         """A counterexample in a case's region: first against all its unsafe sets at once, then against each."""

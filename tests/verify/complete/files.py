@@ -14,7 +14,7 @@ OPSET = 17
 
 def node(kind, inputs, outputs="y", **attributes):
     """A node; names are separated by spaces."""
-    return helper.make_node(kind, inputs.split(" "), outputs.split(" "), name=f"the_{kind}", **attributes)
+    return helper.make_node(kind, inputs.split(" "), outputs.split(" "), name=f"{kind}_{outputs}", **attributes)
 
 
 def graph_model(nodes, shape, output="y", opset=OPSET, kind=TensorProto.FLOAT, **constants):

@@ -137,7 +137,7 @@ def test_weights_beside_the_file_are_found(tmp_path):
 
 
 def test_an_unsupported_node_is_named_with_its_operator(tmp_path):
-    with pytest.raises(UnsupportedOperator, match=r"'the_Erf' \(Erf\)"):
+    with pytest.raises(UnsupportedOperator, match=r"'Erf_y' \(Erf\)"):
         from_onnx(saved(graph_model([node("Erf", "x")], [1, 4]), tmp_path / "f.onnx"))
 
 
