@@ -103,7 +103,7 @@ def run_verify(
     found = _decide(instance)
     run = Run.start(out, "verify", asdict(instance), torch.device("cpu"))
     path = run.write_text("answer.txt", competition_answer(found))
-    bounds = [] if found.verdict == "violated" else [("lower bound", f"{found.lower:.4g}")]
+    bounds = [("proven margin", f"{found.lower:.4g}")] if found.lower > -torch.inf else []
     summary = [("seconds", f"{found.seconds:.2f}"), ("boxes", str(found.boxes)), *bounds]
     return VerifyResult(competition_answer(found), [path], summary)
 

@@ -17,10 +17,12 @@ import experiments.tables.run
 import robust_nas.attacks
 import robust_nas.certification
 import robust_nas.converters
+import robust_nas.exporting
 import robust_nas.search
 import robust_nas.spaces.draw
 import robust_nas.spaces.size
 import robust_nas.training
+import robust_nas.verification
 import robust_nas.zoo.listing
 import verify
 from robust_nas.data import LOADERS, load
@@ -43,6 +45,8 @@ RUNNERS = {
     "certify": (robust_nas.certification, "run_certify"),
     "audit": (robust_nas.certification, "run_audit"),
     "table": (experiments.tables.run, "run_table"),
+    "verify": (robust_nas.verification, "run_verify"),
+    "export": (robust_nas.exporting, "run_export"),
 }
 
 

@@ -136,7 +136,9 @@ class _Proof:
         return -math.inf, None
 
     def _by_relus(self, case: Case) -> tuple[float, Tensor | None]:
-        """By branch and bound over ReLUs, where the network has nothing else that bends."""
+        """By branch and bound over ReLUs, where the network has nothing else that bends, and no frozen statistics."""
+        if self.network.graph.batch_norms:
+            return -math.inf, None
         ball = _unit(case.region)
         model = _Margins(copy.deepcopy(self.network.model).double(), case, ball is not None)
         region = case.region if ball is None else ball
@@ -149,7 +151,7 @@ class _Proof:
         self.boxes += found.nodes
         if found.counterexample is None:
             return found.lower if found.verdict != "proven" else math.ulp(0.0), None  # positive, and no more than that
-        # A margin just below 0 may be one above it in the model's own precision; further down there may be one that is not.
+        # What is just below 0 may be above it in the model's own precision; further down there may be a point that is not.
         return -math.inf, self._descended(case, case.region.project(model.inputs(found.counterexample)))
 
     def _attacked(self, case: Case) -> Tensor | None:

@@ -131,6 +131,8 @@ class OnnxModel(nn.Module):
         self.arrays[name] = array
         if array.dtype == np.float16:
             raise InputError(f"{name!r} is of half precision, which rounds by as much as is certified")
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise InputError(f"{name!r} holds values that are no numbers")
         self._names[name] = f"constant_{len(self._names)}"
         value = torch.from_numpy(np.array(array)) if array.dtype.kind in "fiub" else torch.zeros(())
         self.register_buffer(self._names[name], value)

@@ -1,0 +1,249 @@
+"""dsrna verify and export: the competition's answers, benchmarks that resume, and one line for what is malformed."""
+
+import csv
+import gzip
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.cli_helpers import BINARY, refused, run
+from tests.robust_nas.killing import run as run_and_kill
+from tests.verify.complete.files import graph_model, node, saved
+from verify import BoundedNetwork, certified_radius, from_onnx
+
+EYE = np.eye(2, dtype=np.float32)
+BOX = "(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)" + "".join(
+    f"(assert (>= X_{i} -1))(assert (<= X_{i} 1))" for i in range(2)
+)
+HOLDS, BROKEN = f"{BOX}(assert (<= Y_0 -0.5))", f"{BOX}(assert (<= Y_0 0.5))"
+
+
+def relu(**attributes):
+    return graph_model([node("MatMul", "x w", "m"), node("Relu", "m")], [1, 2], w=EYE, **attributes)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A folder with a network and two properties, where we are."""
+    monkeypatch.chdir(tmp_path)
+    saved(relu(), tmp_path / "n.onnx")
+    Path("holds.vnnlib").write_text(HOLDS)
+    Path("broken.vnnlib").write_text(BROKEN)
+    return tmp_path
+
+
+def rows(path="runs/verify/results.csv"):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_answers(files, capsys):
+    assert run("verify", "--onnx", "n.onnx", "--property", "holds.vnnlib") == 0
+    assert capsys.readouterr().out.startswith("unsat\n")
+    assert Path("runs/verify/answer.txt").read_text() == "unsat\n"
+    assert run("verify", "--onnx", "n.onnx", "--property", "broken.vnnlib", "--out", "o", "--time-limit", "5") == 0
+    out = capsys.readouterr().out
+    text = Path("o/answer.txt").read_text()
+    assert out.startswith(text)
+    assert re.fullmatch(r"sat\n\(\(X_0 \S+\)\n \(X_1 \S+\)\n \(Y_0 \S+\)\n \(Y_1 \S+\)\)\n", text)
+
+
+def test_a_benchmark_and_its_files(files, capsys):
+    Path("packed.vnnlib.gz").write_bytes(gzip.compress(HOLDS.encode()))
+    Path("bad.vnnlib").write_text("(assert")
+    lines = ["n.onnx,holds.vnnlib,30", "n.onnx,packed.vnnlib,30", "n.onnx,broken.vnnlib,30", "n.onnx,bad.vnnlib,30"]
+    Path("i.csv").write_text("\n".join(lines))
+    assert run("verify", "--instances", "i.csv") == 0
+    found = rows()
+    assert [row["answer"] for row in found] == ["unsat", "unsat", "sat", "error"]
+    assert "parentheses" in found[3]["note"] and found[1]["property"].endswith(".gz")
+    assert Path("runs/verify/counterexample_2.txt").read_text().startswith("sat\n((X_0 ")
+    assert Path("runs/verify/cactus.png").stat().st_size > 1000
+
+
+def test_a_killed_benchmark_goes_on_and_repeats_nothing(files, monkeypatch):
+    Path("i.csv").write_text("n.onnx,holds.vnnlib,30\nn.onnx,broken.vnnlib,30\nn.onnx,holds.vnnlib,30\n")
+    setup, call = "from robust_nas.verification import run_verify", "run_verify(**options)"
+    monkeypatch.chdir(Path(__file__).parents[1])
+    options = {"instances": str(files / "i.csv"), "out": str(files / "o")}
+    run_and_kill(setup, call, "results.csv", options, deadly=3)
+    monkeypatch.chdir(files)
+    before = (files / "o" / "results.csv").read_text()
+    assert len(before.splitlines()) == 3
+    assert run("verify", "--instances", str(files / "i.csv"), "--out", str(files / "o"), "--resume") == 0
+    after = (files / "o" / "results.csv").read_text()
+    assert after.startswith(before) and [row["answer"] for row in rows("o/results.csv")] == ["unsat", "sat", "unsat"]
+
+
+def test_resuming_another_benchmark_is_refused(files, capsys):
+    Path("i.csv").write_text("n.onnx,holds.vnnlib,30\n")
+    assert run("verify", "--instances", "i.csv") == 0
+    capsys.readouterr()
+    Path("i.csv").write_text("n.onnx,broken.vnnlib,30\n")
+    assert "instances_sha256" in refused(capsys, "verify", "--instances", "i.csv", "--resume")
+    assert "no run to resume" in refused(capsys, "verify", "--instances", "i.csv", "--resume", "--out", "other")
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ([], "either --onnx and --property"),
+        (["--onnx", "n.onnx"], "either --onnx and --property"),
+        (["--onnx", "n.onnx", "--property", "holds.vnnlib", "--instances", "i.csv"], "either --onnx and --property"),
+        (["--onnx", "n.onnx", "--property", "holds.vnnlib", "--resume"], "--resume is for"),
+        (["--onnx", "n.onnx", "--property", "holds.vnnlib", "--out", "i.csv"], "is a file"),
+        (["--onnx", "nowhere", "--property", "holds.vnnlib"], "nowhere"),
+        (["--instances", "i.csv", "--time-limit", "0"], "not above 0"),
+    ],
+)
+def test_wrong_lines(files, capsys, line, words):
+    Path("i.csv").write_text("n.onnx,holds.vnnlib,30\n")
+    assert words in refused(capsys, "verify", *line)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "no instances"),
+        ("n.onnx,holds.vnnlib", "line 1"),
+        ("n.onnx,holds.vnnlib,30\nn.onnx,gone.vnnlib,30", "line 2: gone.vnnlib: no such file"),
+        ("n.onnx,holds.vnnlib,soon", "'soon' is no number"),
+        ("n.onnx,holds.vnnlib,-1", "'-1' is no number"),
+        (BINARY, "no CSV file"),
+    ],
+)
+def test_wrong_lists_of_instances(files, capsys, text, words):
+    Path("i.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert words in refused(capsys, "verify", "--instances", "i.csv")
+
+
+def changed(change, **attributes):
+    model = relu(**attributes)
+    change(model)
+    return model
+
+
+def two_inputs(model):
+    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 2]))
+
+
+def two_outputs(model):
+    model.graph.output.append(helper.make_tensor_value_info("m", TensorProto.FLOAT, None))
+
+
+def external(model):
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="gone")
+
+
+def cut(model):
+    tensor = model.graph.initializer[0]
+    tensor.raw_data = tensor.raw_data[:7]
+
+
+def half(model):
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(EYE.astype(np.float16), "w"))
+
+
+def unknown_domain(model):
+    model.graph.node[1].domain = "elsewhere"
+
+
+def many(shape):
+    return graph_model([node("Relu", "x")], shape)
+
+
+NETWORKS = {
+    "empty": lambda: b"",
+    "no protobuf": lambda: BINARY,
+    "text": lambda: b"a network",
+    "truncated": lambda: relu().SerializeToString()[:-20],
+    "a half": lambda: relu().SerializeToString()[:60],
+    "bad gzip": lambda: b"\x1f\x8bnothing",
+    "no nodes": lambda: changed(lambda model: model.graph.ClearField("node")),
+    "no input": lambda: changed(lambda model: model.graph.ClearField("input")),
+    "two inputs": lambda: changed(two_inputs),
+    "two outputs": lambda: changed(two_outputs),
+    "no output": lambda: changed(lambda model: model.graph.ClearField("output")),
+    "external data missing": lambda: changed(external),
+    "short weights": lambda: changed(cut),
+    "half precision": lambda: changed(half),
+    "another domain": lambda: changed(unknown_domain),
+    "a future version": lambda: relu(opset=1000),
+    "a future format": lambda: changed(lambda model: setattr(model, "ir_version", 10**6)),
+    "unknown operator": lambda: graph_model([node("Nonsense", "x")], [1, 2]),
+    "unsupported operator": lambda: graph_model([node("Erf", "x")], [1, 2]),
+    "no sound rule": lambda: graph_model([node("Sqrt", "x")], [1, 2]),
+    "integers": lambda: graph_model([node("Relu", "x")], [1, 2], kind=TensorProto.INT32),
+    "open shape": lambda: many([1, "n"]),
+    "no axes": lambda: many([]),
+    "huge shape": lambda: many([1, 2**40]),
+    "weights of another shape": lambda: graph_model([node("MatMul", "x w")], [1, 2], w=np.ones((3, 2), np.float32)),
+    "a name of nothing": lambda: graph_model([node("Add", "x q")], [1, 2]),
+    "a reshape that does not fit": lambda: graph_model([node("Reshape", "x s")], [1, 2], s=np.array([1, 3])),
+    "weights that are not finite": lambda: graph_model([node("MatMul", "x w")], [1, 2], w=EYE * np.nan),
+    "an output that depends on nothing": lambda: graph_model([node("Relu", "w")], [1, 2], w=EYE),
+    "another number of inputs": lambda: many([1, 3]),
+    "batches of two": lambda: graph_model([node("Conv", "x w")], [2, 1, 2, 2], w=np.ones((1, 1, 2, 2), np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_malformed_networks_are_one_line(files, capsys, name):
+    made = NETWORKS[name]()
+    Path("n.onnx").write_bytes(made if isinstance(made, bytes) else made.SerializeToString())
+    line = refused(capsys, "verify", "--onnx", "n.onnx", "--property", "holds.vnnlib")
+    assert "Traceback" not in line
+
+
+@pytest.mark.parametrize(
+    "text", [b"", BINARY, b"\x1f\x8bnothing", HOLDS.encode()[:-3], HOLDS.replace("X_1", "X_2").encode(), b"(" * 10**5]
+)
+def test_malformed_properties_are_one_line(files, capsys, text):
+    Path("p.vnnlib").write_bytes(text)
+    assert "p.vnnlib: " in refused(capsys, "verify", "--onnx", "n.onnx", "--property", "p.vnnlib")
+
+
+def test_a_missing_package_is_one_line_for_both_commands(here, capsys, monkeypatch):
+    import sys
+
+    line = ["--arch", "cell.json", "--weights", "good/model.safetensors", "--images", "1", "--epsilon", "0.01"]
+    saved(relu(), Path("n.onnx"))
+    Path("holds.vnnlib").write_text(HOLDS)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert "pip install 'dsrna[onnx]'" in refused(capsys, "export", *line)
+    assert "pip install 'dsrna[onnx]'" in refused(capsys, "verify", "--onnx", "n.onnx", "--property", "holds.vnnlib")
+
+
+def test_export_and_back_gives_the_certificates_answer(here, capsys):
+    """Below the certified radius a proof, above the attack's a counterexample; the file is the network."""
+    from robust_nas.data import load
+    from robust_nas.training import load_trained
+    from robust_nas.zoo import find
+
+    data = load("digits")
+    network = load_trained(find("cell.json"), Path("good/model.safetensors"), data)
+    image, label = data.test.images[:1], network(data.test.images[:1]).argmax(1)
+    radius = float(certified_radius(BoundedNetwork(network, image), image, label, method="crown").radius)
+    line = ["--arch", "cell.json", "--weights", "good/model.safetensors", "--images", "1"]
+    assert run("export", *line, "--epsilon", f"{radius * 0.9!r},1", "--time-limit", "20") == 0
+    assert sorted(path.suffix for path in Path("runs/export").iterdir()) == [".csv", ".json", ".onnx", ".vnnlib", ".vnnlib"]
+    written = from_onnx("runs/export/network.onnx")
+    torch.testing.assert_close(written(data.test.images[:8]), network(data.test.images[:8]), rtol=1e-4, atol=1e-5)
+    assert run("verify", "--instances", "runs/export/instances.csv") == 0
+    expected = ["unsat", "sat"] if int(label) == int(data.test.labels[0]) else ["sat", "sat"]
+    assert [row["answer"] for row in rows()] == expected
+    assert json.loads(Path("runs/export/config.json").read_text())["options"]["epsilons"][1] == 1
+
+
+@pytest.mark.parametrize("line, words", [(["--epsilon", ""], "number"), (["--images", "10000", "--epsilon", "1"], "test images")])
+def test_wrong_exports(here, capsys, line, words):
+    common = ["--arch", "cell.json", "--weights", "good/model.safetensors"]
+    assert words in refused(capsys, "export", *common, *line)
