@@ -151,7 +151,7 @@ class _Proof:
         self.boxes += found.nodes
         if found.counterexample is None:
             return found.lower if found.verdict != "proven" else math.ulp(0.0), None  # positive, and no more than that
-        # What is just below 0 may be above it in the model's own precision; further down there may be a point that is not.
+        # What is just below 0 may be above it in the model's own precision; further down a point may be that is not.
         return -math.inf, self._descended(case, case.region.project(model.inputs(found.counterexample)))
 
     def _attacked(self, case: Case) -> Tensor | None:

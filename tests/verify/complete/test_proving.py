@@ -103,6 +103,22 @@ def test_a_ball_and_a_label_as_prove_answers(norm, epsilon):
         assert prove_property(network, box).verdict == expected
 
 
+@pytest.mark.parametrize("inputs", [3, 30])
+def test_branching_finds_counterexamples_without_the_attack(inputs, monkeypatch):
+    """They lie in the box to the last bit, though ReLUs are split on a ball that is a little wider."""
+    monkeypatch.setattr("verify.complete.proving._Proof._attacked", lambda self, case: None)
+    for seed in range(4):
+        model = dense(seed, inputs)
+        network, x = BoundedNetwork(model, torch.zeros(1, inputs)), torch.full((1, inputs), 0.3).double()
+        wanted = Property.robust(Box(x - 0.7, x + 0.7), int(model(x.float()).argmax()), 3)
+        found = prove_property(network, wanted, time_limit=20.0)
+        assert found.verdict in ("holds", "violated")
+        if found.verdict == "violated":
+            assert wanted.violated(found.counterexample, found.outputs).all()
+            return
+    pytest.fail("every property held")
+
+
 def test_relus_are_split_where_many_inputs_vary():
     """Bounds alone do not decide it, and the exact minimum lies between."""
     for seed in range(20):
