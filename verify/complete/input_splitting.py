@@ -62,7 +62,7 @@ class Splitting(NamedTuple):
     boxes: int
 
 
-def case_margins(exact: BoundedNetwork, case: Case, region: Region, method: str = "crown") -> Margins:
+def case_margins(exact: BoundedNetwork, case: Case, region: Region) -> Margins:
     """Bounds of the unsafe sets of a case, over parts of its region.
 
     Args:
@@ -70,7 +70,7 @@ def case_margins(exact: BoundedNetwork, case: Case, region: Region, method: str 
     """
     rows = torch.cat([part.rows for part in case.unsafe])
     limits = torch.cat([part.limits for part in case.unsafe])
-    bounds = exact.bounds(region, specification=rows, method=method)
+    bounds = exact.bounds(region, specification=rows, method="crown")
     margins = (bounds.lower - limits).nan_to_num(-math.inf, math.inf, -math.inf)
     sizes = [len(part.rows) for part in case.unsafe]
     lower = torch.stack([part.amax(1) for part in margins.split(sizes, 1)], 1)

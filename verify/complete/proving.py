@@ -152,7 +152,7 @@ class _Proof:
         if found.counterexample is None:
             return found.lower if found.verdict != "proven" else math.ulp(0.0), None  # positive, and no more than that
         # What is just below 0 may be above it in the model's own precision; further down a point may be that is not.
-        return -math.inf, self._descended(case, case.region.project(model.inputs(found.counterexample)))
+        return -math.inf, self._descended(case, model.inputs(found.counterexample))
 
     def _attacked(self, case: Case) -> Tensor | None:
         """A counterexample in a case's region: first against all its unsafe sets at once, then against each."""
@@ -171,7 +171,7 @@ class _Proof:
         return None
 
     def _descended(self, case: Case, start: Float[Tensor, "b *shape"], targets: Tensor | None = None) -> Tensor | None:
-        """A counterexample that gradient descent from points of a case's region meets.
+        """A counterexample that gradient descent meets, from points in a case's region or next to it.
 
         Args:
             targets: the unsafe set that each point is to reach, from 1 on; None for the nearest.

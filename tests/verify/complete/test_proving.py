@@ -190,30 +190,34 @@ def test_time_is_kept_to():
     assert found.verdict == "timeout" and found.seconds < 5 and math.isfinite(found.lower)
 
 
-def test_the_halves_of_a_box_are_the_box(monkeypatch):
-    """Every box that is given up again is one of two that make up their parent."""
-    seen = []
+def test_the_parts_that_are_proven_make_up_the_box(monkeypatch):
+    proven = []
     original = case_margins
 
-    def recorded(exact, case, region, method="crown"):
-        seen.append(region)
-        return original(exact, case, region, method)
+    def recorded(exact, case, region):
+        found = original(exact, case, region)
+        proven.append((region.lower[~found.open], region.upper[~found.open]))
+        return found
 
     monkeypatch.setattr("verify.complete.input_splitting.case_margins", recorded)
-    model = dense(5, 2)
-    network = BoundedNetwork(model, torch.zeros(1, 2)).double()
+    network = BoundedNetwork(dense(5, 2), torch.zeros(1, 2)).double()
     box = Box(-torch.ones(1, 2).double(), torch.ones(1, 2).double())
     least = float((network(grid(box, 50)) @ torch.tensor([1.0, -1, 0]).double()).min())
     case = Case(box, (unsafe([[1.0, -1, 0]], [least - 1e-2]),))
     assert split_inputs(network, case, lambda points: None, math.inf).lower > 0
-    leaves = torch.cat([(region.upper - region.lower).prod(1) for region in seen])
-    halves = sum(float(size) for size in leaves[1:])
-    parents = {tuple(row) for region in seen for row in torch.cat([region.lower, region.upper], 1).tolist()}
-    assert len(parents) == len(leaves) > 3
-    points = grid(box, 40)
-    levels = torch.stack([((points >= low) & (points <= high)).all(1) for region in seen for low, high in zip(region.lower, region.upper, strict=True)])
-    smallest = torch.where(levels, leaves.unsqueeze(1), math.inf).amin(0)
-    assert torch.isfinite(smallest).all() and halves > 0
+    lower, upper = (torch.cat(sides).unsqueeze(1) for sides in zip(*proven, strict=True))
+    assert len(lower) > 3
+    points = grid(box, 65)  # among them the corners of all parts
+    assert ((points >= lower) & (points <= upper)).all(2).any(0).all()
+
+
+def test_a_corner_that_the_models_precision_cannot_hold():
+    """Only x = 0.1 is unsafe; in float32 that is a number above it, which is outside the box."""
+    box = Box(torch.zeros(1, 1).double(), torch.full((1, 1), 0.1, dtype=torch.float64))
+    wanted = Property((Case(box, (unsafe([[-1.0]], [-0.1]),)),))
+    model = Function(lambda module, x: x)
+    found = prove_property(BoundedNetwork(model, torch.zeros(1, 1)), wanted, time_limit=1.0)
+    assert found.verdict == "violated" and float(found.counterexample) == 0.1
 
 
 REFUSED = {
