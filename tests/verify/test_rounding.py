@@ -224,6 +224,13 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed convolution": lambda x: F.conv_transpose2d(x, torch.ones(4, 2, 3, 3).double()),
     "linear": lambda x: F.linear(x, torch.ones(3, 4).double()),
     "matmul": lambda x: x @ torch.ones(4, 3).double(),
+    "matmul from the left": lambda x: torch.ones(3, 4).double() @ x,
+    "einsum": lambda x: torch.einsum("bchw,cd,wk->bdk", x, torch.ones(4, 2).double(), torch.ones(4, 3).double()),
+    "einsum with dots": lambda x: torch.einsum("...hw, w -> ...h", x, torch.ones(4).double()),
+    "cumsum": lambda x: x.cumsum(2),
+    "fold": lambda x: F.fold(F.unfold(x, (2, 3)), (4, 4), (2, 3)),
+    "bicubic": lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"),
+    "moves": lambda x: x.repeat(1, 1, 2, 1).roll(1, 3).tril(),
     "rearrangements": lambda x: F.pad(torch.cat([x[:, 1:], x.transpose(2, 3)[:, :1]], 1), (1, 0)).flatten(1),
 }
 

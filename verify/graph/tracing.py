@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from verify import checks
 from verify.errors import first_line
+from verify.graph.decompositions import TABLE
 from verify.operators import UnsupportedOperator
 
 KNOWN = 4096
@@ -94,7 +95,8 @@ def _graph(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
     with kept_random_state(example.device), torch.no_grad():
         try:
             with tracing(valueless), _known_numbers():
-                traced = make_fx(run, tracing_mode="fake", pre_dispatch=True)(*tensors.values(), example.clone())
+                tracer = make_fx(run, TABLE, tracing_mode="fake", pre_dispatch=True)
+                traced = tracer(*tensors.values(), example.clone())
         except Exception as error:
             raise UnsupportedOperator(f"the network cannot be traced: {first_line(error)}") from error
         _refuse_hidden_writes(traced, *copies(model).values(), example.clone())

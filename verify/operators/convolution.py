@@ -118,21 +118,33 @@ class Linear(Weighted):
 
 @rule("matmul.default", "mm.default", "bmm.default")
 class MatMul(Weighted):
-    """x W with a fixed right factor, one for all images."""
+    """x W or W x with a fixed W, one for all images."""
 
     bias_argument = None
+
+    @property
+    def input_argument(self) -> int:  # type: ignore[override]
+        return self.varying_arguments[0]
+
+    @property
+    def weight_slot(self) -> int:
+        slot = self.slot_of(1 - self.input_argument)
+        assert slot is not None
+        return slot
 
     @classmethod
     def has_part_an_image(cls, call: Call, slot: int, rank: int) -> bool:
         return rank > 2
 
     def forward(self, *values: Tensor) -> Tensor:
-        return torch.matmul(values[self.varying[0]], values[self.weight_slot])  # bmm would not broadcast
+        """By `matmul`, as `bmm` would not broadcast."""
+        x, weight = values[self.varying[0]], values[self.weight_slot]
+        return torch.matmul(x, weight) if self.input_argument == 0 else torch.matmul(weight, x)
 
     def check(self) -> None:
         super().check()
-        x, *weight = self.inputs
-        if any(len(node.output_shape) > len(x.output_shape) for node in weight):
+        ranks = [len(self.inputs[slot].output_shape) for slot in (self.varying[0], self.weight_slot)]
+        if ranks[1] > ranks[0] or (self.input_argument == 1 and ranks[0] < 3):
             raise self.refuse("broadcasting that moves the batch dimension")
 
 

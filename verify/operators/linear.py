@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from verify.errors import first_line
 from verify.operators.arithmetic import inner, weighed
 from verify.operators.form import Form, Sweep, aligned
 from verify.operators.layout import merged, separated
@@ -36,6 +37,39 @@ class LinearOperator(Operator):
     def magnitude(self, values: list[Tensor]) -> Tensor:
         """|T| x; `values` holds the other inputs as they are. Calls with negative coefficients override it."""
         return self.linear_part(values)
+
+    def check_apart(self) -> None:
+        """Refuse a use in which images meet: each has to have a result of its own, the same wherever it is in a batch.
+
+        Tried on random images, with random numbers for weights, of which the present ones may be 0: where a call mixes
+        images, that shows.
+
+        Raises:
+            UnsupportedOperator: they meet.
+        """
+        generator = torch.Generator().manual_seed(0)
+
+        def noise(like: Tensor, shape: Sequence[int]) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
+
+        values = [node.forward_value for node in self.inputs]
+        shapes = [(3, *value.shape[1:]) if slot in self.varying else value.shape for slot, value in enumerate(values)]
+        tried = [
+            noise(value, shape) if value.is_floating_point() else value
+            for value, shape in zip(values, shapes, strict=True)
+        ]
+        moved = [value.roll(1, 0) if slot in self.varying else value for slot, value in enumerate(tried)]
+        other = [
+            torch.cat([noise(value[:2], (2, *shape[1:])), value[2:]]) if slot in self.varying else value
+            for slot, (value, shape) in enumerate(zip(tried, shapes, strict=True))
+        ]
+        try:
+            result, rolled, changed = (self.forward(*each) for each in (tried, moved, other))
+        except (RuntimeError, IndexError) as error:
+            raise self.refuse(f"a use for batches of one size ({first_line(error)})") from error
+        apart = len(result) == 3 and torch.allclose(result.roll(1, 0), rolled) and torch.allclose(result[2], changed[2])
+        if not apart:
+            raise self.refuse("a use in which images meet")
 
     def specified(
         self, rows: Float[Tensor, "s b *out"], centres: list[Tensor], radii: list[Radius]

@@ -36,7 +36,7 @@ class Detach(Copy):
         return values[0]
 
 
-@rule("dropout.default", "feature_dropout.default")
+@rule("dropout.default", "feature_dropout.default", "alpha_dropout.default", "feature_alpha_dropout.default")
 class Dropout(Copy):
     """Nothing in evaluation mode; refused in training mode, where the network is not one function."""
 
@@ -175,7 +175,8 @@ class Permutation(LinearOperator):
 
 
 @rule(
-    "view.default", "reshape.default", "_unsafe_view.default", "expand.default", "flatten.using_ints", "unflatten.int"
+    "view.default", "reshape.default", "_unsafe_view.default", "expand.default", "broadcast_to.default",
+    "flatten.using_ints", "unflatten.int", "squeeze.default", "squeeze.dims",
 )
 class Reshape(LinearOperator):
     """A new shape for each image. The batch size in the traced shape is the example's: it is left open."""
@@ -184,16 +185,21 @@ class Reshape(LinearOperator):
 
     @property
     def pixelwise(self) -> bool:  # type: ignore[override]
-        return self.call.name != "aten.expand.default"
+        return not self._repeats
+
+    @property
+    def _repeats(self) -> bool:
+        return self.call.name in ("aten.expand.default", "aten.broadcast_to.default")
 
     def check(self) -> None:
         example = self.inputs[self.varying[0]].forward_value
-        batch, *self.shape = self.call(example).shape
-        if batch != len(example):
+        shape = self.call(example).shape
+        if shape[:1] != example.shape[:1]:
             raise self.refuse("a result whose first dimension is not the batch")
+        self.shape = shape[1:]
 
     def forward(self, *values: Tensor) -> Tensor:
         x = values[0]
-        if self.call.name == "aten.expand.default":
+        if self._repeats:
             return x.expand(len(x), *self.shape)
         return x.reshape(len(x), *self.shape)

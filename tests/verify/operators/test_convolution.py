@@ -103,7 +103,6 @@ def operator_width(operator: nn.Module) -> int:
         lambda m, x: torch.addmm(x[:, 0], x[:, 1], m.weight),
         lambda m, x: torch.addmm(x.flatten(1), x.flatten(1), m.square),
         lambda m, x: torch.matmul(x, x.transpose(1, 2)).flatten(1),
-        lambda m, x: torch.matmul(m.weight, x).flatten(1),
         lambda m, x: (x @ x).flatten(1),
         lambda m, x: F.linear(x, m.weight, x[0, 0]).flatten(1),
         lambda m, x: torch.addmm(m.weight[0], x.flatten(1), m.weight.repeat(3, 1), beta=2.0),
