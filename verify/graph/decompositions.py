@@ -48,6 +48,126 @@ def _tensordot(first: Tensor, second: Tensor, dims_self: Sequence[int], dims_oth
     return torch.einsum("{},{}->{}".format(*indices), first, second)
 
 
+def _at_least(x: Tensor, number: Any) -> Tensor:
+    """max(x, number), as a rectifier: the relaxation that is known best."""
+    return torch.relu(x) if number == 0 else torch.relu(x - number) + number
+
+
+def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Any:
+    if max is None and min is not None:
+        return _at_least(x, min)
+    if min is None and max is not None:
+        return -_at_least(-x, -max)
+    return NotImplemented
+
+
+def _clamp_tensors(x: Tensor, min: Tensor | None = None, max: Tensor | None = None) -> Tensor:
+    x = x if min is None else torch.maximum(x, min)
+    return x if max is None else torch.minimum(x, max)
+
+
+def _threshold(x: Tensor, threshold: Any, value: Any) -> Any:
+    return _at_least(x, value) if threshold == value else NotImplemented  # it jumps
+
+
+def _prelu(x: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.reshape(1, -1, *[1] * (x.dim() - 2)) if x.dim() > 1 and weight.numel() > 1 else weight
+    return weight * x + (1 - weight) * torch.relu(x)
+
+
+def _rrelu(x: Tensor, lower: Any = 1 / 8, upper: Any = 1 / 3, training: bool = False, generator: Any = None) -> Any:
+    return NotImplemented if training else torch.ops.aten.leaky_relu.default(x, (lower + upper) / 2)
+
+
+def _maximum(first: Tensor, second: Tensor) -> Tensor:
+    """As a pool of two: the smaller of the two counts where it can be larger."""
+    shape = torch.broadcast_shapes(first.shape, second.shape)
+    return _largest(torch.stack([first.expand(shape), second.expand(shape)], -1))
+
+
+def _minimum(first: Tensor, second: Tensor) -> Tensor:
+    return -_maximum(-first, -second)
+
+
+def _largest(x: Tensor) -> Tensor:
+    """Over the last dimension."""
+    shape = x.shape[:-1]
+    pooled = torch.max_pool2d(x.reshape(shape[0], 1, -1, x.shape[-1]), (1, x.shape[-1]))
+    return pooled.reshape(shape)
+
+
+def _amax(x: Tensor, dim: Any = (), keepdim: bool = False) -> Any:
+    dims = sorted({each % x.dim() for each in ([dim] if isinstance(dim, int) else dim)})
+    if not dims or dims[0] == 0:
+        return NotImplemented
+    last = x.movedim(dims, list(range(-len(dims), 0)))
+    result = _largest(last.flatten(-len(dims)))
+    return result.reshape([1 if place in dims else size for place, size in enumerate(x.shape)]) if keepdim else result
+
+
+def _amin(x: Tensor, dim: Any = (), keepdim: bool = False) -> Any:
+    result = _amax(-x, dim, keepdim)
+    return result if result is NotImplemented else -result
+
+
+def _max(x: Tensor, dim: int, keepdim: bool = False) -> Any:
+    result = _amax(x, dim, keepdim)
+    return result if result is NotImplemented else (result, torch.argmax(x, dim, keepdim))
+
+
+def _min(x: Tensor, dim: int, keepdim: bool = False) -> Any:
+    result = _amin(x, dim, keepdim)
+    return result if result is NotImplemented else (result, torch.argmin(x, dim, keepdim))
+
+
+def _pool1d(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Any:
+    kernel, stride, padding, dilation = (_first(part) for part in (kernel, stride or kernel, padding, dilation))
+    row = [1, kernel], [1, stride], [0, padding], [1, dilation]
+    return torch.max_pool2d(x.unsqueeze(2), *row, ceil).squeeze(2)
+
+
+def _pool3d(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Any:
+    """Over rows and columns, then over the depth."""
+    if x.dim() != 5:
+        return NotImplemented
+    kernel, stride, padding, dilation = (_triple(part) for part in (kernel, stride or kernel, padding, dilation))
+    flat = torch.max_pool2d(x.flatten(1, 2), kernel[1:], stride[1:], padding[1:], dilation[1:], ceil)
+    deep = flat.unflatten(1, x.shape[1:3])
+    column = [kernel[0], 1], [stride[0], 1], [padding[0], 0], [dilation[0], 1]
+    return torch.max_pool2d(deep.flatten(3), *column, ceil).unflatten(3, deep.shape[3:])
+
+
+def _adaptive_pool(x: Tensor, size: Any) -> Any:
+    """Windows of one size; where they are not, it stays as it is."""
+    sizes = [size] if isinstance(size, int) else list(size)
+    image = x.shape[-len(sizes) :]
+    if any(whole % part for whole, part in zip(image, sizes, strict=True)):
+        return NotImplemented
+    kernel = [whole // part for whole, part in zip(image, sizes, strict=True)]
+    pool = (torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)[len(sizes) - 1]
+    result = pool(x, kernel)
+    return result, _places(result)
+
+
+def _pool_with_indices(x: Tensor, *window: Any) -> tuple[Tensor, Tensor]:
+    result = torch.max_pool2d(x, *window)
+    return result, _places(result)
+
+
+def _places(result: Tensor) -> Tensor:
+    """Stands for the places of the largest elements: integers that vary, and are refused where they are used."""
+    return result.to(torch.int64)
+
+
+def _first(value: Any) -> int:
+    return value if isinstance(value, int) else value[0]
+
+
+def _triple(value: Any) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * 3 if len(values) == 1 else values
+
+
 def _overload(name: str) -> torch._ops.OpOverload:
     packet, overload = name.split(".")
     return getattr(getattr(torch.ops.aten, packet), overload)
@@ -65,5 +185,30 @@ TABLE: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     _overload("addcdiv.default"): _addcdiv,
     _overload("baddbmm.default"): _baddbmm,
     _overload("tensordot.default"): _tensordot,
+    _overload("clamp.default"): _clamp,
+    _overload("clip.default"): _clamp,
+    _overload("clamp.Tensor"): _clamp_tensors,
+    _overload("clip.Tensor"): _clamp_tensors,
+    _overload("clamp_min.default"): _at_least,
+    _overload("clamp_max.default"): lambda x, number: -_at_least(-x, -number),
+    _overload("clamp_min.Tensor"): lambda x, least: torch.maximum(x, least),
+    _overload("clamp_max.Tensor"): lambda x, most: torch.minimum(x, most),
+    _overload("threshold.default"): _threshold,
+    _overload("prelu.default"): _prelu,
+    _overload("rrelu.default"): _rrelu,
+    _overload("maximum.default"): _maximum,
+    _overload("minimum.default"): _minimum,
+    _overload("max.other"): _maximum,
+    _overload("min.other"): _minimum,
+    _overload("amax.default"): _amax,
+    _overload("amin.default"): _amin,
+    _overload("max.dim"): _max,
+    _overload("min.dim"): _min,
+    _overload("max_pool1d.default"): _pool1d,
+    _overload("max_pool3d.default"): _pool3d,
+    _overload("max_pool2d_with_indices.default"): _pool_with_indices,
+    _overload("adaptive_max_pool1d.default"): _adaptive_pool,
+    _overload("adaptive_max_pool2d.default"): _adaptive_pool,
+    _overload("adaptive_max_pool3d.default"): _adaptive_pool,
 }
 """For torch's tracer."""

@@ -1,10 +1,21 @@
 """The operators of a bounded graph: one file a family, each call registered under its ATen name.
 
 weighted_sum (add, multiply), convolution (and fully connected), pooling, normalisation, slicing and moving (every
-rearrangement), resampling, activation. To add one: a class with its rules, decorated with :func:`operator.rule`.
+rearrangement), resampling, activation, piecewise (linear functions of each element). To add one: a class with its
+rules, decorated with :func:`operator.rule`.
 """
 
-from verify.operators import activation, convolution, moving, normalisation, pooling, resampling, slicing, weighted_sum
+from verify.operators import (
+    activation,
+    convolution,
+    moving,
+    normalisation,
+    piecewise,
+    pooling,
+    resampling,
+    slicing,
+    weighted_sum,
+)
 from verify.operators.call import Call, Slot
 from verify.operators.linear import LinearOperator
 from verify.operators.operator import RULES, Constant, Operator, UnsupportedOperator
@@ -24,6 +35,7 @@ __all__ = [
     "convolution",
     "moving",
     "normalisation",
+    "piecewise",
     "pooling",
     "resampling",
     "slicing",

@@ -23,6 +23,7 @@ class Hinge(Elementwise):
     adaptive choice (Zhang et al. 2018, section 3.2; CNN-Cert's `ada`).
     """
 
+    has_slopes = True
     left = 0.0
 
     def centred(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,17 +58,21 @@ class Relaxation(Operator):
 class Elementwise(Relaxation):
     """A nonlinear function of each element, bounded by two lines over the element's interval."""
 
+    has_slopes: ClassVar[bool] = False
+    """Whether the lower line may have slopes to choose; else `slope_range` and `suited` are not asked for."""
+
     def lines(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         """The relaxation on [lower, upper]; every sweep consumes this one statement of it."""
         raise self.refuse("a function without a relaxation")
 
     def slope_range(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Interval:
-        """Least and largest slope that the lower line may have with the intercept that it has; here its own."""
-        slope = self.lines(lower, upper).lower_slope
-        return slope, slope
+        """Least and largest slope that the lower line may have with the intercept that it has."""
+        raise self.refuse("a function without free slopes")
 
     def free(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
         """Whether the lower line has a slope to choose."""
+        if not self.has_slopes:
+            return torch.zeros_like(lower, dtype=torch.bool)
         least, largest = self.slope_range(lower, upper)
         return least < largest
 

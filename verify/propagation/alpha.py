@@ -30,7 +30,7 @@ def optimised(graph: Graph, neurons: Neurons, rows: Float[Tensor, "b s k"]) -> B
 
     Stops early when all bounds are positive: for a certificate more is not needed.
     """
-    nodes = [node for node in graph.nodes if isinstance(node, Elementwise) and node.from_input]
+    nodes = [node for node in graph.nodes if isinstance(node, Elementwise) and node.has_slopes and node.from_input]
     if not nodes:
         return _lower(graph, neurons, rows, adaptive)
     choice = neurons.slopes_for(graph.final_node(), rows)

@@ -44,14 +44,14 @@ class WorstPoints:
 
     @torch.no_grad()
     def __call__(self, node: Elementwise) -> Slopes | None:
-        """None where the neurons were not kept."""
+        """None where the neurons were not kept, or have no slopes to choose."""
         name = node.inputs[0].name
-        if name not in self.sweep.kept:
+        if name not in self.sweep.kept or not node.has_slopes:
             return None
-        if name not in self.chosen:  # all that read one state share it
+        if node.name not in self.chosen:  # of the function, and not of what it reads: others may read it, too
             numbers, lower, upper, _, _ = self.sweep.kept[name]
-            self.chosen[name] = Slopes(numbers, *(node.suited(lower, upper, z) for z in self._values(name)))
-        return self.chosen[name]
+            self.chosen[node.name] = Slopes(numbers, *(node.suited(lower, upper, z) for z in self._values(name)))
+        return self.chosen[node.name]
 
     def _values(self, name: str) -> tuple[Float[Tensor, "s b k"], Float[Tensor, "s b k"]]:
         """What the kept neurons are where the rows are least, and where they are largest."""
