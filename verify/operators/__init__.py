@@ -1,7 +1,7 @@
 """The operators of a bounded graph: one file a family, each call registered under its ATen name.
 
 weighted_sum (add, multiply), convolution (and fully connected), pooling, normalisation, slicing and moving (every
-rearrangement), resampling, activation, piecewise (linear functions of each element). To add one: a class with its
+rearrangement), resampling, activation, piecewise (linear functions) and smooth (curves). To add one: a class with its
 rules, decorated with :func:`operator.rule`.
 """
 
@@ -14,6 +14,7 @@ from verify.operators import (
     pooling,
     resampling,
     slicing,
+    smooth,
     weighted_sum,
 )
 from verify.operators.call import Call, Slot
@@ -39,5 +40,6 @@ __all__ = [
     "pooling",
     "resampling",
     "slicing",
+    "smooth",
     "weighted_sum",
 ]

@@ -178,12 +178,14 @@ def test_the_derivative_is_torchs_where_numbers_are_not_finite():
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        (nn.Sigmoid(), "sigmoid"),
-        (nn.Tanh(), "tanh"),
-        (nn.GELU(), "gelu"),
         (nn.LeakyReLU(1.5), "leaky_relu"),
-        (nn.Softmax(dim=1), "softmax"),
-        (Function(lambda m, x: x**2), "pow"),
+        (Function(lambda m, x: x**0.5), "pow"),
+        (Function(lambda m, x: x**-1), "pow"),
+        (Function(lambda m, x: torch.softmax(x, 1)), "softmax"),
+        (Function(lambda m, x: x.sign()), "sign"),
+        (Function(lambda m, x: x.tan()), "tan"),
+        (nn.Softplus(beta=-1.0), "softplus"),
+        (nn.ELU(-1.0), "elu"),
     ],
 )
 def test_an_activation_without_a_rule_is_refused_by_name(module, name):
