@@ -175,7 +175,7 @@ class Builder:
             raise UnsupportedOperator(
                 f"{call.name}: no sound bound is known for this operator (those of verify/operators are)"
             )
-        made = cls(call, inputs)
+        made = cls.rule_for(call, [slot for slot, parent in enumerate(inputs) if parent.from_input])(call, inputs)
         made.name, made.from_input = name, varies
         self.operators.append(made)
         self._finish(made, inputs)

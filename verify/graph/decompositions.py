@@ -48,6 +48,11 @@ def _tensordot(first: Tensor, second: Tensor, dims_self: Sequence[int], dims_oth
     return torch.einsum("{},{}->{}".format(*indices), first, second)
 
 
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    values, gates = x.chunk(2, dim)
+    return values * torch.sigmoid(gates)
+
+
 def _at_least(x: Tensor, number: Any) -> Tensor:
     """max(x, number), as a rectifier: the relaxation that is known best."""
     return torch.relu(x) if number == 0 else torch.relu(x - number) + number
@@ -185,6 +190,7 @@ TABLE: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     _overload("addcdiv.default"): _addcdiv,
     _overload("baddbmm.default"): _baddbmm,
     _overload("tensordot.default"): _tensordot,
+    _overload("glu.default"): _glu,
     _overload("clamp.default"): _clamp,
     _overload("clip.default"): _clamp,
     _overload("clamp.Tensor"): _clamp_tensors,

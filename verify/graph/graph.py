@@ -60,7 +60,8 @@ class Graph(BoundedModule):
     @cached_property
     def relaxed(self) -> list[str]:
         """Names of the nodes whose neurons an operator relaxes, and so needs bounds of."""
-        read = {node.inputs[0].name for node in self.nodes if isinstance(node, Relaxation) and node.from_input}
+        relaxations = [node for node in self.nodes if isinstance(node, Relaxation) and node.from_input]
+        read = {parent.name for node in relaxations for parent in node.inputs if parent.from_input}
         return [node.name for node in self.nodes if node.name in read]
 
     @cached_property

@@ -7,7 +7,7 @@ Shapes: `b` images, `s` rows of a specification, `*shape` one image's tensor. A 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
@@ -59,6 +59,11 @@ class Operator(Bound):
         Raises:
             UnsupportedOperator: with the reason.
         """
+
+    @classmethod
+    def rule_for(cls, call: Call, varying: Collection[int]) -> type[Operator]:
+        """The class for a call whose inputs at these positions depend on the network's input."""
+        return cls
 
     @classmethod
     def has_part_an_image(cls, call: Call, slot: int, rank: int) -> bool:

@@ -38,9 +38,9 @@ class Slopes(NamedTuple):
 
 
 class Relaxation(Operator):
-    """An operator that is bounded by linear functions over the intervals of its one input.
+    """An operator that is bounded by linear functions over the intervals of its inputs, mostly one.
 
-    Subclasses need the interval of that input in `affine` and in `backward`.
+    Subclasses need these intervals in `affine` and in `backward`.
     """
 
     def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
@@ -49,7 +49,7 @@ class Relaxation(Operator):
 
     @staticmethod
     def of(read: Read) -> Interval:
-        """The interval of the input."""
+        """The interval of the input, of operators with one."""
         (interval,) = read
         assert interval is not None
         return interval

@@ -209,20 +209,32 @@ class Sqrt(Curve):
         return 3 * torch.sqrt(largest[0])
 
 
-@rule("pow.Tensor_Scalar", "square.default")
+@rule("pow.Tensor_Scalar")
 class Power(Curve):
     """x to the power of a positive integer."""
 
+    exponent: int
+
     def check(self) -> None:
-        self.exponent = self.call.argument(1, 2)
-        if self.exponent != int(self.exponent) or not 1 <= self.exponent <= 64:
-            raise self.refuse(f"the exponent {self.exponent}, which is not an integer from 1 to 64")
-        self.exponent = int(self.exponent)
+        exponent = self.call.args[1]
+        if exponent != int(exponent) or not 1 <= exponent <= 64:
+            raise self.refuse(f"the exponent {exponent}, which is not an integer from 1 to 64")
+        self.exponent = int(exponent)
         self.knots = (0.0,) if self.exponent % 2 else ()
         self.turns = () if self.exponent % 2 else (0.0,)
 
     def derivative(self, x: Tensor) -> Tensor:
         return self.exponent * x ** (self.exponent - 1)
+
+
+@rule("square.default")
+class Square(Power):
+    """x^2, or x x."""
+
+    exponent, turns = 2, (0.0,)
+
+    def check(self) -> None:
+        """Nothing is refused."""
 
 
 @rule("sin.default", "cos.default")

@@ -7,11 +7,15 @@ a negative one swaps the two bounds.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import Tensor
 
-from verify.operators.call import Call
+from verify.operators.call import Call, Slot
 from verify.operators.linear import LinearOperator
-from verify.operators.operator import rule
+from verify.operators.operator import Operator, rule
+from verify.operators.product import Bilinear
+from verify.operators.smooth import Square
 
 
 class Signed(LinearOperator):
@@ -92,6 +96,13 @@ class Scaled(Signed):
 @rule("mul.Tensor", "mul.Scalar", "neg.default")
 class Product(Scaled):
     """w x, with w a number, a parameter or a function of parameters such as softmax(alpha)[i]."""
+
+    @classmethod
+    def rule_for(cls, call: Call, varying: Collection[int]) -> type[Operator]:
+        factors = [part.position for part in call.args[:2] if isinstance(part, Slot)]
+        if len(factors) < 2 or not set(factors) <= set(varying):
+            return cls
+        return Square if factors[0] == factors[1] else Bilinear
 
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         if values[self.varying[0]].shape[1:] != rows.shape[1:]:

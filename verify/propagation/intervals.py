@@ -190,9 +190,9 @@ class IntervalSweep:
     def _keep_intervals(self, node: Bound, centres: list[Tensor], radii: list[Radius], scale: Tensor) -> None:
         if not (self.keep and isinstance(node, Relaxation)):
             return
-        (centre,), (radius,), name = centres, radii, node.inputs[0].name
-        if radius is not None and name not in self.intervals:
-            self.intervals[name] = centre - radius * scale, centre + radius * scale
+        for parent, centre, radius in zip(node.inputs, centres, radii, strict=True):
+            if radius is not None and parent.name not in self.intervals:
+                self.intervals[parent.name] = centre - radius * scale, centre + radius * scale
 
     def _inputs(self, node: Bound) -> tuple[list[Tensor], list[Radius], Float[Tensor, " b"]]:
         """Centres and radii of a node's inputs, and the exponent of all the radii."""

@@ -192,8 +192,6 @@ def test_images_do_not_meet_where_a_weight_of_0_hides_it(mixing):
         lambda m, x: torch.einsum("bi,bi->b", x, x).unsqueeze(1),
         lambda m, x: torch.einsum("bi,bj->bij", x, x.flip(1)).flatten(1),
         lambda m, x: torch.bmm(x.unsqueeze(2), x.unsqueeze(1)).flatten(1),
-        lambda m, x: torch.lerp(x, m.w, x),
-        lambda m, x: torch.addcmul(x, x, x),
         lambda m, x: x.gather(1, x.argsort(1)),
         lambda m, x: x[:, x.argmax(1)],
     ],

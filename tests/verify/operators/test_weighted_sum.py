@@ -104,21 +104,14 @@ def test_the_gradient_reaches_alpha(method):
 
 
 REFUSED = {
-    "x * x": lambda m, x: x * x,
-    "x * y": lambda m, x: x * F.relu(x),
-    "squeeze and excitation": lambda m, x: x * F.relu(x.mean(1, keepdim=True)),
-    "in place": lambda m, x: (x * 1).mul_(x),
     "x / x": lambda m, x: x / x,
     "x / y": lambda m, x: x / (1 + F.relu(x)),
     "1 / x": lambda m, x: 1 / x,
     "division by parts of x": lambda m, x: m.w / x,
     "floor": lambda m, x: torch.div(x, 2, rounding_mode="floor"),
-    "x * x.detach()": lambda m, x: x * x.detach(),
     "softmax": lambda m, x: torch.softmax(x, 1),
     "attention": lambda m, x: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None]).flatten(1),
-    "addcmul": lambda m, x: torch.addcmul(x, x, x),
     "einsum": lambda m, x: torch.einsum("bi,bi->b", x, x).unsqueeze(1),
-    "lerp": lambda m, x: torch.lerp(x, m.w, x),
     "where": lambda m, x: torch.where(x > 0.5, x, -x),
     "masked_fill": lambda m, x: x.masked_fill(x > 0.5, 0.0),
 }
