@@ -91,7 +91,7 @@ def _one_line(error: Exception) -> str | None:
             "in certify fewer --images or a cheaper --method, in attack a smaller --batch-size"
         )
 
-    from verify.errors import InputError
+    from verify.checks.errors import InputError
 
     if isinstance(error, InputError):
         return _flat(str(error))

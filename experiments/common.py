@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from robust_nas.data import Examples, Source, batches
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 BAD_INPUT = 2
 STOPPED = 130

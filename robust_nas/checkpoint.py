@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from robust_nas.files import atomic_path
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 NEWEST = "checkpoint.safetensors"
 PREVIOUS = "checkpoint.previous.safetensors"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from robust_nas.genotype import Architecture, Genotype, RobNetGenotype
 from robust_nas.notations import ENAS_OPERATIONS, FIELDS, loose_ends
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 def to_darts(architecture: Architecture) -> str:

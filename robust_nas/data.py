@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from robust_nas.images import ImageFiles
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 DEFAULT_ROOT = Path("data")
 DIGITS_TEST_PER_CLASS = 50

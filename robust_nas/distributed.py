@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robust_nas.data import Examples
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.operators.normalisation import moments
 
 Made = TypeVar("Made")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from robust_nas import notations
 from robust_nas.files import atomic_path, decoded
 from robust_nas.notations import FORMAT, VERSION
 from robust_nas.spaces.operations import OPERATIONS
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 CODES = {"00": "none", "01": "sep_conv_3x3", "10": "skip_connect", "11": "res_sep_conv_3x3"}
 """RobNet's codes of an edge, and the operations that they mean."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 """Of a random crop: the part of the area, width over height, and how many are drawn to find one that fits."""

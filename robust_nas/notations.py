@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NoReturn
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 FORMAT = "dsrna-genotype"
 VERSION = 1

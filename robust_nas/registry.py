@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 Entry = TypeVar("Entry")
 

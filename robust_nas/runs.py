@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from robust_nas.files import atomic_path
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 _PACKAGES = ("torch", "numpy", "auto-LiRPA", "dsrna")
 _SECONDS_BETWEEN_LINES = 1.0

@@ -36,7 +36,7 @@ from robust_nas.training import save_weights
 from robust_nas.training.engine import build
 from robust_nas.training.presets import PRESETS
 from robust_nas.training.recipes import BOUNDS, RECIPES
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 RUNNERS = {
     "search": (robust_nas.search, "run_search"),

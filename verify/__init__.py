@@ -12,6 +12,7 @@ from verify.bounds import BoundedNetwork
 from verify.certify.attack import attack_radius
 from verify.certify.audit import Audit, audit
 from verify.certify.radius import Certificates, certified_radius, verified
+from verify.checks.errors import InputError
 from verify.complete.answer import competition_answer
 from verify.complete.branching import Brackets, Verdict, complete_radius, prove
 from verify.complete.onnx.export import to_onnx
@@ -19,7 +20,7 @@ from verify.complete.onnx.model import from_onnx
 from verify.complete.property import Case, Halfspaces, Property
 from verify.complete.proving import PropertyVerdict, prove_property
 from verify.complete.vnnlib import parse_vnnlib, read_vnnlib, vnnlib_text
-from verify.errors import InputError
+from verify.graph.torchvision_operators import declare_on_import
 from verify.operators import UnsupportedOperator
 from verify.propagation.bounded import BoundedGraph
 from verify.propagation.bounds import Bounds
@@ -27,7 +28,6 @@ from verify.propagation.methods import METHODS as _METHODS
 from verify.propagation.methods import PHASES as _PHASES
 from verify.regions import DOMAINS, NORMS, Ball, Box, Region
 from verify.specification import Binary, margins
-from verify.torchvision_operators import declare_on_import
 
 declare_on_import()
 

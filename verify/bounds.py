@@ -10,11 +10,11 @@ import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
-from verify import checks
-from verify.errors import InputError, first_line
+from verify.checks import inputs as checks
+from verify.checks.errors import InputError, first_line
+from verify.checks.modes import in_own_modes, uncompiled
 from verify.graph.graph import Graph
 from verify.graph.tracing import copies, evaluated, trace
-from verify.modes import in_own_modes, uncompiled
 from verify.operators import UnsupportedOperator
 from verify.operators.normalisation import Moments, moments
 from verify.propagation.affine import MEMORY

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from verify import checks
-from verify.errors import InputError
-from verify.modes import in_own_modes
+from verify.checks import inputs as checks
+from verify.checks.errors import InputError
+from verify.checks.modes import in_own_modes
 
 Norm: TypeAlias = Literal["linf", "l2", "l1"]
 Domain: TypeAlias = Literal["unit", "free"]

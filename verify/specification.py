@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from verify import checks
-from verify.errors import InputError
+from verify.checks import inputs as checks
+from verify.checks.errors import InputError
 
 ONE_OUTPUT = "a network of one output has no classes; verify.Binary makes two of it, by the output's sign"
 

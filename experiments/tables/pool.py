@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from experiments.tables.jobs import LOG, Job
 from robust_nas.runs import notice, progress, stop_signals
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 POLL_SECONDS = 0.05
 STOPS = (signal.SIGINT, signal.SIGTERM)

@@ -12,7 +12,7 @@ from statistics import mean, stdev
 
 from experiments.tables.published import COST_RATIO, GPU_DAYS, REFERENCE, TABLES, Figure, published
 from experiments.tables.statistics import Comparison, compare
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 COLUMNS = (
     "table", "scale", "protocol", "row", "seed", "dataset", "channels", "column", "domain", "value", "images",

@@ -18,7 +18,7 @@ from experiments.tables.scale import load_scale
 from robust_nas.data import DEFAULT_ROOT, load
 from robust_nas.registry import named
 from robust_nas.runs import Run, choose_device, versions
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 RESULTS = "results.csv"
 JOBS = "jobs"

@@ -11,7 +11,7 @@ from typing import Any
 from robust_nas.data import LOADERS
 from robust_nas.registry import named
 from robust_nas.zoo import find
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 if sys.version_info >= (3, 11):
     import tomllib

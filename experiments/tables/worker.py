@@ -12,7 +12,7 @@ import torch
 from experiments.tables.figures import DO
 from experiments.tables.jobs import RESULT
 from robust_nas.runs import Run, choose_device, device_name, peak_memory
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 def main(task: Mapping[str, Any], threads: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from robust_nas.attacks.outcomes import Outcome
 from robust_nas.attacks.radii import Radius
 from robust_nas.certification.records import Certificate, Claim, read_certificates, read_claim, read_target_seed
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 RADIUS_ATTACK = "radius"
 """How crosscheck.csv names what radii.csv holds."""

@@ -18,7 +18,7 @@ from robust_nas.attacks.evaluate import Target
 from robust_nas.attacks.gradient import ProjectedGradient
 from robust_nas.attacks.outcomes import Attacked
 from robust_nas.attacks.sweep import Point
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 SAME = 1e-4
 """Two forward passes may differ by this much of the largest logit: GPUs do not always add in the same order."""

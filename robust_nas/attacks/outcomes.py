@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from robust_nas.attacks.base import Attack
 from robust_nas.attacks.threats import Threat
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 Row = TypeVar("Row")
 

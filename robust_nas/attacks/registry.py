@@ -9,7 +9,7 @@ from robust_nas.attacks.base import Attack
 from robust_nas.attacks.carlini_wagner import CarliniWagner
 from robust_nas.attacks.gradient import FastGradient, ProjectedGradient
 from robust_nas.attacks.threats import Threat, paper_epsilons
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 ATTACKS: dict[str, Attack] = {
     attack.name: attack

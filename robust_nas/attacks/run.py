@@ -28,7 +28,7 @@ from robust_nas.files import digest
 from robust_nas.runs import Run, choose_device, seed_everything
 from robust_nas.training import load_trained
 from robust_nas.zoo import find
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 RESULTS = (
     "attacks.csv", "radii.csv", "sweep.csv", "sweep.png", "crosscheck.csv", "summary.csv", "summary.json",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 NORM_NAMES = {"linf": "l-infinity", "l2": "l2"}
 

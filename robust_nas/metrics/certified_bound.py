@@ -14,7 +14,7 @@ from robust_nas.metrics.base import Measurement, RobustnessMetric
 from robust_nas.metrics.epsilon import VANISHING, EpsilonControl
 from robust_nas.metrics.interval_slope import INTERVALS
 from verify.bounds import BoundedNetwork
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.specification import margins
 
 TARGETS = ("margin", "logits")

@@ -12,7 +12,7 @@ from torch import Tensor
 from robust_nas.metrics.base import Measurement, RobustnessMetric
 from robust_nas.metrics.epsilon import START
 from verify.bounds import BoundedNetwork
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.regions import DUAL_ORDERS
 
 DUAL = {norm: DUAL_ORDERS[norm] for norm in ("linf", "l2")}

@@ -24,7 +24,7 @@ from robust_nas.search.strategies.base import Step
 from robust_nas.search.trials import COLUMNS, Trials
 from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.supernet import Operations, Supernet
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 HESSIAN_EVERY = 2
 """Epochs from one eigenvalue to the next (Zela et al., ICLR 2020)."""

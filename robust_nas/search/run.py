@@ -29,7 +29,7 @@ from robust_nas.search.watch import collapse
 from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.supernet import Supernet
 from robust_nas.training.recipes import RECIPES, RecipeSettings, default_epsilon
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 NORMS = ("linf", "l2")
 BOUNDED = ("cb", "log-radius", "combined")

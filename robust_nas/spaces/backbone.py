@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robust_nas.spaces.cells import Cell, CellShape, SearchCell
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 STEM_MULTIPLIER = 3
 STEMS = ("cifar", "imagenet")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robust_nas.genotype import Architecture
 from robust_nas.spaces.backbone import Backbone
 from robust_nas.spaces.cells import Cell
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 class Network(Backbone):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robust_nas.spaces.cells import KINDS, MixedOperation
 from robust_nas.spaces.supernet import ALPHA_SCALE, Supernet
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 class PartialMixedOperation(MixedOperation):

@@ -15,7 +15,7 @@ from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.cells import KINDS, MixedFactory, MixedOperation, SearchCell
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.relaxation import Relaxation
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 ALPHA_SCALE = 1e-3
 

@@ -18,7 +18,7 @@ from robust_nas.training.diagnosis import largest_layer
 from robust_nas.training.learner import Learner
 from robust_nas.training.presets import LARGE, TrainingPreset
 from robust_nas.training.recipes import RECIPES, RecipeSettings
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 EVALUATION_BATCH = 256
 

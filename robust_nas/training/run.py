@@ -19,7 +19,7 @@ from robust_nas.training.presets import PRESETS, preset_for
 from robust_nas.training.recipes import EPSILONS, RECIPES, RecipeSettings, default_epsilon
 from robust_nas.training.weights import save_weights
 from robust_nas.zoo import find
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 RESULTS = ("model.safetensors", "model.json")
 

@@ -16,7 +16,7 @@ from robust_nas.data import Data
 from robust_nas.genotype import Architecture
 from robust_nas.runs import Run
 from robust_nas.spaces.network import Network
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 FORMAT = "dsrna-weights"
 VERSION = 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from robust_nas.files import decoded
 from robust_nas.genotype import Architecture
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 SUFFIX = ".json"
 STANDARD_INPUT = "-"

@@ -13,7 +13,7 @@ from experiments.benchmarks import deep, limits
 from experiments.common import Script, first_correct, plain_training
 from experiments.recipes import study as recipes
 from robust_nas.data import Examples
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 def problem() -> tuple[nn.Module, Examples]:

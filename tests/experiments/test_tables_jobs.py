@@ -19,7 +19,7 @@ from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training import run_training
 from robust_nas.zoo import names
 from tests.experiments.tables_helpers import TINY, tiny
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 DIGITS = Images("digits", "digits")
 

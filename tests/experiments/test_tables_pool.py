@@ -15,7 +15,7 @@ from experiments.tables import pool
 from experiments.tables.jobs import Job
 from experiments.tables.pool import alone, carry_out
 from tests.experiments.tables_helpers import idle_job, launcher
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 def two_lines():

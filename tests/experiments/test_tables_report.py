@@ -17,7 +17,7 @@ from experiments.tables.render import escape
 from experiments.tables.report import main, report
 from experiments.tables.results import COLUMNS, COST, blocks, number
 from experiments.tables.scale import load_scale
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 COMMITTED = sorted((Path(__file__).parents[2] / "experiments" / "results" / "tables").iterdir())
 DSRNA = ["DSRNA-CB", "DSRNA-Jacobian"]

@@ -21,7 +21,7 @@ from experiments.tables.cells import cells, gather
 from experiments.tables.estimates import Estimates, Measured, listing, update
 from experiments.tables.run import run_table
 from tests.experiments.tables_helpers import idle_job, tiny
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 COLUMNS = "table,scale,protocol,row,seed,dataset,channels,column,domain,value,images,seconds,device"
 SCALE = """

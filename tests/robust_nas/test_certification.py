@@ -21,7 +21,7 @@ from robust_nas.data import load
 from robust_nas.training import run_training
 from robust_nas.training.presets import PRESETS
 from tests.robust_nas.helpers import GENOTYPE
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 TINY = replace(PRESETS["quick"]["standard"], epochs=3, cells=2, channels=3)
 IMAGES = 6

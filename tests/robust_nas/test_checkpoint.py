@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from robust_nas import checkpoint
 from robust_nas.checkpoint import NEWEST, PREVIOUS, load, save
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool]
 

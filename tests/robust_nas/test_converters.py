@@ -9,7 +9,7 @@ from robust_nas.genotype import CODES, Architecture, Genotype, RobNetGenotype
 from robust_nas.notations import ENAS_OPERATIONS
 from robust_nas.spaces.operations import OPERATIONS
 from robust_nas.zoo import find, names
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 ENAS_RELEASED = (
     "0 2 0 0 0 4 0 1 0 4 1 1 1 0 0 1 0 2 1 1 "  # fixed_arc of the authors' cifar10_micro_final.sh

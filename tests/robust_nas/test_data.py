@@ -17,7 +17,7 @@ from robust_nas.search.stage import Plan
 from robust_nas.training.engine import accuracy
 from tests.robust_nas.helpers import write_image
 from tests.robust_nas.search.helpers import TINY
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -26,7 +26,7 @@ from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training.recipes import RECIPES, RecipeSettings
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
 from tests.robust_nas.training.helpers import BOUNDED, training
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 STEPS = 3
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from robust_nas.genotype import CODES, Architecture, CellPlan, Genotype, RobNetGenotype
 from robust_nas.spaces.operations import OPERATIONS
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 def valid() -> dict:

@@ -10,7 +10,7 @@ from torchvision import transforms
 
 from robust_nas.images import AREA, RATIO, ImageFiles, crop, middle, random_box
 from tests.robust_nas.helpers import write_image
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 SIZES = [(40, 30), (30, 40), (224, 224), (9, 300), (5, 3)]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from robust_nas.converters import to_darts
 from robust_nas.genotype import Architecture, Genotype
 from robust_nas.zoo import find, names
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 DARTS_V1 = """DARTS_V1 = Genotype(
   normal=[

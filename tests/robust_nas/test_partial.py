@@ -14,7 +14,7 @@ from robust_nas.spaces.partial import PartialMixedOperation, PartialSupernet, sh
 from robust_nas.spaces.supernet import derive
 from tests.verify.helpers import assert_sound, random_images, random_rows, randomise
 from verify import BoundedNetwork
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 def supernet(**options) -> PartialSupernet:

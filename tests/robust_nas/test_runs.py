@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from robust_nas import runs
 from robust_nas.runs import Run, choose_device, progress, read_rows, seed_everything
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 CPU = torch.device("cpu")
 

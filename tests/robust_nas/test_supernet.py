@@ -12,7 +12,7 @@ from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.supernet import Supernet, derive, limit_skips
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 def supernet(**options) -> Supernet:

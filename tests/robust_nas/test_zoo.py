@@ -10,7 +10,7 @@ from robust_nas.spaces.network import Network
 from robust_nas.spaces.size import Size
 from robust_nas.zoo import find, listing, names
 from tests.robust_nas.helpers import GENOTYPE
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 PUBLISHED = {
     "NASNet-A", "AmoebaNet-A", "AmoebaNet-B", "PNAS", "ENAS-paper", "ENAS-released", "DARTS-V1", "DARTS-V2",

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from verify import checks
-from verify.errors import InputError
-from verify.modes import in_own_modes
+from verify.checks import inputs as checks
+from verify.checks.errors import InputError
+from verify.checks.modes import in_own_modes
 from verify.regions import DUAL_ORDERS, NORMS, ORDERS, Ball, Region, per_image, span
 from verify.specification import margins
 

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from verify import checks
 from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.attack import pgd, worst_margin
 from verify.certify.radius import images_at_once, proven_margin
-from verify.modes import in_own_modes
+from verify.checks import inputs as checks
+from verify.checks.modes import in_own_modes
 from verify.regions import Ball
 
 

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
-from verify import checks
 from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.search import search
 from verify.certify.trials import Goal, task_of
-from verify.modes import in_own_modes
+from verify.checks import inputs as checks
+from verify.checks.modes import in_own_modes
 from verify.propagation.batches import images_at_once as fitting
 from verify.propagation.methods import METHODS, PHASES
 from verify.regions import Ball

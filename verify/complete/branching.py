@@ -20,13 +20,13 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from verify import checks
 from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.attack import length, linearised_radius, pgd, worst_margin
 from verify.certify.radius import images_at_once
+from verify.checks import inputs as checks
+from verify.checks.errors import InputError
+from verify.checks.modes import in_own_modes
 from verify.complete.linear_program import Neuron, Program, RoundBall, Solution, Splits, check, ends_of, unstable
-from verify.errors import InputError
-from verify.modes import in_own_modes
 from verify.propagation.neurons import Intervals
 from verify.regions import SMALLEST, Ball, Span, span
 from verify.specification import margins

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from verify import checks
-from verify.errors import InputError
+from verify.checks import inputs as checks
+from verify.checks.errors import InputError
 from verify.regions import ORDERS, Ball, Box, Region
 from verify.specification import margins
 

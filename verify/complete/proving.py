@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from verify import checks
 from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.attack import pgd
+from verify.checks import inputs as checks
+from verify.checks.errors import InputError
+from verify.checks.modes import in_own_modes
 from verify.complete.branching import prove
 from verify.complete.input_splitting import MOST_INPUTS, case_margins, split_inputs
 from verify.complete.onnx.model import OnnxModel
 from verify.complete.property import Case, Property
-from verify.errors import InputError
-from verify.modes import in_own_modes
 from verify.operators import UnsupportedOperator
 from verify.regions import Ball, Box, Region
 

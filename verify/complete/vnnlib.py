@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
+from verify.checks.errors import InputError
 from verify.complete.property import Case, Halfspaces, Property
-from verify.errors import InputError
 from verify.regions import Ball, Box, Region
 
 Expression: TypeAlias = str | list[Any]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from verify.checks.modes import differentiable
 from verify.graph.lirpa import Bound, BoundInput
 from verify.graph.tracing import Trace, out_of_place
-from verify.modes import differentiable
 from verify.operators import RULES, Call, Constant, Operator, Slot, UnsupportedOperator
 from verify.operators.normalisation import BatchNorm, moments
 from verify.operators.operator import refused

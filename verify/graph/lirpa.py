@@ -25,7 +25,7 @@ import torch
 import torch.onnx.symbolic_helper
 import torch.onnx.utils
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 VERSION = "0.3"
 _OPSET = 12

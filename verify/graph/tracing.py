@@ -20,8 +20,8 @@ from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
-from verify import checks
-from verify.errors import first_line
+from verify.checks import inputs as checks
+from verify.checks.errors import first_line
 from verify.graph.decompositions import TABLE
 from verify.operators import UnsupportedOperator
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.errors import first_line
+from verify.checks.errors import first_line
 from verify.operators.arithmetic import inner, weighed
 from verify.operators.form import Form, Sweep, aligned
 from verify.operators.layout import merged, separated

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.graph.lirpa import Bound
 from verify.operators.call import Call
 from verify.operators.layout import in_layout_of

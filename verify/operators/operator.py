@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.graph.lirpa import Bound
 from verify.operators.call import Call, Slot
 from verify.operators.form import Form, Sweep

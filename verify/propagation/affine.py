@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.graph.lirpa import Bound
 from verify.operators.form import Form
 from verify.operators.layout import flat, in_parts, outermost, picked, total_magnitude

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.graph.graph import Graph
 from verify.graph.lirpa import PerturbationLpNorm
 from verify.graph.tracing import trace

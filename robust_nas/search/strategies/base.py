@@ -22,7 +22,7 @@ from robust_nas.search.watch import composition
 from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.supernet import Operations, Supernet
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 DRAWS = 20
 """Most draws for a candidate that is not there yet."""

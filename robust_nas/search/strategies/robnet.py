@@ -20,7 +20,7 @@ from robust_nas.spaces.robnet import RobNetSupernet
 from robust_nas.spaces.sampling import depth, sample
 from robust_nas.spaces.supernet import Operations
 from robust_nas.training.recipes.adversarial import Adversarial
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.regions import Ball
 
 FINE_TUNING = 3 / 100

@@ -15,7 +15,7 @@ from robust_nas.distributed import ALONE, Processes
 from robust_nas.training.learner import Learner
 from robust_nas.training.presets import TrainingPreset
 from verify.bounds import BoundedNetwork
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 SMALLEST = 1e-3
 """An epsilon that grows starts at this fraction of its value: at 0 there is nothing to regularise."""

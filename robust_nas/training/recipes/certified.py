@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robust_nas.training.learner import Learner, cross_entropies
 from robust_nas.training.recipes.base import Loss, Recipe, bounded
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.propagation.bounds import Bounds
 from verify.propagation.neurons import Intervals
 from verify.regions import Ball

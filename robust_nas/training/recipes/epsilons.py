@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 EPSILONS: dict[str, dict[str, dict[str, float]]] = {
     # The radii of the paper's attacks (section 4.3.1) and of RobNet; l2 at the sizes usual for each data set.

@@ -18,7 +18,7 @@ from robust_nas.attacks.registry import choose
 from robust_nas.attacks.threats import PAPER_EPSILONS
 from robust_nas.data import LOADERS
 from tests.robust_nas.attacks.helpers import Linear, attacked_by, interior_images, outcome, target_of
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 DUAL = {"linf": 1, "l2": 2}
 

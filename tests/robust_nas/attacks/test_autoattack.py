@@ -11,7 +11,7 @@ from robust_nas.attacks import Threat, evaluate
 from robust_nas.attacks.autoattack import PARTS, AutoAttack, library_log
 from robust_nas.attacks.run import _check_classes
 from tests.robust_nas.attacks.helpers import interior_images, target_of
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 CLASSES = 4
 SIDE = 6  # in l2 Square needs five pixels

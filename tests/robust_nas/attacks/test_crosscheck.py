@@ -11,7 +11,7 @@ from robust_nas.attacks.crosscheck import Certified
 from robust_nas.attacks.radii import Radius
 from robust_nas.certification.records import Certificate
 from tests.robust_nas.attacks.helpers import outcome
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 LABELS = PREDICTED = [1] * 4
 

@@ -23,7 +23,7 @@ from robust_nas.attacks.guards import (
 from robust_nas.attacks.outcomes import Attacked
 from robust_nas.attacks.sweep import sweep
 from tests.robust_nas.attacks.helpers import Linear, Staircase, attacked_by, interior_images, target_of
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 def classifier(seed=0, scale=1.0):

@@ -19,7 +19,7 @@ from robust_nas.data import load
 from robust_nas.training import load_network, run_training
 from robust_nas.training.presets import PRESETS
 from tests.robust_nas.helpers import GENOTYPE
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 IMAGES = 6
 NAMES = ["fgsm", "pgd-10", "cw"]

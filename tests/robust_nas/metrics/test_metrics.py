@@ -21,7 +21,7 @@ from robust_nas.spaces.supernet import Supernet
 from tests.robust_nas.helpers import GENOTYPE
 from tests.verify.helpers import HeldSlopes
 from verify.bounds import BoundedNetwork
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.specification import margins
 
 

@@ -15,7 +15,7 @@ from robust_nas.search.stage import build
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.search.strategies.base import Step
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 PRESET = replace(TINY, nodes=2, channels=2)
 THREE, FIVE, AVERAGE, MAX, SKIP = range(5)

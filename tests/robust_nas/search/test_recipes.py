@@ -18,7 +18,7 @@ from robust_nas.training.learner import Learner
 from robust_nas.training.recipes import RECIPES, RecipeSettings
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
 from verify.bounds import BoundedNetwork
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.specification import margins
 
 SETTINGS = RecipeSettings("linf", 1e-3)

@@ -16,7 +16,7 @@ from robust_nas.search.stopping import STOPPING_RULES, Stop, StoppingRule
 from robust_nas.search.strategies import STRATEGIES
 from tests.robust_nas import killing
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 PRESET = replace(TINY, channels=4, epochs=4)
 OPTIONS = {"metric": "combined", "method": "darts", "dataset": "digits", "preset": "quick", "gamma": 5.0, "device": "cpu"}

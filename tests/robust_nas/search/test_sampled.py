@@ -18,7 +18,7 @@ from robust_nas.search.trials import Trials
 from robust_nas.training.engine import build
 from robust_nas.training.presets import PRESETS as TRAINING_PRESETS
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 PAPER = PRESETS["paper"]["none"]
 PRESET = replace(TINY, channels=4, candidates=2, trial_epochs=1)

@@ -22,7 +22,7 @@ from robust_nas.search.engine import Search
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.stage import Plan
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 @pytest.fixture

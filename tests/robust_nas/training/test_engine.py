@@ -13,7 +13,7 @@ from robust_nas.training.presets import PRESETS, preset_for
 from robust_nas.training.recipes import RECIPES
 from tests.robust_nas.helpers import GENOTYPE
 from tests.robust_nas.training.helpers import BOUNDED, SETTINGS, TINY, small_data, training
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 @pytest.mark.parametrize("recipe", list(RECIPES))

@@ -13,7 +13,7 @@ from robust_nas.training.recipes import RecipeSettings, certified, default_epsil
 from robust_nas.training.recipes.certified import _balance, _sums, _tightness, keep_widths
 from robust_nas.training.statistics import fixed, recorded
 from tests.robust_nas.training.helpers import BOUNDED, TINY, small_data, training
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.operators.normalisation import moments
 from verify.regions import Ball
 from verify.specification import margins

@@ -15,7 +15,7 @@ from robust_nas.training.recipes import RECIPES
 from tests.robust_nas import killing
 from tests.robust_nas.helpers import GENOTYPE
 from tests.robust_nas.training.helpers import TINY, preset, small_data
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from robust_nas.spaces.network import Network
 from robust_nas.training import load_network, load_trained, save_weights
 from tests.robust_nas.helpers import GENOTYPE
 from tests.robust_nas.training.helpers import small_data
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 @pytest.fixture

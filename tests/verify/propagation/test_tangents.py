@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.verify.helpers import random_images, randomise
 from verify import METHODS, Ball, BoundedNetwork, margins
-from verify.errors import InputError
+from verify.checks.errors import InputError
 from verify.propagation.worst_points import WorstPoints
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from verify.checks.errors import InputError
 from verify.complete.onnx.value import (
     RULES,
     Argument,
@@ -26,7 +27,6 @@ from verify.complete.onnx.value import (
     rule,
     value_of,
 )
-from verify.errors import InputError
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Rule:

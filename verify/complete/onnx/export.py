@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from verify import checks
+from verify.checks import inputs as checks
+from verify.checks.errors import InputError, first_line
 from verify.complete.onnx.model import OnnxModel, from_onnx, package
-from verify.errors import InputError, first_line
 
 
 def to_onnx(model: nn.Module, example: Float[Tensor, "b *shape"], path: str | Path) -> OnnxModel:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from verify.checks.errors import InputError
 from verify.complete.onnx.value import (
     Argument,
     Node,
@@ -22,7 +23,6 @@ from verify.complete.onnx.value import (
     rule,
     value_of,
 )
-from verify.errors import InputError
 
 
 def _reshaped(x: Value, shape: Sequence[int]) -> Value:

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from verify.checks.errors import InputError, first_line
 from verify.complete.onnx.value import RULES, Argument, Constant, Node, Value
-from verify.errors import InputError, first_line
 from verify.operators import UnsupportedOperator
 
 TYPES = {1: torch.float32, 11: torch.float64}

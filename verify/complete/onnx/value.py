@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from verify.errors import InputError
+from verify.checks.errors import InputError
 
 
 @dataclass(frozen=True)

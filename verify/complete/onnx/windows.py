@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from verify.checks.errors import InputError
 from verify.complete.onnx.value import Argument, Node, Value, constant, rule
-from verify.errors import InputError
 
 
 @dataclass(frozen=True)

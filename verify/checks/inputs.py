@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from verify.errors import InputError, first_line
-from verify.modes import differentiable
+from verify.checks.errors import InputError, first_line
+from verify.checks.modes import differentiable
 
 T = TypeVar("T")
 
