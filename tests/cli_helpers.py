@@ -17,6 +17,7 @@ LINES = {
     "certify": ["certify", "--arch", "cell.json", "--weights", GOOD["--weights"], "--images", "2", "--method", "ibp"],
     "audit": ["audit", *(word for pair in GOOD.items() for word in pair)],
     "table": ["table", "5", "--dry-run"],
+    "verify": ["verify", "--onnx", "network.onnx", "--property", "property.vnnlib"],
     "export": ["export", "--arch", "cell.json", "--weights", GOOD["--weights"], "--images", "1", "--epsilon", "0.01"],
 }
 """A good line for every command."""

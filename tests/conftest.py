@@ -14,13 +14,15 @@ settings.load_profile("deterministic")
 
 @pytest.fixture(scope="session")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a genotype, and good weights and certificates for it; the network knows nothing."""
+    """A folder with a genotype, and good weights and certificates for it; the network knows nothing. And an ONNX file
+    of another one, with a property."""
     from robust_nas.certification import run_certify  # not for all the tests that do without
     from robust_nas.data import load
     from robust_nas.training import save_weights
     from robust_nas.training.engine import build
     from robust_nas.training.presets import PRESETS
     from tests.robust_nas.helpers import GENOTYPE
+    from tests.verify.complete.files import graph_model, node, saved
 
     folder = tmp_path_factory.mktemp("good")
     arch, weights = folder / "cell.json", folder / "good" / "model.safetensors"
@@ -28,6 +30,10 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     save_weights(build(GENOTYPE, load("digits"), PRESETS["quick"]["standard"]), weights, {"dataset": "digits"})
     run_certify(arch=arch, weights=weights, method="ibp", images=2, out=folder / "good")
+    saved(graph_model([node("Relu", "x")], [1, 1]), folder / "network.onnx")
+    (folder / "property.vnnlib").write_text(
+        "(declare-const X_0 Real)(declare-const Y_0 Real)(assert (<= X_0 1))(assert (>= X_0 0))(assert (<= Y_0 -1))"
+    )
     return folder
 
 

@@ -35,7 +35,7 @@ def test_sizes_as_fractions(command, option, here, monkeypatch):
 
     def runner(**options):
         seen.update(options)
-        return SimpleNamespace(summary=[], paths=[], genotype_path="", weights_path="", broken=0, violated=0)
+        return SimpleNamespace(summary=[], text="", paths=[], genotype_path="", weights_path="", broken=0, violated=0)
 
     replace(monkeypatch, command, runner)
     [parameter] = (each for each in cli.dsrna.commands[command].params if option in each.opts)

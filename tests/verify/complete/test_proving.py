@@ -35,7 +35,7 @@ def dense(seed: int, inputs: int, outputs: int = 3, width: int = 8) -> nn.Sequen
 
 
 def unsafe(rows, limits) -> Halfspaces:
-    return Halfspaces(torch.as_tensor(rows).double(), torch.as_tensor(limits).double())
+    return Halfspaces(torch.as_tensor(rows, dtype=torch.float64), torch.as_tensor(limits, dtype=torch.float64))
 
 
 def grid(box: Box, count: int) -> torch.Tensor:
@@ -175,7 +175,7 @@ def test_counterexamples_are_onnxruntimes_too(tmp_path, monkeypatch):
 def test_a_margin_within_rounding_is_never_proven():
     """The least value is the limit itself: to touch it is to violate."""
     model = Function(lambda module, x: x.sum(1, keepdim=True))
-    box = Box(torch.tensor([[0.1, 0.2]]).double(), torch.tensor([[0.3, 0.4]]).double())
+    box = Box(torch.tensor([[0.1, 0.2]], dtype=torch.float64), torch.tensor([[0.3, 0.4]], dtype=torch.float64))
     exactly = Property((Case(box, (unsafe([[1.0]], [0.1 + 0.2]),)),))
     assert prove_property(BoundedNetwork(model, torch.zeros(1, 2)), exactly, time_limit=1.0).verdict != "holds"
 
@@ -212,12 +212,12 @@ def test_the_parts_that_are_proven_make_up_the_box(monkeypatch):
 
 
 def test_a_corner_that_the_models_precision_cannot_hold():
-    """Only x = 0.1 is unsafe; in float32 that is a number above it, which is outside the box."""
-    box = Box(torch.zeros(1, 1).double(), torch.full((1, 1), 0.1, dtype=torch.float64))
-    wanted = Property((Case(box, (unsafe([[-1.0]], [-0.1]),)),))
+    """Only x = (0.1, ..., 0.1) is unsafe; in float32 that is a point beyond it, which is outside the box."""
+    box = Box(torch.zeros(1, 6).double(), torch.full((1, 6), 0.1, dtype=torch.float64))
+    wanted = Property((Case(box, (unsafe((-torch.eye(6)).tolist(), [-0.1] * 6),)),))
     model = Function(lambda module, x: x)
-    found = prove_property(BoundedNetwork(model, torch.zeros(1, 1)), wanted, time_limit=1.0)
-    assert found.verdict == "violated" and float(found.counterexample) == 0.1
+    found = prove_property(BoundedNetwork(model, torch.zeros(1, 6)), wanted, time_limit=1.0)
+    assert found.verdict == "violated" and torch.equal(found.counterexample, box.upper)
 
 
 REFUSED = {
