@@ -128,7 +128,7 @@ def test_after_certified_training_what_counts_is_verified_accuracy(monkeypatch):
 def test_verified_accuracy_is_of_images_that_intervals_prove_in_the_whole_ball():
     network, _ = trained(CANDIDATES[0], "standard")
     bounded, rows, found = BoundedNetwork(network, HELD_OUT.images), margins(HELD_OUT.labels, 3), []
-    for epsilon in (1e-7, 1e-4, 3e-3, 0.2):
+    for epsilon in (10 ** (-power / 3) for power in range(22, 1, -1)):
         lower = bounded.bounds(HELD_OUT.images, epsilon, "linf", rows, "ibp", "free").lower
         found.append(verified_accuracy(network, HELD_OUT, RecipeSettings("linf", epsilon)))
         assert found[-1] == (lower > 0).all(1).double().mean().item()
