@@ -159,24 +159,23 @@ def dsrna() -> None:
 @option(
     "--epsilon",
     type=Positive(),
-    help="Perturbations of the recipe and of the metric's bounds, in [0,1] pixels. [the recipe's; by the width]",
+    help="Perturbations of the recipe and the metric's bounds, in [0,1] pixels, such as 8/255. [the recipe's; by width]",
 )
 @option(
     "--trials",
-    type=click.IntRange(min=1),
+    type=at_least(1),
     help="Architectures near the result, trained a short way at the end; the best is the result instead.",
 )
 @option(
     "--screen",
-    type=click.IntRange(min=1),
+    type=at_least(1),
     help="Architectures drawn for each trial; those of the narrowest intervals at fresh weights are tried. "
     "[8; methods with trials of their own, and --judge accuracy: 1]",
 )
 @option(
     "--refine",
-    type=click.IntRange(min=0),
-    default=0,
-    help="How many of the trials, the last ones, are the best architecture so far with an edge changed.",
+    type=at_least(1),
+    help="How many of the trials, the last ones, are the best architecture so far with an edge changed. [none]",
 )
 @option(
     "--judge",

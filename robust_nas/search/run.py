@@ -69,7 +69,7 @@ def run_search(
     epsilon: float | None = None,
     trials: int | None = None,
     screen: int | None = None,
-    refine: int = 0,
+    refine: int | None = None,
     judge: str | None = None,
     bound: str | None = None,
     jacobian: str | None = None,
@@ -154,7 +154,7 @@ def run_search(
     rule = None if stop is None else named("stopping rule", stop, STOPPING_RULES)()
     place = choose_device(device)
     training = _training(method, strategy, recipe, epsilon, norm, dataset, order, hessian, amp)
-    trial = _trial(method, strategy, sizes, dataset, training, trials, screen, refine, judge)
+    trial = _trial(method, strategy, sizes, dataset, training, trials, screen, refine or 0, judge)
     choices = {
         "method": method,
         "space": strategy.space,
