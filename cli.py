@@ -159,7 +159,7 @@ def dsrna() -> None:
 @option(
     "--epsilon",
     type=Positive(),
-    help="Perturbations of the recipe and the metric's bounds, in [0,1] pixels, such as 8/255. [the recipe's; by width]",
+    help="Perturbations of the recipe and the metric's bounds, in [0,1] pixels, such as 8/255. [the recipe's; width]",
 )
 @option(
     "--trials",

@@ -54,6 +54,7 @@ def collect(out: Path) -> pd.DataFrame:
         if trainings.empty:
             continue
         kept = {name: found[name] for name in ("row", "recipe", "seed", "search_seconds")}
+        kept["torch"] = found["versions"].get("torch")
         genotype = {kind: json.dumps(found["genotype"][kind]) for kind in ("normal", "reduce")}
         rows.append({**kept, "trainings": len(trainings), **trainings.mean().to_dict(), **genotype})
     return pd.DataFrame(rows)

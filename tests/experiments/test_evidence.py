@@ -9,7 +9,7 @@ import click
 import pandas as pd
 import pytest
 
-from experiments.evidence import judging, report, study
+from experiments.evidence import judging, report, study, widths
 from experiments.evidence.rows import ROWS, SIZES
 from robust_nas.metrics import LogRadius
 from robust_nas.search.stage import Plan
@@ -121,3 +121,17 @@ def test_final_networks_are_judged(recipe, monkeypatch):
     assert set(found) == {"accuracy", "training_seconds", *names}
     if recipe == "certified":
         assert found["verified_10"] <= found["verified_05"] <= found["accuracy"]
+
+
+RESULTS = study.RESULTS
+
+
+def test_the_committed_reports_are_those_of_the_committed_runs():
+    runs, cells = pd.read_csv(RESULTS / "runs.csv"), pd.read_csv(report.FIDELITY)
+    found = json.loads((RESULTS / "report.json").read_text())
+    tests = report.comparisons(report.with_corrections(runs, cells))
+    assert found["rows"] == report.medians(runs)
+    assert [test["p_holm"] for test in found["tests"]] == [test["p_holm"] for test in tests]
+    assert (RESULTS / "report.md").read_text() == report.markdown(runs, tests)
+    table = pd.read_csv(RESULTS / "widths.csv").merge(cells, on="index")
+    assert (RESULTS / "widths.md").read_text() == widths.markdown(table)
