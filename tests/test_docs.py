@@ -10,7 +10,7 @@ import cli
 ROOT = Path(__file__).parents[1]
 
 
-GUIDES = ["README.md", "docs/genotypes.md", "docs/search.md", "docs/verify.md", "docs/verify-onnx.md"]
+GUIDES = ["README.md", "docs/extending.md", "docs/genotypes.md", "docs/search.md", "docs/verify.md", "docs/verify-onnx.md"]
 
 
 @pytest.mark.parametrize("name", GUIDES)
