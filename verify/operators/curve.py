@@ -43,7 +43,7 @@ class Curve(Elementwise):
 
     def derivative(self, x: Tensor) -> Tensor:
         """Its derivative; at a kink that of one side, which is torch's."""
-        raise NotImplementedError
+        raise self.refuse("a curve without a derivative")
 
     def knots_in(self, lower: Tensor, upper: Tensor) -> list[Tensor]:
         """The knots, moved into the interval where they are not in it; in order."""
