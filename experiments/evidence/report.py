@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from itertools import permutations
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common import markdown_table
+from experiments.evidence.found import trained
 from experiments.tables.statistics import compare
 from robust_nas.files import atomic_path
 from robust_nas.runs import Run
 
 MEDIANS = ("accuracy", "radius_linf", "radius_l2", "verified_05", "verified_10")
 TESTED = {
-    "certified": ("verified_05", "radius_linf"),
+    "certified": ("verified_05",),
     "standard": ("radius_linf", "radius_l2", "corrected_linf", "corrected_l2"),
     "jacobian": ("radius_linf", "radius_l2", "corrected_linf", "corrected_l2"),
 }
 """Quantities that rows are compared by; corrected ones are at equal accuracy, by the trend of the random cells."""
+MENDED = "refined"
+"""The row that is held against all others."""
 FIDELITY = Path(__file__).parents[1] / "results" / "fidelity.csv"
 QUANTILES = [place / 10 for place in range(11)]
 
@@ -46,18 +48,16 @@ def write(out: Path, results: Path) -> str:
 
 
 def collect(out: Path) -> pd.DataFrame:
-    """A row a search: the means over its final trainings."""
-    rows = []
-    for path in sorted(out.glob("*.*.*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        trainings = pd.DataFrame(found["trainings"])
-        if trainings.empty:
-            continue
-        kept = {name: found[name] for name in ("row", "recipe", "seed", "search_seconds")}
-        kept["torch"] = found["versions"].get("torch")
-        genotype = {kind: json.dumps(found["genotype"][kind]) for kind in ("normal", "reduce")}
-        rows.append({**kept, "trainings": len(trainings), **trainings.mean().to_dict(), **genotype})
-    return pd.DataFrame(rows)
+    """A line for each row, recipe and seed: the means over its final trainings."""
+    lines = []
+    for row, recipe, seed, found, genotype, trainings in trained(out, tuple(TESTED)):
+        cells = {kind: json.dumps(part) for kind, part in genotype.to_dict().items() if kind in ("normal", "reduce")}
+        kept = {"search_seconds": found["search_seconds"], "torch": found["versions"].get("torch")}
+        means = pd.DataFrame(trainings).mean().to_dict()
+        lines.append(
+            {"row": row, "recipe": recipe, "seed": seed, **kept, "trainings": len(trainings), **means, **cells}
+        )
+    return pd.DataFrame(lines)
 
 
 def medians(runs: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
@@ -85,35 +85,35 @@ def with_corrections(runs: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparisons(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """All pairs of rows of a recipe at the seeds that both have: sign-flip tests, corrected by Holm over all of them.
+    """The mended row against every other at the seeds that both have: sign-flip tests of the paired differences.
 
-    Effects are mean differences, better minus worse, with a 95 % bootstrap interval. The direction found is listed.
+    Each quantity of a recipe is a claim of its own: p-values are corrected by Holm over the rows that it is made
+    against. Effects are mean differences, better minus worse, with a 95 % bootstrap interval.
     """
     tests: list[dict[str, Any]] = []
     for recipe, group in runs.groupby("recipe"):
         for quantity in TESTED[str(recipe)]:
-            if not _measured(group, quantity):
-                continue
-            by_row = {row: dict(zip(part["seed"], part[quantity], strict=True)) for row, part in group.groupby("row")}
-            for better, worse in permutations(by_row, 2):
-                found = compare(by_row[better], by_row[worse])
-                if found is None or found.p_value is None or found.difference <= 0:
-                    continue
-                tests.append(
-                    {
-                        "better": better,
-                        "worse": worse,
-                        "recipe": recipe,
-                        "quantity": quantity,
-                        "n": found.seeds,
-                        "difference": found.difference,
-                        "interval": found.interval,
-                        "p": found.p_value,
-                    }
-                )
-    for test, corrected in zip(tests, holm([test["p"] for test in tests]), strict=True):
-        test["p_holm"] = corrected
+            if _measured(group, quantity):
+                by_row = {
+                    row: dict(zip(part["seed"], part[quantity], strict=True)) for row, part in group.groupby("row")
+                }
+                tests += _claim(by_row, {"recipe": recipe, "quantity": quantity})
     return tests
+
+
+def _claim(by_row: Mapping[Any, dict[int, float]], names: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tests of one quantity: whichever of the two rows is the better is listed as such."""
+    mended, tests = by_row.get(MENDED, {}), []
+    for rival in by_row:
+        found = compare(mended, by_row[rival])
+        if rival == MENDED or found is None or found.p_value is None or found.interval is None:
+            continue
+        sign = 1 if found.difference >= 0 else -1
+        better, worse = (MENDED, rival)[::sign]
+        effect = {"difference": sign * found.difference, "interval": sorted(sign * end for end in found.interval)}
+        tests.append({"better": better, "worse": worse, **names, "n": found.seeds, **effect, "p": found.p_value})
+    corrected = holm([test["p"] for test in tests])
+    return [{**test, "p_holm": p} for test, p in zip(tests, corrected, strict=True)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

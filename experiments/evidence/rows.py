@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-from experiments.fidelity.networks import LEARNING_RATE, NODES, SHAPE
+from experiments.fidelity.networks import EPOCHS, LEARNING_RATE, NODES, SHAPE
 from robust_nas.metrics import METRICS, MetricSettings
+from robust_nas.search.judges import Score, best
 from robust_nas.search.presets import BOUND_IMAGES, PRESETS
 from robust_nas.search.stage import Plan
 from robust_nas.search.strategies import STRATEGIES
@@ -36,13 +38,15 @@ def settings(recipe: str) -> RecipeSettings:
 
 
 def trial(recipe: str, count: int, judge: str, drawn: int = 1) -> Trial:
-    """Candidates trained on half of the images, as many steps as a certified training needs to tell them apart, and so
-    many that the others are near their end.
+    """Candidates trained on half of the images.
+
+    Certified: as many steps as tell them apart. The others: as many as a final training has, because radii change until
+    the end.
     """
     if recipe == "certified":
         sizes = training_preset(replace(SIZES, batch_size=32, trial_epochs=1), recipe)
     else:
-        sizes = training_preset(replace(SIZES, trial_epochs=3), recipe)
+        sizes = training_preset(replace(SIZES, trial_epochs=2 * EPOCHS), recipe)
         sizes = replace(sizes, optimiser="adam", learning_rate=LEARNING_RATE, weight_decay=0.0)
     return Trial(count, sizes, recipe, settings(recipe), judge, drawn)
 
@@ -56,14 +60,14 @@ def baseline(recipe: str, seed: int, method: str, metric: str = "none") -> Plan:
     return Plan(SIZES, STRATEGIES[method](), measure, GAMMA, seed=seed)
 
 
-def random_search(recipe: str, seed: int, judge: str) -> Plan:
+def random_search(recipe: str, seed: int) -> Plan:
     """Random architectures, trained a short way by the recipe and judged."""
-    return Plan(SIZES, STRATEGIES["random"](), trial=trial(recipe, RANDOM_TRIALS, judge), seed=seed)
+    return Plan(SIZES, STRATEGIES["random"](), trial=trial(recipe, RANDOM_TRIALS, "radius"), seed=seed)
 
 
-def screened(recipe: str, seed: int, refined: int = 0) -> Plan:
+def refined(recipe: str, seed: int) -> Plan:
     """Random architectures of which the narrowest are tried, and then the best refined; judged by radius."""
-    tried = replace(trial(recipe, TRIALS + refined, "radius", DRAWN), refined=refined)
+    tried = replace(trial(recipe, TRIALS + REFINED, "radius", DRAWN), refined=REFINED)
     return Plan(SIZES, STRATEGIES["random"](), trial=tried, seed=seed)
 
 
@@ -86,18 +90,43 @@ def mended(recipe: str, seed: int) -> Plan:
     )
 
 
-ROWS: dict[str, Callable[[str, int], Plan]] = {
-    "screened": screened,
-    "refined": lambda recipe, seed: screened(recipe, seed, REFINED),
-    "mended": mended,
-    "random-radius": lambda recipe, seed: random_search(recipe, seed, "radius"),
-    "random-accuracy": lambda recipe, seed: random_search(recipe, seed, "accuracy"),
-    "darts": lambda recipe, seed: baseline(recipe, seed, "darts"),
-    "pc-darts": lambda recipe, seed: baseline(recipe, seed, "pc-darts"),
-    "sdarts-adv": lambda recipe, seed: baseline(recipe, seed, "sdarts-adv"),
-    "pc-darts-adv": lambda recipe, seed: baseline(recipe, seed, "pc-darts-adv"),
-    "cb": lambda recipe, seed: baseline(recipe, seed, "darts", "cb"),
-    "jacobian": lambda recipe, seed: baseline(recipe, seed, "darts", "jacobian"),
-    "combined": lambda recipe, seed: baseline(recipe, seed, "darts", "combined"),
+def first_tried(scores: Sequence[Score]) -> int:
+    """The best of those that were drawn, before any is refined."""
+    return best(scores[:TRIALS])
+
+
+def most_accurate(scores: Sequence[Score]) -> int:
+    """The first of the highest accuracy."""
+    return max(range(len(scores)), key=lambda place: scores[place].accuracy)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to an architecture.
+
+    Attributes:
+        search: the name of its search. Rows that choose from the same trials share it.
+        plan: of the search, for networks that a recipe will train, and a seed.
+        blind: whether the search is the same for all recipes.
+        choose: the place of the trial that the row takes; None takes what the search found.
+    """
+
+    search: str
+    plan: Callable[[str, int], Plan]
+    blind: bool = False
+    choose: Callable[[Sequence[Score]], int] | None = None
+
+
+def _baseline(name: str, method: str, metric: str = "none") -> Row:
+    return Row(name, partial(baseline, method=method, metric=metric), blind=True)
+
+
+ROWS = {
+    "refined": Row("refined", refined),
+    "screened": Row("refined", refined, choose=first_tried),
+    "mended": Row("mended", mended),
+    "random-radius": Row("random", random_search),
+    "random-accuracy": Row("random", random_search, choose=most_accurate),
+    **{name: _baseline(name, name) for name in ("darts", "pc-darts", "sdarts-adv", "pc-darts-adv")},
+    **{name: _baseline(name, "darts", name) for name in ("cb", "jacobian", "combined")},
 }
-"""By name: the plan of a search for networks that a recipe will train, and a seed."""

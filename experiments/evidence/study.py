@@ -1,10 +1,10 @@
 """Does a search that maximises certified robustness find architectures that certify? Over seeds, against its rivals.
 
-    python experiments/evidence/study.py --data DIR --out DIR --rows screened,random-radius --seeds 10,11,12
+    python experiments/evidence/study.py --data DIR --rows refined,random-radius --seeds 13,14,15
 
-Goes on where it was stopped: each search, with the trainings of what it found, is a file in --out. Several processes
-share the work by `--part 1/2`, `--part 2/2`, one thread each. Seeds 0 to 2 are for choosing constants, those from 10 on
-report.
+Goes on where it was stopped: each search, and the trainings of each architecture, is a file in --out. Several
+processes share the work by `--part 1/2`, `--part 2/2`, one thread each. Seeds below 13 were looked at when constants
+were chosen, those from 13 on report.
 """
 
 from __future__ import annotations
@@ -21,51 +21,52 @@ import click
 import torch
 
 from experiments.common import Script
+from experiments.evidence.found import chosen, search_path, training_path
 from experiments.evidence.judging import judged
 from experiments.evidence.report import write
 from experiments.evidence.rows import ROWS
 from experiments.fidelity.networks import TRAINING_IMAGES
 from robust_nas.data import Data, load
-from robust_nas.genotype import Genotype
 from robust_nas.runs import Run, seed_everything, versions
 from robust_nas.search.engine import Search
 
 RECIPES = ("standard", "jacobian", "certified")
 RESULTS = Path(__file__).parents[1] / "results" / "evidence"
+RUNS = RESULTS / "runs"
 
 
 def run(row: str, recipe: str, seed: int, trainings: int, norms: Sequence[str], data: Data, out: Path) -> None:
-    """One search, and the trainings of its architecture that are not there yet."""
-    path = out / f"{row}.{recipe}.{seed}.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else search(row, recipe, seed, data)
-    Run(out).write_json(path.name, found)
-    genotype = Genotype.from_dict(found["genotype"])
-    for training in range(len(found["trainings"]), trainings):
-        figures = judged(genotype, recipe, data, training, norms)
-        found["trainings"].append(figures)
-        Run(out).write_json(path.name, found)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    """One search, and the trainings of the architecture that the row takes from it, as far as they are not there."""
+    genotype = chosen(row, searched(row, recipe, seed, data, out))
+    path = training_path(out, recipe, genotype)
+    done: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    for training in range(len(done), trainings):
+        done.append(judged(genotype, recipe, data, training, norms))
+        Run(out).write_json(path.name, done)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in done[-1].items())
         click.echo(f"{row} {recipe} seed {seed}: {shown}")
 
 
-def search(row: str, recipe: str, seed: int, data: Data) -> dict[str, Any]:
-    """The architecture that a row finds, and the processor's seconds that it takes."""
+def searched(row: str, recipe: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
+    """What the row's search found and tried, and the processor's seconds that it took; read, if it is there."""
+    path = search_path(out, row, recipe, seed)
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
     began = time.process_time()
     seed_everything(seed)
-    work = Search(ROWS[row](recipe, seed), data)
+    work = Search(ROWS[row].plan(recipe, seed), data)
     for _ in work.steps():
         pass
-    scores = [] if work.trials is None else [list(score) for score in work.trials.scores]
-    return {
-        "row": row,
-        "recipe": recipe,
-        "seed": seed,
+    tried = [] if work.trials is None else zip(work.trials.candidates, work.trials.scores, strict=True)
+    found = {
         "genotype": work.genotype().to_dict(),
-        "scores": scores,
+        "trials": [{"genotype": candidate.to_dict(), "score": list(score)} for candidate, score in tried],
         "search_seconds": time.process_time() - began,
         "versions": versions(),
-        "trainings": [],
     }
+    Run(out).write_json(path.name, found)
+    return found
 
 
 def part_of(text: str) -> tuple[int, int]:
@@ -86,10 +87,10 @@ def names(text: str, known: Sequence[str], option: str) -> list[str]:
 
 @click.command(cls=Script)
 @click.option("--data", required=True, help="Folder with MNIST.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/evidence"))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=RUNS)
 @click.option("--rows", default=",".join(ROWS), show_default=True, help="Searches.")
 @click.option("--recipes", default="certified,standard", show_default=True, help="Of the final networks.")
-@click.option("--seeds", default="10,11,12,13,14,15,16,17", show_default=True)
+@click.option("--seeds", default="13,14,15,16,17,18,19,20", show_default=True)
 @click.option("--trainings", type=click.IntRange(min=1), default=2, show_default=True, help="Of each architecture.")
 @click.option("--norms", default="linf,l2", show_default=True, help="Of tight radii.")
 @click.option("--part", default="1/1", show_default=True, help="Of the work, for processes that share it.")

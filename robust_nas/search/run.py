@@ -336,13 +336,13 @@ def _candidates(search: Search) -> str:
     if search.trials is None:
         return ""
     trial = search.trials.trial
-    accuracies = [score.accuracy for score in search.trials.scores]
-    radii = [score.radius for score in search.trials.scores if score.radius is not None]
-    measure = "accuracy"
-    if trial.recipe == "adversarial" or trial.recipe == "certified" and trial.judge == "radius":
-        measure = {"adversarial": "adversarial accuracy", "certified": "verified accuracy"}[trial.recipe]
-    text = f"{len(accuracies)}, held-out {measure} {min(accuracies):.3f} to {max(accuracies):.3f}"
-    return text + (f", certified radius {min(radii):.3g} to {max(radii):.3g}" if radii else "")
+    text = f"{len(search.trials.scores)}"
+    right = "adversarial accuracy" if trial.recipe == "adversarial" else "accuracy"
+    names = (right, "certified radius", "verified accuracy")
+    for name, values in zip(names, zip(*search.trials.scores, strict=True), strict=True):
+        known = [value for value in values if value is not None]
+        text += f", {name} {min(known):.3g} to {max(known):.3g}" if known else ""
+    return text
 
 
 def _course(rows: Sequence[Row], name: str) -> str:

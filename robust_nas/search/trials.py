@@ -19,7 +19,7 @@ from robust_nas.training.engine import Plan, Training
 from robust_nas.training.presets import PRESETS, TrainingPreset
 from robust_nas.training.recipes import RecipeSettings, default_epsilon
 
-COLUMNS = ("candidate", "score", "radius")
+COLUMNS = ("candidate", *(f"trial_{name}" for name in Score._fields))
 """What the rows of trials hold beside `train_loss`: the candidate's number, from 1, and at its end its `Score`."""
 
 
@@ -139,17 +139,15 @@ class Trials:
         while not self.finished:
             number, training = len(self.scores) + 1, self._training
             for figures in training.steps():
-                row: Row = {
+                row: Row = dict.fromkeys(COLUMNS) | {
                     "epoch": (number - 1) * self.trial.preset.epochs + int(figures["epoch"] or 0),
                     "step": figures["step"],
                     "train_loss": figures["loss"],
                     "candidate": number,
-                    "score": None,
-                    "radius": None,
                 }
                 if training.done == training.length:
                     self.scores.append(self._score(training.network))
-                    row["score"], row["radius"] = self.scores[-1]
+                    row |= dict(zip(COLUMNS[1:], self.scores[-1], strict=True))
                     if not self.finished:
                         self._begin()
                 yield row

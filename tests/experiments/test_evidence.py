@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from experiments.evidence import judging, report, study, widths
-from experiments.evidence.rows import ROWS, SIZES
+from experiments.evidence.found import chosen
+from experiments.evidence.rows import ROWS, SIZES, Row
 from robust_nas.metrics import LogRadius
 from robust_nas.search.stage import Plan
 from robust_nas.spaces.sampling import sample_genotype
@@ -32,16 +33,26 @@ def runs(**rows) -> pd.DataFrame:
 
 def test_rows_search_under_what_they_are_for():
     assert set(SIZES.__dict__) == set(TINY.__dict__)
-    for name, plan in ROWS.items():
-        certified, standard = plan("certified", 3), plan("standard", 3)
+    for name, row in ROWS.items():
+        certified, standard = row.plan("certified", 3), row.plan("standard", 3)
         assert isinstance(certified, Plan) and certified.seed == standard.seed == 3, name
+        assert (certified.trial is None) == row.blind
         if certified.trial:
             assert (certified.trial.recipe, certified.trial.settings.epsilon) == ("certified", 0.05)
             assert standard.trial.recipe == "standard"
-    mended = ROWS["mended"]("certified", 0)
+    mended = ROWS["mended"].plan("certified", 0)
     assert (mended.recipe, mended.settings.epsilon, mended.metric) == ("certified", 0.05, None)
-    assert isinstance(ROWS["mended"]("standard", 0).metric, LogRadius)
-    assert ROWS["random-accuracy"]("certified", 0).trial.judge == "accuracy"
+    assert isinstance(ROWS["mended"].plan("standard", 0).metric, LogRadius)
+
+
+def test_rows_that_share_trials_choose_differently():
+    scores = [[0.3, None, 0.2], [0.9, None, 0.1], *[[0.1, None, 0.0]] * 6, [0.2, None, 0.6]]
+    cells = [sample_genotype(1, random.Random(seed)) for seed in range(len(scores))]
+    trials = [{"genotype": cell.to_dict(), "score": score} for cell, score in zip(cells, scores, strict=True)]
+    found = {"genotype": cells[8].to_dict(), "trials": trials}
+    assert chosen("refined", found) == cells[8]
+    assert chosen("screened", found) == cells[0]
+    assert chosen("random-accuracy", found) == cells[1]
 
 
 def test_holm_is_the_textbooks():
@@ -50,20 +61,21 @@ def test_holm_is_the_textbooks():
     assert report.holm([]) == []
 
 
-def test_comparisons_are_exact_paired_and_corrected_for_their_number():
-    better, worse, third = ([0.1 * place + step for place in range(8)] for step in (0.02, 0.0, 0.01))
-    found = report.comparisons(runs(better=better, worse=worse, third=third))
+def test_comparisons_are_exact_paired_and_corrected_for_the_rivals_of_a_claim():
+    best, worse, third = ([0.1 * place + step for place in range(8)] for step in (0.02, 0.0, 0.03))
+    found = report.comparisons(runs(refined=best, darts=worse, cb=third))
     pairs = {(test["better"], test["worse"]): test for test in found}
-    assert set(pairs) == {("better", "worse"), ("better", "third"), ("third", "worse")}
-    test = pairs["better", "worse"]
-    assert (test["p"], test["p_holm"], test["n"]) == (pytest.approx(2 / 256), pytest.approx(6 / 256), 8)
+    assert set(pairs) == {("refined", "darts"), ("cb", "refined")}
+    test = pairs["refined", "darts"]
+    assert (test["p"], test["p_holm"], test["n"]) == (pytest.approx(2 / 256), pytest.approx(4 / 256), 8)
     assert test["difference"] == pytest.approx(0.02)
+    assert pairs["cb", "refined"]["difference"] == pytest.approx(0.01)
     assert test["interval"][0] <= 0.0200001 and test["interval"][1] >= 0.0199999
 
 
 def test_only_seeds_that_both_have_are_compared():
-    (test,) = report.comparisons(runs(one=[0.5, 0.6, 0.9], other=[0.4, 0.5]))
-    assert (test["better"], test["n"], test["difference"]) == ("one", 2, pytest.approx(0.1))
+    (test,) = report.comparisons(runs(refined=[0.5, 0.6, 0.9], cb=[0.4, 0.5]))
+    assert (test["better"], test["n"], test["difference"]) == ("refined", 2, pytest.approx(0.1))
 
 
 def test_a_correction_takes_out_what_accuracy_does_to_the_radius():
@@ -91,20 +103,19 @@ def test_a_study_goes_on_where_it_was_stopped_and_reports_what_there_is(tmp_path
 
     monkeypatch.setattr(study, "judged", judged)
     preset = replace(TINY, candidates=1, trial_epochs=1)
-    monkeypatch.setitem(study.ROWS, "darts", lambda recipe, seed: Plan(preset, seed=seed))
+    monkeypatch.setitem(study.ROWS, "darts", Row("darts", lambda recipe, seed: Plan(preset, seed=seed), blind=True))
     with pytest.raises(KeyboardInterrupt):
-        study.run("darts", "certified", 10, 2, ("linf",), small_data(), tmp_path)
-    before = json.loads((tmp_path / "darts.certified.10.json").read_text())
-    monkeypatch.setattr(study, "search", None)  # it is done
-    study.run("darts", "certified", 10, 2, ("linf",), small_data(), tmp_path)
-    assert calls == [0, 1, 1]
-    after = json.loads((tmp_path / "darts.certified.10.json").read_text())
-    assert len(after["trainings"]) == 2 and after["genotype"] == before["genotype"]
+        study.run("darts", "certified", 13, 2, ("linf",), small_data(), tmp_path)
+    search = tmp_path / "darts.any.13.json"
+    before = search.read_text()
+    study.run("darts", "certified", 13, 2, ("linf",), small_data(), tmp_path)
+    assert calls == [0, 1, 1] and search.read_text() == before
+    study.run("darts", "standard", 13, 1, ("linf",), small_data(), tmp_path)  # of the same search
+    assert calls == [0, 1, 1, 0] and search.read_text() == before
     text = report.write(tmp_path, tmp_path / "results")
     found = json.loads((tmp_path / "results" / "report.json").read_text())
-    assert found["rows"] == {
-        "darts": {"certified": {"n": 1, "accuracy_median": 0.5, "radius_linf_median": 0.01, "verified_05_median": 0.25}}
-    }
+    figures = {"n": 1, "accuracy_median": 0.5, "radius_linf_median": 0.01, "verified_05_median": 0.25}
+    assert found["rows"] == {"darts": {"certified": figures, "standard": figures}}
     assert len(found["random"]["standard"]["radius_linf_quantiles"]) == 11 and found["tests"] == []
     assert "| darts | 1 | 2 |" in text and (tmp_path / "results" / "front.png").exists()
 

@@ -148,7 +148,7 @@ def test_a_run_ends_with_a_genotype_that_can_be_trained(tmp_path, monkeypatch, m
     assert network(small_data().train.images).shape == (24, 3)
     assert not (tmp_path / "alphas.safetensors").exists()
     (candidates,) = (text for name, text in result.summary if name == "candidates")
-    assert candidates.startswith("2, held-out adversarial accuracy" if space else "2, held-out accuracy")
+    assert candidates.startswith("2, adversarial accuracy" if space else "2, accuracy")
 
 
 def test_a_method_refuses_what_it_does_not_know(tmp_path):

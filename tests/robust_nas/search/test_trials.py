@@ -27,6 +27,7 @@ from verify.specification import margins
 SEED = 3
 SIZES = replace(PRESETS["quick"]["standard"], cells=2, channels=2, epochs=2, batch_size=5, held_out=0.0)
 SETTINGS = RecipeSettings("linf", 0.2, attack_steps=2)
+SCORE = ("trial_accuracy", "trial_radius", "trial_verified")
 CANDIDATES = [sample_genotype(1, random.Random(index)) for index in range(3)]
 TRAIN, HELD_OUT = search_split(small_data(), SEED)
 DATA = replace(small_data(), train=TRAIN)
@@ -68,7 +69,7 @@ def test_scores_are_the_held_out_accuracies_of_trainings_of_their_own():
     networks = [trained(candidate, "standard") for candidate in CANDIDATES]
     assert mine.scores == [Score(held_out_accuracy(network)) for network, _ in networks]
     assert [row["train_loss"] for row in rows] == [loss for _, losses in networks for loss in losses]
-    assert [row["score"] for row in rows if row["score"] is not None] == [score.accuracy for score in mine.scores]
+    assert [row["trial_accuracy"] for row in rows if row["trial_accuracy"] is not None] == [score.accuracy for score in mine.scores]
 
 
 def test_after_adversarial_training_what_counts_is_accuracy_under_the_attack(monkeypatch):
@@ -122,7 +123,9 @@ def test_after_certified_training_what_counts_is_verified_accuracy(monkeypatch):
     monkeypatch.setattr(module, "verified_accuracy", lambda network, examples, settings: settings.epsilon)
     mine = trials("certified", judge="radius")
     list(mine.steps())
-    assert mine.scores == [Score(SETTINGS.epsilon)] * len(CANDIDATES)
+    networks = [trained(candidate, "certified")[0] for candidate in CANDIDATES]
+    assert mine.scores == [Score(held_out_accuracy(each), None, SETTINGS.epsilon) for each in networks]
+    assert best([Score(0.9, None, 0.1), Score(0.2, None, 0.3), Score(0.5, None, 0.3)]) == 1
 
 
 def test_verified_accuracy_is_of_images_that_intervals_prove_in_the_whole_ball():
@@ -218,10 +221,10 @@ def test_a_search_counts_the_steps_of_its_trials(method, steps, trial_steps):
     tried = rows[steps:]
     each = trial_steps // mine.trial.count
     assert [row["candidate"] for row in rows] == [None] * steps + [1 + i // each for i in range(trial_steps)]
-    assert [row["score"] is not None for row in tried] == [(i + 1) % each == 0 for i in range(trial_steps)]
+    assert [row["trial_accuracy"] is not None for row in tried] == [(i + 1) % each == 0 for i in range(trial_steps)]
     assert [row["epoch"] for row in tried] == [1 + i // 2 for i in range(trial_steps)]
     if method != "r-darts":
-        assert mine.columns == ("epoch", "step", "train_loss", "candidate", "score", "radius")
+        assert mine.columns == ("epoch", "step", "train_loss", "candidate", *SCORE)
     assert mine.genotype() == mine.trials.candidates[best(mine.trials.scores)]
 
 
