@@ -7,20 +7,17 @@ function on it, with which CROWN ends.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from verify.checks import inputs as checks
+from verify.checks.choices import DOMAINS, NORMS
 from verify.checks.errors import InputError
 from verify.checks.modes import in_own_modes
 
-Norm: TypeAlias = Literal["linf", "l2", "l1"]
-Domain: TypeAlias = Literal["unit", "free"]
-NORMS: tuple[str, ...] = get_args(Norm)
-DOMAINS: tuple[str, ...] = get_args(Domain)
 ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
 """Of the vector norm that measures a perturbation; `DUAL_ORDERS` of the one that measures a gradient."""
 DUAL_ORDERS = {"linf": 1, "l2": 2, "l1": math.inf}

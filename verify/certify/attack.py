@@ -15,9 +15,10 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from verify.checks import inputs as checks
+from verify.checks.choices import NORMS
 from verify.checks.errors import InputError
 from verify.checks.modes import in_own_modes
-from verify.regions import DUAL_ORDERS, NORMS, ORDERS, Ball, Region, per_image, span
+from verify.regions import DUAL_ORDERS, ORDERS, Ball, Region, per_image, span
 from verify.specification import margins
 
 Outputs = Callable[[Tensor], Tensor]

@@ -10,8 +10,10 @@ from __future__ import annotations
 import sys
 from functools import cache
 from importlib.abc import MetaPathFinder
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 DESCRIBED = ("nms", "qnms")
 DESCRIPTIONS = "torchvision._meta_registrations"
@@ -26,6 +28,8 @@ class _Declarations(MetaPathFinder):
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
         if fullname == DESCRIPTIONS:
+            import torch
+
             for name in DESCRIBED:
                 if not hasattr(torch.ops.torchvision, name):
                     _library().define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -34,6 +38,8 @@ class _Declarations(MetaPathFinder):
 @cache
 def _library() -> torch.library.Library:
     """Declarations last as long as this object, which the cache holds."""
+    import torch
+
     return torch.library.Library("torchvision", "FRAGMENT")
 
 
