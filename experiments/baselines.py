@@ -17,6 +17,7 @@ import torch
 from experiments.common import Script, markdown_table
 from experiments.zoo_sizes import TABLE_2
 from robust_nas.genotype import Architecture
+from robust_nas.options import SearchOptions
 from robust_nas.runs import Run, read_rows
 from robust_nas.search import run_search
 from robust_nas.spaces.size import size_on_cifar10
@@ -92,7 +93,7 @@ def searched(baseline: Baseline, out: Path) -> tuple[float, Architecture] | None
     folder = out / "".join(letter if letter.isalnum() else "-" for letter in baseline.row.lower())
     if not (folder / "genotype.json").exists():
         resume = (folder / "config.json").exists()
-        run_search(**baseline.search, preset="quick", device="cpu", resume=resume, out=folder)
+        run_search(SearchOptions(**baseline.search, preset="quick", device="cpu", resume=resume, out=folder))
     seconds = sum(step["seconds"] or 0.0 for step in read_rows(folder / "timing.csv"))
     return seconds, find(folder / "genotype.json")
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from experiments.common import markdown_table
 from robust_nas.certification import run_certify
 from robust_nas.genotype import Genotype
+from robust_nas.options import CertifyOptions, SearchOptions, TrainOptions
 from robust_nas.runs import Run
 from robust_nas.search import run_search
 from robust_nas.training import run_training
@@ -43,15 +44,15 @@ def search_train_certify(metric: str, seed: int) -> None:
     out = folder(metric, seed)
     arch, weights = out / "search" / "genotype.json", out / "train" / "model.safetensors"
     if not arch.exists():
-        run_search(metric=metric, seed=seed, out=arch.parent, **COMMON)
+        run_search(SearchOptions(metric=metric, seed=seed, out=arch.parent, **COMMON))
     if not weights.with_suffix(".json").exists():
-        run_training(arch=arch, out=weights.parent, **COMMON)
+        run_training(TrainOptions(arch=arch, out=weights.parent, **COMMON))
     for norm in ("linf", "l2"):
         target = out / f"certify-{norm}"
         if not (target / "done").exists():
-            run_certify(
+            run_certify(CertifyOptions(
                 arch=arch, weights=weights, norm=norm, images=DIGITS, method="affine", out=target, **COMMON
-            )
+            ))
             Run(target).write_text("done", "")
 
 

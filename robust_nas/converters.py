@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from robust_nas.genotype import Architecture, Genotype, RobNetGenotype
 from robust_nas.notations import ENAS_OPERATIONS, FIELDS, loose_ends
 from verify.checks.errors import InputError
+
+
+def to_json(architecture: Architecture) -> str:
+    """Our own notation."""
+    return architecture.to_json()
 
 
 def to_darts(architecture: Architecture) -> str:
@@ -54,15 +57,6 @@ def to_enas(architecture: Architecture) -> str:
                 raise InputError(f"{kind}[{i}]: ENAS has no {operation}; it has {', '.join(ENAS_OPERATIONS)}")
             numbers += (source, ENAS_OPERATIONS.index(operation))
     return " ".join(map(str, numbers))
-
-
-NOTATIONS: dict[str, Callable[[Architecture], str]] = {
-    "json": lambda architecture: architecture.to_json(),
-    "darts": to_darts,
-    "robnet": to_robnet,
-    "enas": to_enas,
-}
-"""What writes an architecture, by the notation's name."""
 
 
 def _of_darts(architecture: Architecture, notation: str) -> Genotype:

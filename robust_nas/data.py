@@ -6,9 +6,8 @@ so that a radius is in pixels. CIFAR-10 takes 0.7 GB of memory this way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -18,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from robust_nas.images import ImageFiles
+from robust_nas.registry import DATASETS, named
 from verify.checks.errors import InputError
 
 DEFAULT_ROOT = Path("data")
@@ -106,9 +106,7 @@ def load(name: str, root: str | Path | None = None, download: bool = False) -> D
     Raises:
         InputError: the name is unknown, or the files are not there or cannot be read.
     """
-    if name not in LOADERS:
-        raise InputError(f"unknown data set {name!r}; known: {', '.join(LOADERS)}")
-    return LOADERS[name](DEFAULT_ROOT if root is None else Path(root), download)
+    return named("data set", name, DATASETS)(DEFAULT_ROOT if root is None else Path(root), download)
 
 
 def split(examples: Source, fraction: float, seed: int) -> tuple[Source, Source]:
@@ -193,7 +191,7 @@ def cutout(
     return images.masked_fill((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), 0.0)
 
 
-def _digits(root: Path, download: bool) -> Data:
+def digits(root: Path, download: bool) -> Data:
     """1797 digits of 8 x 8 pixels; 50 of each class, evenly spaced in the file's order, are the test images.
 
     The other 1297 train. The file's order goes by writer, so both parts see all writers.
@@ -218,18 +216,20 @@ def _digits(root: Path, download: bool) -> Data:
     )
 
 
-def _mnist(root: Path, download: bool) -> Data:
+def mnist(root: Path, download: bool) -> Data:
+    """MNIST; zeros around the 28 x 28 pixels are part of the network."""
     train, test = _torchvision("mnist", "MNIST", root, download, (1, 28, 28))
     return Data("mnist", train, test, classes=CLASSES, mean=(0.1307,), std=(0.3081,), pad=2)
 
 
-def _cifar10(root: Path, download: bool) -> Data:
+def cifar10(root: Path, download: bool) -> Data:
+    """CIFAR-10."""
     train, test = _torchvision("cifar10", "CIFAR10", root, download, (3, 32, 32))
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     return Data("cifar10", train, test, classes=CLASSES, mean=mean, std=std, augment=True)
 
 
-def _image_folder(root: Path, download: bool, *, name: str, size: int) -> Data:
+def _image_folder(root: Path, name: str, size: int) -> Data:
     """Folders train/CLASS and val/CLASS (or test/CLASS) of images; there is nothing to fetch.
 
     Training images are random crops, mirrored at random, the others' middle is cut out, as usual with ImageNet. Those
@@ -261,14 +261,14 @@ def _image_folder(root: Path, download: bool, *, name: str, size: int) -> Data:
     return Data(name, train, test.part(order), classes=len(first), mean=mean, std=std, augment=True)
 
 
-LOADERS: dict[str, Callable[[Path, bool], Data]] = {
-    "digits": _digits,
-    "mnist": _mnist,
-    "cifar10": _cifar10,
-    "imagefolder": partial(_image_folder, name="imagefolder", size=224),
-    "imagefolder64": partial(_image_folder, name="imagefolder64", size=64),
-}
-"""By name. Another size of the images is another name: a run's weights and certificates are of one of them."""
+def imagefolder(root: Path, download: bool) -> Data:
+    """Folders of images, brought to the 224 x 224 pixels of ImageNet."""
+    return _image_folder(root, name="imagefolder", size=224)
+
+
+def imagefolder64(root: Path, download: bool) -> Data:
+    """Folders of images, brought to 64 x 64 pixels."""
+    return _image_folder(root, name="imagefolder64", size=64)
 
 
 def _torchvision(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import torch
 from robust_nas.certification.certify import exact_examples
 from robust_nas.data import load
 from robust_nas.files import digest
+from robust_nas.options.option import recorded
+from robust_nas.options.verification import ExportOptions
 from robust_nas.runs import Run
 from robust_nas.training import load_trained
-from robust_nas.verification import TIME_LIMIT
 from robust_nas.zoo import find
 from verify import Ball, InputError, Property, to_onnx, vnnlib_text
 
@@ -33,46 +33,24 @@ class ExportResult:
     summary: list[tuple[str, str]]
 
 
-def run_export(
-    *,
-    arch: str | Path,
-    weights: str | Path,
-    dataset: str = "digits",
-    data: str | Path | None = None,
-    download: bool = False,
-    images: int = 8,
-    epsilons: Sequence[float] = (),
-    domain: str = "unit",
-    time_limit: float = TIME_LIMIT,
-    out: str | Path = "runs/export",
-) -> ExportResult:
+def run_export(options: ExportOptions) -> ExportResult:
     """Write a trained network as ONNX, and one VNN-LIB 1.0 file an image and l-infinity radius.
 
     Writes network.onnx, image_N_EPSILON.vnnlib, instances.csv and config.json. A property says that the image keeps its
     label in the ball; of an image that is misclassified it does not hold.
 
-    Args:
-        arch, weights, dataset, data, download: as `run_certify` takes them.
-        images: how many of the first test images.
-        epsilons: radii in [0, 1] pixels.
-        domain: "unit" or "free", as in `verify.Ball`.
-        time_limit: seconds an instance, for instances.csv.
-        out: the run's folder.
-
     Raises:
-        InputError: an argument is wrong, a file is not what it should be, the weights are of another architecture or
+        InputError: an option is wrong, a file is not what it should be, the weights are of another architecture or
             data set, or the packages `onnx` and `onnxruntime` are missing.
     """
-    loaded = load(dataset, data, download)
+    loaded = load(options.dataset, options.data, options.download)
+    dataset, images, domain = options.dataset, options.images, options.domain
     if not 1 <= images <= len(loaded.test.labels):
         raise InputError(f"{dataset} has {len(loaded.test.labels)} test images; {images} cannot be exported")
-    if not epsilons:
+    if not options.epsilons:
         raise InputError("give the radii that are to be proven: --epsilon 2/255,8/255")
-    network, cpu = load_trained(find(arch), Path(weights), loaded), torch.device("cpu")
-    options = {
-        "arch": arch, "weights": weights, "weights_sha256": digest(Path(weights)), "dataset": dataset,
-        "images": images, "epsilons": list(epsilons), "domain": domain, "time_limit": time_limit,
-    }  # fmt: skip
+    weights, cpu = Path(options.weights), torch.device("cpu")
+    network = load_trained(find(options.arch), weights, loaded)
     pixels, labels = exact_examples(loaded.test, torch.arange(images), cpu)
     texts = {
         f"image_{number}_{epsilon:.6g}.vnnlib": vnnlib_text(
@@ -80,13 +58,13 @@ def run_export(
             f"{dataset}, test image {number}, label {int(labels[number])}, l-infinity radius {epsilon!r}, {domain}",
         )
         for number in range(images)
-        for epsilon in epsilons
+        for epsilon in options.epsilons
     }
-    to_onnx(network, loaded.test.images[:1], Path(out) / NETWORK)
-    run = Run.start(out, "export", options, cpu)
+    to_onnx(network, loaded.test.images[:1], Path(options.out) / NETWORK)
+    run = Run.start(options.out, "export", {**recorded(options), "weights_sha256": digest(weights)}, cpu)
     for name, text in texts.items():
         run.write_text(name, text)
-    lines = [f"{NETWORK},{name},{time_limit:g}\n" for name in texts]
+    lines = [f"{NETWORK},{name},{options.time_limit:g}\n" for name in texts]
     listed = run.write_text(INSTANCES, "".join(lines))
     summary = [("instances", str(len(texts)))]
     return ExportResult([run.folder / NETWORK, listed], summary)

@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from robust_nas.files import atomic_path, digest
+from robust_nas.options.verification import TIME_LIMIT, VerifyOptions
 from robust_nas.runs import Run, progress
 from verify import (
     BoundedNetwork,
@@ -25,7 +26,6 @@ from verify import (
     read_vnnlib,
 )
 
-TIME_LIMIT = 60.0
 RESULTS, PLOT = "results.csv", "cactus.png"
 SOLVED = ("sat", "unsat")
 
@@ -68,40 +68,26 @@ class VerifyResult:
     summary: list[tuple[str, str]]
 
 
-def run_verify(
-    *,
-    onnx: str | Path | None = None,
-    vnnlib: str | Path | None = None,
-    instances: str | Path | None = None,
-    time_limit: float | None = None,
-    resume: bool = False,
-    out: str | Path = "runs/verify",
-) -> VerifyResult:
+def run_verify(options: VerifyOptions) -> VerifyResult:
     """Decide a property of a network, or all instances of a benchmark.
 
     Writes config.json, and answer.txt or, for a benchmark, results.csv as it goes, a file for each counterexample and
     cactus.png. A benchmark goes on where a file of it is not understood; its row says `error`.
 
-    Args:
-        onnx, vnnlib: the files of one instance.
-        instances: a CSV file of a benchmark, with lines "network,property,seconds"; paths are relative to it.
-        time_limit: seconds an instance; None takes those of the benchmark, or 60.
-        resume: go on with the run in `out`; instances in results.csv are not run again.
-        out: the run's folder.
-
     Raises:
         InputError: a file is missing or not what it should be, or there is nothing to resume.
     """
+    onnx, vnnlib, instances = options.onnx, options.vnnlib, options.instances
     if (instances is None) == (onnx is None or vnnlib is None) or instances and (onnx or vnnlib):
         raise InputError("give either --onnx and --property, or --instances")
     if instances is not None:
-        return _benchmark(Path(instances), time_limit, resume, out)
+        return _benchmark(Path(instances), options)
     assert onnx is not None and vnnlib is not None
-    if resume:
+    if options.resume:
         raise InputError("--resume is for --instances; one instance starts anew")
-    instance = Instance(Path(onnx), Path(vnnlib), time_limit or TIME_LIMIT)
+    instance = Instance(Path(onnx), Path(vnnlib), options.time_limit or TIME_LIMIT)
     found = _decide(instance)
-    run = Run.start(out, "verify", asdict(instance), torch.device("cpu"))
+    run = Run.start(options.out, "verify", asdict(instance), torch.device("cpu"))
     path = run.write_text("answer.txt", competition_answer(found))
     bounds = [("proven margin", f"{found.lower:.4g}")] if found.lower > -torch.inf else []
     summary = [("seconds", f"{found.seconds:.2f}"), ("boxes", str(found.boxes)), *bounds]
@@ -163,11 +149,11 @@ def _network(path: Path) -> BoundedNetwork:
     return BoundedNetwork(model, model.example)
 
 
-def _benchmark(path: Path, time_limit: float | None, resume: bool, out: str | Path) -> VerifyResult:
-    wanted = read_instances(path, time_limit)
-    options = {"instances": path, "instances_sha256": digest(path), "time_limit": time_limit}
+def _benchmark(path: Path, options: VerifyOptions) -> VerifyResult:
+    wanted, resume = read_instances(path, options.time_limit), options.resume
+    record = {"instances": path, "instances_sha256": digest(path), "time_limit": options.time_limit}
     cpu = torch.device("cpu")
-    run = Run.resume(out, options) if resume else Run.start(out, "verify", options, cpu, (RESULTS, PLOT))
+    run = Run.resume(options.out, record) if resume else Run.start(options.out, "verify", record, cpu, (RESULTS, PLOT))
     results = _read_results(run.folder / RESULTS) if resume else []
     log = run.csv(RESULTS, len(results))
     networks: dict[Path, BoundedNetwork] = {}

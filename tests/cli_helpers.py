@@ -1,9 +1,19 @@
 """What the tests of the command line share."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import cli
+import experiments.tables.run
+import robust_nas.attacks
+import robust_nas.certification
+import robust_nas.exporting
+import robust_nas.search
+import robust_nas.training
+import robust_nas.verification
 from tests.robust_nas.helpers import GENOTYPE
 
 GOOD = {"--arch": "cell.json", "--weights": "good/model.safetensors", "--certificates": "good/certify.csv"}
@@ -21,6 +31,18 @@ LINES = {
     "export": ["export", "--arch", "cell.json", "--weights", GOOD["--weights"], "--images", "1", "--epsilon", "0.01"],
 }
 """A good line for every command."""
+
+RUNNERS = {
+    "search": (robust_nas.search, "run_search"),
+    "train": (robust_nas.training, "run_training"),
+    "attack": (robust_nas.attacks, "run_attack"),
+    "certify": (robust_nas.certification, "run_certify"),
+    "audit": (robust_nas.certification, "run_audit"),
+    "table": (experiments.tables.run, "run_table"),
+    "verify": (robust_nas.verification, "run_verify"),
+    "export": (robust_nas.exporting, "run_export"),
+}
+"""The function behind each command: the module that has it, and its name."""
 
 BINARY = bytes(range(256))
 CELL = GENOTYPE.to_dict()
@@ -52,3 +74,9 @@ def write(path: str, content: bytes | str | object) -> None:
     if not isinstance(content, bytes | str):
         content = json.dumps(content)
     Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def replace(monkeypatch: pytest.MonkeyPatch, command: str, function: Callable[..., object]) -> None:
+    """Have a command call another function."""
+    module, name = RUNNERS[command]
+    monkeypatch.setattr(module, name, function)

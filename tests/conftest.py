@@ -18,6 +18,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     of another one, with a property."""
     from robust_nas.certification import run_certify  # not for all the tests that do without
     from robust_nas.data import load
+    from robust_nas.options import CertifyOptions
     from robust_nas.training import save_weights
     from robust_nas.training.engine import build
     from robust_nas.training.presets import PRESETS
@@ -29,7 +30,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     GENOTYPE.save(arch)
     torch.manual_seed(0)
     save_weights(build(GENOTYPE, load("digits"), PRESETS["quick"]["standard"]), weights, {"dataset": "digits"})
-    run_certify(arch=arch, weights=weights, method="ibp", images=2, out=folder / "good")
+    run_certify(CertifyOptions(arch=arch, weights=weights, method="ibp", images=2, out=folder / "good"))
     saved(graph_model([node("Relu", "x")], [1, 1]), folder / "network.onnx")
     (folder / "property.vnnlib").write_text(
         "(declare-const X_0 Real)(declare-const Y_0 Real)(assert (<= X_0 1))(assert (>= X_0 0))(assert (<= Y_0 -1))"

@@ -1,11 +1,12 @@
 """What a person meets: help, exit codes, one line for each mistake."""
 
+import contextlib
 import errno
-import inspect
 import json
 import os
 import subprocess
 import sys
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,43 +14,47 @@ import pytest
 import torch
 
 import cli
-import experiments.tables.run
-import robust_nas.attacks
-import robust_nas.certification
-import robust_nas.converters
-import robust_nas.exporting
-import robust_nas.search
 import robust_nas.spaces.draw
 import robust_nas.spaces.size
-import robust_nas.training
-import robust_nas.verification
 import robust_nas.zoo.listing
 import verify
-from robust_nas.data import LOADERS, load
+from robust_nas.attacks.base import Attack
+from robust_nas.data import load
 from robust_nas.genotype import Genotype
-from robust_nas.metrics import BOUND_METHODS, ESTIMATES, METRICS
+from robust_nas.options import SearchOptions
+from robust_nas.registry import (
+    ATTACKS,
+    BOUNDS,
+    DATASETS,
+    METRICS,
+    NOTATIONS,
+    ORDERS,
+    PRESETS,
+    RECIPES,
+    SPACES,
+    STOPPING_RULES,
+    STRATEGIES,
+)
 from robust_nas.search.presets import BOUND_IMAGES
 from robust_nas.search.presets import PRESETS as SEARCH_PRESETS
-from robust_nas.search.stopping import STOPPING_RULES
-from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training import save_weights
 from robust_nas.training.engine import build
-from robust_nas.training.presets import PRESETS
-from robust_nas.training.recipes import BOUNDS, RECIPES
+from robust_nas.training.presets import PRESETS as TRAINING_PRESETS
+from tests.cli_helpers import GOOD, RUNNERS, replace
 from verify.checks.errors import InputError
 
-RUNNERS = {
-    "search": (robust_nas.search, "run_search"),
-    "train": (robust_nas.training, "run_training"),
-    "attack": (robust_nas.attacks, "run_attack"),
-    "certify": (robust_nas.certification, "run_certify"),
-    "audit": (robust_nas.certification, "run_audit"),
-    "table": (experiments.tables.run, "run_table"),
-    "verify": (robust_nas.verification, "run_verify"),
-    "export": (robust_nas.exporting, "run_export"),
+ARCH, WEIGHTS = ["--arch", "cell.json"], ["--weights", GOOD["--weights"]]
+BARE = {
+    "search": ["search"],
+    "train": ["train", *ARCH],
+    "attack": ["attack", *ARCH, *WEIGHTS],
+    "certify": ["certify", *ARCH],
+    "audit": ["audit", *ARCH, *WEIGHTS, "--certificates", GOOD["--certificates"]],
+    "table": ["table", "5"],
+    "verify": ["verify"],
+    "export": ["export", *ARCH, *WEIGHTS, "--epsilon", "0.1"],
 }
-
-
+"""For every command a line with nothing but what it requires."""
 EDGES = [["skip_connect", 0], ["sep_conv_3x3", 1]]
 FIELDS = {
     "format": "dsrna-genotype",
@@ -73,7 +78,7 @@ def genotype(tmp_path):
 @pytest.fixture
 def network(genotype):
     """A network of that genotype for digits, with random weights."""
-    return build(Genotype.load(genotype), load("digits"), PRESETS["quick"]["standard"])
+    return build(Genotype.load(genotype), load("digits"), TRAINING_PRESETS["quick"]["standard"])
 
 
 @pytest.fixture
@@ -93,13 +98,8 @@ def run(arguments):
     return cli.main([str(argument) for argument in arguments])
 
 
-def replace(monkeypatch, command, function):
-    module, name = RUNNERS[command]
-    monkeypatch.setattr(module, name, function)
-
-
 def fail_with(error):
-    def runner(**options):
+    def runner(options):
         raise error
 
     return runner
@@ -120,7 +120,7 @@ assert cli.main(["--help"]) == cli.main(["search", "--help"]) == 0
 heavy = {"torch", "numpy", "pandas", "rich", "matplotlib"} & set(sys.modules)
 sys.exit(f"imported: {heavy}" if heavy else 0)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(cli.__file__).parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(cli.__file__).parents[1])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -135,30 +135,22 @@ def test_each_command_has_help_with_an_example(command, capsys):
     assert f"  dsrna {command} " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", RUNNERS)
-def test_options_are_the_arguments_of_the_function_behind(command):
-    module, name = RUNNERS[command]
-    options = {parameter.name for parameter in cli.dsrna.commands[command].params}
-    assert options == set(inspect.signature(getattr(module, name)).parameters)
-
-
 def test_search_passes_its_options_and_prints_the_result(monkeypatch, capsys, tmp_path):
-    seen = {}
+    seen = []
 
-    def runner(**options):
-        seen.update(options)
+    def runner(options):
+        seen.append(options)
         return SimpleNamespace(summary=[("loss", "0.5"), ("epsilon", "0.03")], genotype_path=tmp_path)
 
     replace(monkeypatch, "search", runner)
     assert run(["search", "--gamma", "0", "--norm", "l2", "--out", tmp_path]) == 0
-    assert (seen["norm"], seen["gamma"], seen["seed"]) == ("l2", 0.0, 0)
-    assert seen["out"] == tmp_path
+    assert seen == [SearchOptions(gamma=0.0, norm="l2", out=tmp_path)]
     assert capsys.readouterr().out == f"loss     0.5\nepsilon  0.03\n{tmp_path}\n"
 
 
 def test_search_leaves_to_preset_and_method_what_is_not_said(monkeypatch):
-    def runner(**options):
-        assert [options[name] for name in ("gamma", "metric", "order", "stop")] == [None] * 4
+    def runner(options):
+        assert options == SearchOptions()
         return SimpleNamespace(summary=[], genotype_path="")
 
     replace(monkeypatch, "search", runner)
@@ -166,9 +158,9 @@ def test_search_leaves_to_preset_and_method_what_is_not_said(monkeypatch):
 
 
 def test_certify_takes_a_list_of_radii_and_no_weights(monkeypatch, genotype):
-    def runner(**options):
-        assert options["epsilons"] == (0.1, 0.3)
-        assert options["weights"] is None
+    def runner(options):
+        assert options.epsilons == (0.1, 0.3)
+        assert options.weights is None
         return SimpleNamespace(summary=[], paths=[])
 
     replace(monkeypatch, "certify", runner)
@@ -177,44 +169,42 @@ def test_certify_takes_a_list_of_radii_and_no_weights(monkeypatch, genotype):
 
 @pytest.mark.parametrize(("broken", "code"), [(0, 0), (2, 1)])
 def test_a_broken_certificate_is_exit_code_1(monkeypatch, audit_line, broken, code):
-    replace(monkeypatch, "audit", lambda **options: SimpleNamespace(summary=[], paths=[], broken=broken))
+    replace(monkeypatch, "audit", lambda options: SimpleNamespace(summary=[], paths=[], broken=broken))
     assert run(audit_line) == code
 
 
 @pytest.mark.parametrize(("violated", "code"), [(0, 0), (2, 1)])
 def test_a_certificate_that_an_attack_violates_is_exit_code_1(monkeypatch, genotype, violated, code):
-    def runner(**options):
-        assert options["attacks"] == ("fgsm", "pgd")
+    def runner(options):
+        assert options.attacks == ("fgsm", "pgd")
         return SimpleNamespace(summary=[], paths=[], violated=violated)
 
     replace(monkeypatch, "attack", runner)
     assert run(["attack", "--arch", genotype, "--weights", genotype, "--attack", "fgsm, pgd"]) == code
 
 
-def test_certify_takes_every_method():
-    (method,) = (option for option in cli.certify.params if option.name == "method")
-    assert set(method.type.choices) == set(verify.RADIUS_METHODS) == {"auto", *verify.METHODS}
+def test_what_is_known_by_name_is_there():
+    """Every line of a registry leads somewhere, and the lists of names are those of the things themselves."""
+    for known in (METRICS, STRATEGIES, STOPPING_RULES, RECIPES, ATTACKS, DATASETS, NOTATIONS):
+        assert all(callable(entry) or isinstance(entry, Attack) for entry in known.values())
+    assert all(attack.name == name for name, attack in ATTACKS.items())
+    assert set(SEARCH_PRESETS) == set(TRAINING_PRESETS) == set(PRESETS)
+    assert {space for strategy in STRATEGIES.values() for space in strategy.spaces} == set(SPACES)
+    assert {order for strategy in STRATEGIES.values() for order in strategy.orders} == set(ORDERS)
+    assert set(BOUND_IMAGES) == set(BOUNDS)
+    assert all(set(sizes) == {"none", *METRICS} for sizes in SEARCH_PRESETS.values())
 
 
-def test_search_takes_every_choice_there_is():
-    choices = {option.name: option.type.choices for option in cli.search.params if hasattr(option.type, "choices")}
-    assert set(choices["dataset"]) == set(LOADERS)
-    assert set(choices["preset"]) == set(SEARCH_PRESETS)
-    assert all(set(choices["metric"]) == {"none", *METRICS} == set(sizes) for sizes in SEARCH_PRESETS.values())
-    assert list(choices["method"]) == list(STRATEGIES)
-    assert set(choices["stop"]) == set(STOPPING_RULES)
-    assert set(choices["bound"]) == set(BOUND_METHODS) == set(BOUND_IMAGES)
-    assert set(choices["jacobian"]) == set(ESTIMATES)
-    assert set(choices["order"]) == {order for strategy in STRATEGIES.values() for order in strategy.orders}
-    assert set(choices["space"]) == {space for strategy in STRATEGIES.values() for space in strategy.spaces}
-
-
-def test_train_takes_every_choice_there_is():
-    choices = {option.name: option.type.choices for option in cli.train.params if hasattr(option.type, "choices")}
-    assert set(choices["dataset"]) == set(LOADERS)
-    assert set(choices["preset"]) == set(PRESETS)
-    assert set(choices["recipe"]) == set(RECIPES)
-    assert set(choices["bound"]) == set(BOUNDS)
+@pytest.mark.parametrize("command", RUNNERS)
+def test_a_command_line_with_nothing_but_what_is_required_gives_the_defaults(command, here, monkeypatch):
+    """What click reads and what the class of the options says are one."""
+    seen = []
+    replace(monkeypatch, command, seen.append)
+    with contextlib.suppress(AttributeError):  # a runner gives a result; this one gives nothing
+        run(BARE[command])
+    [options] = seen
+    required = {field.name: getattr(options, field.name) for field in fields(options) if field.default is MISSING}
+    assert options == type(options)(**required)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +213,7 @@ def test_train_takes_every_choice_there_is():
 def test_digits_take_one_thread_unless_told_otherwise(monkeypatch, dataset, before, during):
     seen = []
 
-    def runner(**options):
+    def runner(options):
         seen.append(os.environ.get("OMP_NUM_THREADS"))
         return SimpleNamespace(summary=[], genotype_path="")
 
@@ -237,8 +227,8 @@ def test_digits_take_one_thread_unless_told_otherwise(monkeypatch, dataset, befo
 
 @pytest.mark.parametrize(("failed", "code"), [({}, 0), ({"train/x": "no data"}, 1)])
 def test_a_table_with_a_failed_job_is_exit_code_1(monkeypatch, capsys, failed, code):
-    def runner(**options):
-        assert (options["table"], options["rows"], options["seeds"]) == (5, ("DSRNA-CB (early stop, batch 64)", "X"), (0, 3))
+    def runner(options):
+        assert (options.table, options.rows, options.seeds) == (5, ("DSRNA-CB (early stop, batch 64)", "X"), (0, 3))
         return SimpleNamespace(text="| table |", paths=[Path("results.csv")], failed=failed)
 
     replace(monkeypatch, "table", runner)
@@ -283,11 +273,6 @@ def test_convert_prints_or_writes(genotype, tmp_path, capsys):
     assert run(["convert", tmp_path / "genotypes.txt", "--out", tmp_path / "new" / "genotype.json"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'new' / 'genotype.json'}\n"
     assert Genotype.load(tmp_path / "new" / "genotype.json") == Genotype.load(genotype)
-
-
-def test_convert_takes_every_notation():
-    (to,) = (option for option in cli.convert.params if option.name == "to")
-    assert set(to.type.choices) == set(robust_nas.converters.NOTATIONS)
 
 
 def test_what_cannot_be_converted_is_one_line(genotype, tmp_path, capsys):

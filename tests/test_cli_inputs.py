@@ -93,8 +93,8 @@ def test_the_same_genotype_in_another_notation(command, text, here, capsys):
 def test_standard_input_is_read_once(here, monkeypatch):
     """Without weights certify trains first, a network of the same architecture."""
 
-    def training(**options):
-        assert find(options["arch"]) == GENOTYPE
+    def training(options):
+        assert find(options.arch) == GENOTYPE
         path = Path(GOOD["--weights"])
         return TrainingResult(path, [], load_network(GENOTYPE, path)[0], 0.0)
 

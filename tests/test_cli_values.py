@@ -6,9 +6,8 @@ import click
 import pytest
 
 import cli
-from cli_options import NonNegative, NonNegatives, Positive
-from tests.cli_helpers import BINARY, CELL, LINES, refused, run, write
-from tests.test_cli import replace
+from robust_nas.options.values import NonNegative, NonNegatives, Positive
+from tests.cli_helpers import BINARY, CELL, LINES, refused, replace, run, write
 
 NUMBERS = [(command, option) for command, each in cli.dsrna.commands.items() for option in each.params]
 SIZES = [(name, option.opts[0]) for name, option in NUMBERS if isinstance(option.type, NonNegative | NonNegatives)]
@@ -31,20 +30,20 @@ def test_sizes_that_are_no_numbers(command, option, here, capsys):
 @pytest.mark.parametrize(("command", "option"), SIZES)
 def test_sizes_as_fractions(command, option, here, monkeypatch):
     """8/255 is the same double precision number as Python's."""
-    seen = {}
+    seen = []
 
-    def runner(**options):
-        seen.update(options)
+    def runner(options):
+        seen.append(options)
         return SimpleNamespace(summary=[], text="", paths=[], genotype_path="", weights_path="", broken=0, violated=0)
 
     replace(monkeypatch, command, runner)
     [parameter] = (each for each in cli.dsrna.commands[command].params if option in each.opts)
     for text, number in {"8/255": 8 / 255, " 2 / 255 ": 2 / 255, "0.5/255": 0.5 / 255, "1e-3": 1e-3}.items():
         assert run(*with_value(command, option, text)) == 0
-        assert seen[parameter.name] in (number, (number,))
+        assert getattr(seen.pop(), parameter.name) in (number, (number,))
     if isinstance(parameter.type, NonNegatives):
         assert run(*with_value(command, option, "1/255, 2/255,0.5, 0")) == 0
-        assert seen[parameter.name] == (1 / 255, 2 / 255, 0.5, 0.0)
+        assert getattr(seen.pop(), parameter.name) == (1 / 255, 2 / 255, 0.5, 0.0)
 
 
 def test_every_size_in_pixels_is_such_an_option():

@@ -68,7 +68,8 @@ def test_a_benchmark_and_its_files(files, capsys):
 
 def test_a_killed_benchmark_goes_on_and_repeats_nothing(files, monkeypatch):
     Path("i.csv").write_text("n.onnx,holds.vnnlib,30\nn.onnx,broken.vnnlib,30\nn.onnx,holds.vnnlib,30\n")
-    setup, call = "from robust_nas.verification import run_verify", "run_verify(**options)"
+    setup = "from robust_nas.options import VerifyOptions\nfrom robust_nas.verification import run_verify"
+    call = "run_verify(VerifyOptions(**options))"
     monkeypatch.chdir(Path(__file__).parents[1])
     options = {"instances": str(files / "i.csv"), "out": str(files / "o")}
     run_and_kill(setup, call, "results.csv", options, deadly=3)

@@ -28,6 +28,7 @@ from experiments.common import Script, markdown_table
 from robust_nas.attacks import run_attack
 from robust_nas.certification import run_audit, run_certify
 from robust_nas.files import atomic_path
+from robust_nas.options import AttackOptions, AuditOptions, CertifyOptions, TrainOptions
 from robust_nas.runs import Run, read_rows
 from robust_nas.training import run_training
 
@@ -82,21 +83,21 @@ def run_network(name: str, out: Path, images: Mapping[str, int], common: Mapping
     if not weights.with_suffix(".json").exists():
         options = {**NETWORKS[name], "epsilon": EPSILONS.get((name, common["dataset"]))}
         resume = (out / "train" / "config.json").exists()
-        run_training(arch=ARCH, **options, preset="small", resume=resume, out=out / "train", **common)
+        run_training(TrainOptions(arch=ARCH, **options, preset="small", resume=resume, out=out / "train", **common))
         keep(out / "train", weights)
     network = {"arch": ARCH, "weights": weights, **common}
     wanted = proofs(name, common["dataset"], images)
     for proof in wanted:
         run_proof(proof, out, network)
     if not (out / "attack" / "summary.json").exists():
-        run_attack(
+        run_attack(AttackOptions(
             **network,
             attacks=ATTACKS,
             images=images["ibp"],
             certificates=[out / proof.folder("certify") / "certify.csv" for proof in wanted],
             resume=(out / "attack" / "config.json").exists(),
             out=out / "attack",
-        )
+        ))
 
 
 def run_proof(proof: Proof, out: Path, network: Mapping[str, Any]) -> None:
@@ -104,10 +105,10 @@ def run_proof(proof: Proof, out: Path, network: Mapping[str, Any]) -> None:
     certified, audited = out / proof.folder("certify"), out / proof.folder("audit")
     if not (certified / "done").exists():
         resume = (certified / "config.json").exists()
-        run_certify(**network, **proof._asdict(), domain=DOMAIN, resume=resume, out=certified)
+        run_certify(CertifyOptions(**network, **proof._asdict(), domain=DOMAIN, resume=resume, out=certified))
         Run(certified).write_text("done", "")
     if not (audited / "done").exists():
-        result = run_audit(**network, certificates=certified / "certify.csv", out=audited)
+        result = run_audit(AuditOptions(**network, certificates=certified / "certify.csv", out=audited))
         Run(audited).write_text("done", str(result.broken))
 
 

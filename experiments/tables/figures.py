@@ -13,6 +13,7 @@ from robust_nas.attacks import run_attack
 from robust_nas.certification import run_certify
 from robust_nas.certification.records import read_certificates
 from robust_nas.data import load
+from robust_nas.options import AttackOptions, CertifyOptions, SearchOptions, TrainOptions
 from robust_nas.runs import read_rows
 from robust_nas.search import run_search
 from robust_nas.spaces.size import size_on_cifar10, size_on_imagenet
@@ -37,14 +38,14 @@ Figures = dict[str, Figure]
 
 def search(options: dict[str, Any], resume: bool) -> Figures:
     """Search; the cost is the time of all steps, those before a stop included."""
-    run_search(**options, resume=resume)
+    run_search(SearchOptions(**options, resume=resume))
     seconds = _step_seconds(Path(options["out"]))
     return {"Search cost (s)": _figure(seconds, 0, seconds)}
 
 
 def train(options: dict[str, Any], resume: bool) -> Figures:
     """Train; the sizes are those of the architecture's networks in the paper, whatever was trained."""
-    result = run_training(**options, resume=resume)
+    result = run_training(TrainOptions(**options, resume=resume))
     images = len(load(options["dataset"], options["data"]).test.labels)
     genotype = find(options["arch"])
     return {
@@ -56,7 +57,7 @@ def train(options: dict[str, Any], resume: bool) -> Figures:
 
 def attack(options: dict[str, Any], resume: bool) -> Figures:
     """Attack: accuracies, and how many of the guards found a sign of masked gradients."""
-    run_attack(**options, resume=resume)
+    run_attack(AttackOptions(**options, resume=resume))
     out = Path(options["out"])
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     images, seconds = summary["images"], _attack_seconds(out / "attacks.csv")
@@ -72,7 +73,7 @@ def attack(options: dict[str, Any], resume: bool) -> Figures:
 
 def certify(options: dict[str, Any], resume: bool) -> Figures:
     """Certify: the mean radius. A misclassified image counts 0; against one class it is skipped, as in CNN-Cert."""
-    run_certify(**options, resume=resume)
+    run_certify(CertifyOptions(**options, resume=resume))
     certificates = read_certificates(Path(options["out"]) / "certify.csv")
     counted = [each for each in certificates if each.correct] if options.get("targeted") else certificates
     mean = fmean(each.radius for each in counted) if counted else 0.0

@@ -12,6 +12,7 @@ import torch
 from experiments.tables.cells import cells, gather
 from experiments.tables.estimates import Estimates, listing
 from experiments.tables.jobs import Job, graph
+from experiments.tables.options import TableOptions
 from experiments.tables.pool import Launcher, alone, carry_out
 from experiments.tables.report import report
 from experiments.tables.scale import load_scale
@@ -39,23 +40,7 @@ class TableResult:
     failed: Mapping[str, str]
 
 
-def run_table(
-    *,
-    table: int,
-    scale: str | Path = "smoke",
-    protocol: str = "paper",
-    targeted: bool = False,
-    rows: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-    workers: int | None = None,
-    dry_run: bool = False,
-    data: str | Path | None = None,
-    imagefolder: str | Path | None = None,
-    download: bool = False,
-    device: str = "auto",
-    out: str | Path = "runs/tables",
-) -> TableResult:
+def run_table(options: TableOptions) -> TableResult:
     """Run what a table of DSRNA (CVPR 2021) still needs, and write it.
 
     Each search, training, attack and certification has a folder of its own in `out`/jobs, which other tables and
@@ -65,60 +50,43 @@ def run_table(
     out, but for measured times. Under torchrun its first process hands the jobs out to as many workers as torchrun
     started processes, and the others return at once.
 
-    Args:
-        table: 1 to 6.
-        scale: see `load_scale`.
-        protocol: "paper" (section 4.2.1), or "equal": one recipe for all rows.
-        targeted: certify as CNN-Cert does, against one random class an image, without misclassified images.
-        rows: labels of those to run; none for all.
-        datasets: those to train and evaluate on; none for all of the table.
-        seeds: in place of the scale's.
-        workers: processes at a time; None for those of torchrun, else as many as there are GPUs, or without one as the
-            cores have room for. Where there are several GPUs, they are given out in turn.
-        dry_run: only list the jobs, with what they will take.
-        data, download: as `robust_nas.data.load` takes them.
-        imagefolder: the folder for image folders; None for `data`.
-        device: auto, cpu or cuda.
-        out: the folder.
-
     Raises:
-        InputError: an argument is wrong, the data are not there, another run is at work in `out`, or torchrun started
+        InputError: an option is wrong, the data are not there, another run is at work in `out`, or torchrun started
             processes on several machines.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM.
     """
     rank, team = _of_torchrun()
     if rank:
         return TableResult("", [], {})
-    plan = load_scale(scale)
-    if table not in plan.tables:
-        raise InputError(f"no table {table} at this scale; known: {', '.join(map(str, plan.tables))}")
-    if workers is not None and workers < 1:
-        raise InputError(f"workers must be at least 1, not {workers}")
-    named("protocol", protocol, plan.protocols)
-    wanted = plan.tables[table].only(rows, datasets)
-    found = cells(plan, table, wanted, protocol, seeds or plan.seeds, targeted)
+    plan = load_scale(options.scale)
+    if options.table not in plan.tables:
+        raise InputError(f"no table {options.table} at this scale; known: {', '.join(map(str, plan.tables))}")
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"workers must be at least 1, not {options.workers}")
+    named("protocol", options.protocol, plan.protocols)
+    wanted = plan.tables[options.table].only(options.rows, options.datasets)
+    found = cells(plan, options.table, wanted, options.protocol, options.seeds or plan.seeds, options.targeted)
     jobs = graph(cell.job for cell in found)
-    root = Path(out) / JOBS
-    gpus = _gpus(device)
-    workers = workers or team or len(gpus) or max(1, _cores() // plan.threads)
-    if dry_run:
+    root = Path(options.out) / JOBS
+    gpus = _gpus(options.device)
+    workers = options.workers or team or len(gpus) or max(1, _cores() // plan.threads)
+    if options.dry_run:
         return TableResult(listing(jobs, root, workers, Estimates.read()), [], {})
-    places = _places([job for job in jobs if not job.done(root)], data, imagefolder)
+    places = _places([job for job in jobs if not job.done(root)], options.data, options.imagefolder)
     for dataset, place in places.items():  # here and not in the jobs, which must not fetch it at the same time
-        load(dataset, place, download)
+        load(dataset, place, options.download)
     with alone(root) as lock:
-        failed = carry_out(jobs, root, workers, Launcher(root, plan.threads, gpus, device, places, lock))
-    block = {"table": table, "scale": plan.name, "protocol": protocol}
+        failed = carry_out(jobs, root, workers, Launcher(root, plan.threads, gpus, options.device, places, lock))
+    block = {"table": options.table, "scale": plan.name, "protocol": options.protocol}
     figures = [{**block, **row} for row in gather(found, root)]
     if not figures:
         return TableResult("no figure yet", [], failed)
-    results = Run(Path(out) / f"table{table}-{plan.name}-{protocol}{'-targeted' if targeted else ''}")
-    options = {
-        **block, "targeted": targeted, "rows": list(rows), "datasets": list(datasets), "seeds": list(seeds)
-    }  # fmt: skip
+    targeted = "-targeted" if options.targeted else ""
+    results = Run(Path(options.out) / f"table{options.table}-{plan.name}-{options.protocol}{targeted}")
+    asked = {name: getattr(options, name) for name in ("targeted", "rows", "datasets", "seeds")}
     path = results.write_csv(RESULTS, figures)
-    text = report(path, table, results.folder)
-    results.write_json("config.json", {"command": "table", "options": options, "versions": versions()})
+    text = report(path, options.table, results.folder)
+    results.write_json("config.json", {"command": "table", "options": {**block, **asked}, "versions": versions()})
     return TableResult(text, sorted(each for each in results.folder.iterdir() if each.is_file()), failed)
 
 

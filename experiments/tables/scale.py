@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from robust_nas.data import LOADERS
-from robust_nas.registry import named
+from robust_nas.registry import DATASETS, named
 from robust_nas.zoo import find
 from verify.checks.errors import InputError
 
@@ -160,7 +159,7 @@ class Scale:
             _check_wholes(f"tables.{number}.channels", table.channels, 1)
             for each in table.images:
                 for dataset in (each.search, each.train):
-                    named("data set", dataset, LOADERS)
+                    named("data set", dataset, DATASETS)
         for kind, option in (("search", "preset"), ("train", "preset"), ("attack", "images"), ("certify", "images")):
             if option not in getattr(self, kind):
                 raise InputError(f"{kind}: {option} is missing")

@@ -10,6 +10,6 @@ An attack on a network in memory:
 from robust_nas.attacks.base import Attack, under_attack
 from robust_nas.attacks.evaluate import Target, evaluate
 from robust_nas.attacks.outcomes import Attacked, Outcome
-from robust_nas.attacks.registry import ATTACKS
 from robust_nas.attacks.run import AttackResult, run_attack
 from robust_nas.attacks.threats import Threat
+from robust_nas.registry import ATTACKS

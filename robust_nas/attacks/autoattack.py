@@ -81,3 +81,7 @@ def library_log(path: Path) -> Iterator[None]:
         logger.removeHandler(handler)
         handler.close()
         logger.level, logger.propagate = before
+
+
+AUTOATTACK = AutoAttack()
+"""The standard version."""

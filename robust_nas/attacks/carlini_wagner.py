@@ -57,3 +57,7 @@ class CarliniWagner(Attack):
             return torch.where(per_image(failed, images), images, found)
 
         return {self.name: perturb}
+
+
+CW = CarliniWagner()
+"""The paper's."""

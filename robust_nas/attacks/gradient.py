@@ -75,3 +75,8 @@ class ProjectedGradient(Attack):
 def _run(attack: Any, network: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
     misclassified = load_foolbox().Misclassification(labels)
     return attack.run(foolbox_model(network, images), images, misclassified, epsilon=epsilon)
+
+
+FGSM = FastGradient()
+PGD_10, PGD_20, PGD_100 = (ProjectedGradient(steps) for steps in (10, 20, 100))
+"""The paper's."""

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from robust_nas.attacks.autoattack import library_log
 from robust_nas.attacks.base import Attack, under_attack
 from robust_nas.attacks.carlini_wagner import CarliniWagner
+from robust_nas.attacks.choosing import choose
 from robust_nas.attacks.crosscheck import Certified
 from robust_nas.attacks.evaluate import Target, evaluate
 from robust_nas.attacks.guards import check_images, check_network, look_for_signs
 from robust_nas.attacks.outcomes import Attacked, Outcome, read_rows
 from robust_nas.attacks.radii import Radius, smallest_perturbations
-from robust_nas.attacks.registry import choose
 from robust_nas.attacks.report import Report, Summary
 from robust_nas.attacks.sweep import Point, plot_sweeps, sweep
 from robust_nas.attacks.threats import Threat
 from robust_nas.certification.records import check_weights
 from robust_nas.data import Examples, Source, load
 from robust_nas.files import digest
+from robust_nas.options.attacks import AttackOptions
+from robust_nas.options.option import recorded
 from robust_nas.runs import Run, choose_device, seed_everything
 from robust_nas.training import load_trained
 from robust_nas.zoo import find
@@ -53,87 +55,53 @@ class AttackResult:
     violated: int
 
 
-def run_attack(
-    *,
-    arch: str | Path,
-    weights: str | Path,
-    dataset: str = "digits",
-    data: str | Path | None = None,
-    download: bool = False,
-    attacks: Sequence[str] | None = None,
-    norm: str | None = None,
-    epsilon: float | None = None,
-    images: int = 100,
-    batch_size: int = 128,
-    cw_search: int = 1,
-    radius: bool = False,
-    certificates: Sequence[str | Path] = (),
-    guards: bool = True,
-    resume: bool = False,
-    seed: int = 0,
-    device: str = "auto",
-    out: str | Path = "runs/attack",
-) -> AttackResult:
+def run_attack(options: AttackOptions) -> AttackResult:
     """Attack a network on the first test images of a data set.
 
     Writes attacks.csv (an attack's rows when it is done), summary.csv (a row of Tables 1, 3 and 4 of DSRNA, CVPR 2021),
     summary.json (with the parts of AutoAttack and the guards' findings), config.json, and where asked for sweep.csv,
     sweep.png, radii.csv and crosscheck.csv.
 
-    Args:
-        arch: genotype file, FILE:NAME, or the name of a published architecture, see `robust_nas.zoo.find`.
-        weights: what `run_training` wrote.
-        dataset, data, download: as `robust_nas.data.load` takes them.
-        attacks, norm, epsilon: see `registry.choose`.
-        images: how many.
-        batch_size: images attacked at once.
-        cw_search: values of c that C&W tries, see `CarliniWagner`.
-        radius: also find the smallest perturbation of each image, see `smallest_perturbations`.
-        certificates: each certify.csv to hold against the attacks, with the config.json of its run beside it.
-        guards: look for signs of masked gradients. What `check_network` and `check_images` refuse is refused anyway.
-        resume: go on with the run in `out`; attacks that are done are not run again.
-        seed: of the attacks, each of which starts with it.
-        device: auto, cpu or cuda.
-        out: the run's folder.
-
     Raises:
-        InputError: an argument is wrong, a file is not what it should be, the weights are of another architecture or
+        InputError: an option is wrong, a file is not what it should be, the weights are of another architecture or
             data set, or the network is none that these attacks can judge.
     """
-    genotype, place = find(arch), choose_device(device)
-    plan = _with_search(choose(attacks, norm, epsilon, dataset), cw_search)
+    genotype, place, weights = find(options.arch), choose_device(options.device), Path(options.weights)
+    plan = _with_search(choose(options.attacks, options.norm, options.epsilon, options.dataset), options.cw_search)
     norms = list(dict.fromkeys(threat.norm for _, threat in plan))
-    found = load(dataset, data, download)
-    examples = _first(found.test, images, dataset)
-    _check_classes(plan, found.classes, dataset)
-    network = load_trained(genotype, Path(weights), found).to(place)
-    certified = [Certified.read(Path(path), norms) for path in certificates]
-    options = {
-        "arch": arch, "weights": weights, "dataset": dataset, "images": images, "attacks": attacks and list(attacks),
-        "norm": norm, "epsilon": epsilon, "batch_size": batch_size, "cw_search": cw_search, "radius": radius,
-        "certificates": list(certificates), "guards": guards, "seed": seed,
-        "weights_sha256": digest(Path(weights)),
-    }  # fmt: skip
+    found = load(options.dataset, options.data, options.download)
+    examples = _first(found.test, options.images, options.dataset)
+    _check_classes(plan, found.classes, options.dataset)
+    network = load_trained(genotype, weights, found).to(place)
+    certified = [Certified.read(Path(path), norms) for path in options.certificates]
+    record = {**recorded(options), "weights_sha256": digest(weights)}
     for each in certified:
-        if each.path.resolve().parent == Path(out).resolve():  # this run writes their config.json anew
-            options["domain"] = each.claim.domain
+        if each.path.resolve().parent == Path(options.out).resolve():  # this run writes their config.json anew
+            record["domain"] = each.claim.domain
 
-    seed_everything(seed)
+    seed_everything(options.seed)
     with under_attack(network) as was_training:
         check_images(examples.images)
-        check_network(network, examples.images[:batch_size].to(place))
-        target = Target.of(network, examples, place, batch_size)
+        check_network(network, examples.images[: options.batch_size].to(place))
+        target = Target.of(network, examples, place, options.batch_size)
         for each in certified:
-            check_weights(each.path, Path(weights))
+            check_weights(each.path, weights)
             each.check(examples.labels.tolist(), target.predicted.tolist())
-        run = Run.resume(out, options) if resume else Run.start(out, "attack", options, place, RESULTS)
-        attacked = _attack(run, target, plan, seed)
-        works = [partial(smallest_perturbations, target, each, seed) for each in (norms if radius else ())]
+        run = _run(options, record, place)
+        attacked = _attack(run, target, plan, options.seed)
+        sought = norms if options.radius else ()
+        works = [partial(smallest_perturbations, target, each, options.seed) for each in sought]
         radii = _resumable(run, "radii.csv", Radius, works, target)
-        sweeps = [sweep(target, _narrowest(plan, each), seed) for each in (norms if guards else ())]
-        findings = look_for_signs(target, attacked, sweeps) if guards else []
-    report = Report(dataset, was_training, attacked, radii, findings, certified)
+        sweeps = [sweep(target, _narrowest(plan, each), options.seed) for each in (norms if options.guards else ())]
+        findings = look_for_signs(target, attacked, sweeps) if options.guards else []
+    report = Report(options.dataset, was_training, attacked, radii, findings, certified)
     return AttackResult(_write(run, report, sweeps), report.lines(), len(report.violated))
+
+
+def _run(options: AttackOptions, record: Mapping[str, Any], place: torch.device) -> Run:
+    if options.resume:
+        return Run.resume(options.out, record)
+    return Run.start(options.out, "attack", record, place, RESULTS)
 
 
 def _with_search(plan: Plan, cw_search: int) -> Plan:

@@ -21,6 +21,8 @@ from robust_nas.certification.records import (
 )
 from robust_nas.data import Examples, Source, load
 from robust_nas.files import digest
+from robust_nas.options.certification import AuditOptions
+from robust_nas.options.option import recorded
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError, audit
@@ -66,59 +68,34 @@ class _Finding:
     broken: bool
 
 
-def run_audit(
-    *,
-    arch: str | Path,
-    weights: str | Path,
-    certificates: str | Path,
-    dataset: str = "digits",
-    data: str | Path | None = None,
-    download: bool = False,
-    memory: float | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    out: str | Path = "runs/audit",
-) -> AuditResult:
+def run_audit(options: AuditOptions) -> AuditResult:
     """Attack every certified ball of a certify.csv and repeat its proof, see `verify.audit`.
 
     Writes audit.csv and config.json.
 
-    Args:
-        arch, weights: the network that was certified.
-        certificates: the certify.csv, with the config.json of its run beside it.
-        dataset, data, download: as `robust_nas.data.load` takes them.
-        memory: MiB for affine forms; None for what the certificates had. With less, proofs may not repeat.
-        seed: of the attacks.
-        device: auto, cpu or cuda.
-        out: the run's folder.
-
     Raises:
-        InputError: an argument is wrong, a file is not what it should be, or the certificates are of another
+        InputError: an option is wrong, a file is not what it should be, or the certificates are of another
             network or data set.
     """
-    genotype, place, path = find(arch), choose_device(device), Path(certificates)
-    if memory is None:
-        memory = read_memory(path) or MEMORY
+    genotype, place, path = find(options.arch), choose_device(options.device), Path(options.certificates)
+    weights, memory = Path(options.weights), options.memory or read_memory(path) or MEMORY
     rows = read_certificates(path)
     claim, target_seed = read_claim(path, rows), read_target_seed(path)
-    loaded = load(dataset, data, download)
+    loaded = load(options.dataset, options.data, options.download)
     test = loaded.test
-    _check_images(path, rows, test, dataset)
-    network = exact_network(genotype, Path(weights), loaded, place, memory)
-    check_weights(path, Path(weights))
+    _check_images(path, rows, test, options.dataset)
+    network = exact_network(genotype, weights, loaded, place, memory)
+    check_weights(path, weights)
     _check_answers(path, rows, test, network, place)
-    chosen = {
-        "arch": arch, "weights": weights, "weights_sha256": digest(Path(weights)), "certificates": path,
-        "dataset": dataset, "seed": seed, "memory": memory,
-    }  # fmt: skip
-    run = Run.start(out, "audit", {**chosen, **asdict(claim), "target_seed": target_seed}, place)
+    chosen = {**recorded(options), "memory": memory, "weights_sha256": digest(weights)}
+    run = Run.start(options.out, "audit", {**chosen, **asdict(claim), "target_seed": target_seed}, place)
 
     log = run.csv("audit.csv")
     findings: list[_Finding] = []
     with progress("audit", len(rows)) as step:
         for batch in _batches(rows):
             examples = exact_examples(test, _places(batch), place)
-            for finding in _audit(network, examples, batch, claim, target_seed, seed):
+            for finding in _audit(network, examples, batch, claim, target_seed, options.seed):
                 log.append(asdict(finding))
                 findings.append(finding)
                 step("broken" if finding.broken else "holds" if finding.radius else "claims nothing")

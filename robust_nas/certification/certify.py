@@ -6,8 +6,7 @@ import math
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,14 @@ from robust_nas.certification.records import Certificate, Claim, random_targets,
 from robust_nas.data import Data, Examples, Source, load
 from robust_nas.files import digest
 from robust_nas.genotype import Architecture
+from robust_nas.options.certification import CertifyOptions
+from robust_nas.options.option import recorded
+from robust_nas.options.training import TrainOptions
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_trained, run_training
 from robust_nas.zoo import find
 from verify import Ball, BoundedNetwork, InputError, attack_radius, certified_radius, verified
 from verify.certify.radius import FINEST, proven_margin
-from verify.propagation.affine import MEMORY
 
 BATCH = 8
 """Images attacked and bounded at once; a row of certify.csv is written when its batch is done."""
@@ -61,92 +62,46 @@ class CertifyResult:
     summary: Summary
 
 
-def run_certify(
-    *,
-    arch: str | Path,
-    weights: str | Path | None = None,
-    dataset: str = "digits",
-    data: str | Path | None = None,
-    download: bool = False,
-    preset: str = "quick",
-    norm: str = "linf",
-    domain: str = "unit",
-    images: int = 32,
-    method: str = "auto",
-    tolerance: float = 0.05,
-    time_limit: float | None = None,
-    memory: float = MEMORY,
-    epsilons: Sequence[float] = (),
-    targeted: bool = False,
-    resume: bool = False,
-    seed: int = 0,
-    device: str = "auto",
-    out: str | Path = "runs/certify",
-) -> CertifyResult:
+def run_certify(options: CertifyOptions) -> CertifyResult:
     """Certify a network on the first test images of a data set.
 
     Writes certify.csv, config.json, and verified.csv where radii are given. Each image is attacked first:
     no certified radius may pass the size of an attack that succeeded.
 
-    Args:
-        arch: genotype file, FILE:NAME, or the name of a published architecture, see `robust_nas.zoo.find`.
-        weights: what `run_training` wrote; None trains first, into `out`/train.
-        dataset, data, download: as `robust_nas.data.load` takes them.
-        preset: size and schedule of that training; not used where weights are given.
-        norm, domain, method, tolerance, time_limit: see `verify.certified_radius`.
-        images: how many.
-        memory: MiB for affine forms, see `verify.BoundedNetwork`.
-        epsilons: radii in [0, 1] pixels at which the verified accuracy is wanted.
-        targeted: prove for each image that one random class does not overtake its label, instead of all classes, as
-            CNN-Cert does. The attacks then count towards that class only. The file's config.json says so.
-        resume: go on with the run in `out`; what it has certified stands.
-        seed: of the attack, of the target classes, and of the training.
-        device: auto, cpu or cuda.
-        out: the run's folder.
-
     Raises:
-        InputError: an argument is wrong, a file is not what it should be, the weights are of another architecture or
+        InputError: an option is wrong, a file is not what it should be, the weights are of another architecture or
             data set, or there is nothing to resume.
         UnsupportedOperator: the network holds an operator with no sound rule.
         RuntimeError: a ball is proven that holds a successful attack: a bug.
     """
-    genotype, place, claim = find(arch), choose_device(device), Claim(norm, domain, method)
-    effort = Effort(tolerance, time_limit)
-    loaded = load(dataset, data, download)
-    test = loaded.test
-    if not 1 <= images <= len(test.labels):
-        raise InputError(f"{dataset} has {len(test.labels)} test images; {images} cannot be certified")
-    if not all(0 <= epsilon < math.inf for epsilon in epsilons):
-        raise InputError("epsilon must be finite and not negative")
-    if targeted and epsilons:
-        raise InputError("a verified accuracy is about all classes; leave out --targeted, or --epsilon")
+    genotype, place, seed = find(options.arch), choose_device(options.device), options.seed
+    claim = Claim(options.norm, options.domain, options.method)
+    effort = Effort(options.tolerance, options.time_limit)
+    loaded = load(options.dataset, options.data, options.download)
+    test, images = loaded.test, options.images
+    _check_options(options, len(test.labels))
     summary: Summary = []
-    if weights is None:
-        common = {"arch": genotype, "dataset": dataset, "data": data, "download": download, "preset": preset}
-        training = _train_first(**common, resume=resume, seed=seed, device=device, out=Path(out) / "train")
-        weights = training.weights_path
-        summary = [("weights", f"none given; trained first: {weights}"), *training.summary]
-        resume = resume and (Path(out) / "config.json").exists()  # a run stopped while it trained has none yet
-    network = exact_network(genotype, Path(weights), loaded, place, memory)
-    chosen = {
-        "arch": arch, "weights": weights, "weights_sha256": digest(Path(weights)), "dataset": dataset,
-        "images": images, "seed": seed,
-    }  # fmt: skip
-    options = {
-        **chosen, **asdict(claim), **asdict(effort), "memory": memory, "epsilons": list(epsilons), "targeted": targeted
-    }  # fmt: skip
-    run = Run.resume(out, options) if resume else Run.start(out, "certify", options, place)
+    resume = options.resume
+    if options.weights is None:
+        training = _train_first(options, genotype)
+        options = replace(options, weights=training.weights_path)
+        summary = [("weights", f"none given; trained first: {options.weights}"), *training.summary]
+        resume = resume and (Path(options.out) / "config.json").exists()  # a run stopped while it trained has none yet
+    weights = Path(str(options.weights))
+    network = exact_network(genotype, weights, loaded, place, options.memory)
+    record = {**recorded(options), "weights_sha256": digest(weights)}
+    run = Run.resume(options.out, record) if resume else Run.start(options.out, "certify", record, place)
 
     kept = _whole_batches(run.folder / "certify.csv", images) if resume else []
     log = run.csv("certify.csv", len(kept))
     certificates: list[Certificate] = []
-    proven = Counter(dict.fromkeys(epsilons, 0))
+    proven = Counter(dict.fromkeys(options.epsilons, 0))
     with progress("certify", images, len(kept)) as step:
         for index in torch.arange(images).split(BATCH):
             batch = exact_examples(test, index, place)
             found = kept[len(certificates) : len(certificates) + len(index)]
             if not found:
-                targets = random_targets(index, batch.labels, network.classes, seed) if targeted else None
+                targets = random_targets(index, batch.labels, network.classes, seed) if options.targeted else None
                 found = _certify(network, batch, index, targets, claim, effort, seed)
                 for certificate in found:
                     log.append(asdict(certificate))
@@ -156,7 +111,7 @@ def run_certify(
             certificates += found
     accuracies = [_accuracy(epsilon, count, claim, certificates) for epsilon, count in proven.items()]
     paths = [log.path, *_write_accuracies(run, accuracies)]
-    if targeted:
+    if options.targeted:
         summary.append(("specification", "one random class an image does not overtake its label"))
     return CertifyResult(paths, summary + _summarise(claim, certificates, accuracies))
 
@@ -186,9 +141,22 @@ def _whole_batches(path: Path, images: int) -> list[Certificate]:
     return found if len(found) == images else found[: len(found) // BATCH * BATCH]
 
 
-def _train_first(resume: bool, out: Path, **options: Any) -> TrainingResult:
-    print(f"no --weights: training the network first (preset {options['preset']})", file=sys.stderr, flush=True)
-    return run_training(recipe="standard", resume=resume and (out / "config.json").exists(), out=out, **options)
+def _check_options(options: CertifyOptions, there: int) -> None:
+    if not 1 <= options.images <= there:
+        raise InputError(f"{options.dataset} has {there} test images; {options.images} cannot be certified")
+    if not all(0 <= epsilon < math.inf for epsilon in options.epsilons):
+        raise InputError("epsilon must be finite and not negative")
+    if options.targeted and options.epsilons:
+        raise InputError("a verified accuracy is about all classes; leave out --targeted, or --epsilon")
+
+
+def _train_first(options: CertifyOptions, genotype: Architecture) -> TrainingResult:
+    print(f"no --weights: training the network first (preset {options.preset})", file=sys.stderr, flush=True)
+    out = Path(options.out) / "train"
+    shared = ("dataset", "data", "download", "preset", "seed", "device")
+    same = {name: getattr(options, name) for name in shared}
+    resume = options.resume and (out / "config.json").exists()
+    return run_training(TrainOptions(arch=genotype, resume=resume, out=out, **same))
 
 
 @torch.no_grad()

@@ -13,12 +13,12 @@ from torch import Tensor
 from robust_nas.metrics.base import Measurement, RobustnessMetric
 from robust_nas.metrics.epsilon import VANISHING, EpsilonControl
 from robust_nas.metrics.interval_slope import INTERVALS
+from robust_nas.registry import BOUNDS
 from verify.bounds import BoundedNetwork
 from verify.checks.errors import InputError
 from verify.specification import margins
 
 TARGETS = ("margin", "logits")
-BOUND_METHODS = ("ibp", "block", "crown-ibp", "affine", "crown")
 CENTRED = ("ibp", "block")
 """Methods that keep a radius apart from its centre, and so lose nothing however small it is."""
 ROW, REFINED = 7.0, 3.0
@@ -66,8 +66,8 @@ class CertifiedBound(RobustnessMetric):
     ) -> None:
         if target not in TARGETS:
             raise InputError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
-        if method not in BOUND_METHODS:
-            raise InputError(f"unknown bound {method!r}; known: {', '.join(BOUND_METHODS)}")
+        if method not in BOUNDS:
+            raise InputError(f"unknown bound {method!r}; known: {', '.join(BOUNDS)}")
         self.norm, self.domain, self.method = norm, domain, method
         self.target, self.images = target, images
         self.control = control or (EpsilonControl(floor=VANISHING) if method in CENTRED else EpsilonControl())

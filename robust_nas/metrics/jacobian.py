@@ -11,13 +11,13 @@ from torch import Tensor
 
 from robust_nas.metrics.base import Measurement, RobustnessMetric
 from robust_nas.metrics.epsilon import START
+from robust_nas.registry import JACOBIANS
 from verify.bounds import BoundedNetwork
 from verify.checks.errors import InputError
 from verify.regions import DUAL_ORDERS
 
 DUAL = {norm: DUAL_ORDERS[norm] for norm in ("linf", "l2")}
 """q with 1/p + 1/q = 1 for the norm p of the perturbation."""
-ESTIMATES = ("sampled", "exact", "projection")
 
 
 class JacobianNorm(RobustnessMetric):
@@ -47,8 +47,8 @@ class JacobianNorm(RobustnessMetric):
     ) -> None:
         if norm not in DUAL:
             raise InputError(f"unknown norm {norm!r} for the Jacobian metric; known: {', '.join(DUAL)}")
-        if estimate not in ESTIMATES:
-            raise InputError(f"unknown Jacobian estimate {estimate!r}; known: {', '.join(ESTIMATES)}")
+        if estimate not in JACOBIANS:
+            raise InputError(f"unknown Jacobian estimate {estimate!r}; known: {', '.join(JACOBIANS)}")
         if estimate == "projection" and norm != "l2":
             raise InputError("a random projection estimates l2 norms only; take --norm l2 or --jacobian sampled")
         self.q, self.delta, self.images, self.estimate = DUAL[norm], delta, images, estimate

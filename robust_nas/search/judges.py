@@ -17,7 +17,6 @@ from verify.bounds import BoundedNetwork
 from verify.certify.radius import certified_radius, verified
 from verify.regions import Ball
 
-JUDGES = ("accuracy", "radius")
 BOUNDED, LOOKED_AT = 8, 1000
 """Held-out images whose radius tight bounds look for, seconds each; and most that are looked at in all."""
 TOLERANCE = 0.2
@@ -49,7 +48,7 @@ def judged(
     few images. The accuracy of recipe "adversarial" is that under its attack.
 
     Args:
-        judge: one of `JUDGES`.
+        judge: one of `registry.JUDGES`.
     """
     if judge == "radius" and recipe == "certified":
         return Score(accuracy(network, held_out), verified=verified_accuracy(network, held_out, settings))

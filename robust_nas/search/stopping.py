@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from statistics import fmean
@@ -205,11 +205,6 @@ class FirstOf(StoppingRule):
             rule.load_state_dict(own)
 
 
-STOPPING_RULES: dict[str, Callable[[], StoppingRule]] = {
-    "plateau": LossPlateau,
-    "skips": SkipLimit,
-    "ranking": StableRanking,
-    "eigenvalue": EigenvalueRatio,
-    "darts+": lambda: FirstOf(SkipLimit(), StableRanking()),
-}
-"""By name; each call makes a rule that remembers nothing yet."""
+def skips_or_ranking() -> StoppingRule:
+    """DARTS+'s two rules: the search ends with the first that says so."""
+    return FirstOf(SkipLimit(), StableRanking())

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from robust_nas import resumable
-from robust_nas.data import load
+from robust_nas.data import Data, load
 from robust_nas.distributed import processes
 from robust_nas.genotype import Architecture
+from robust_nas.options.training import TrainOptions
 from robust_nas.registry import named
 from robust_nas.runs import Row, choose_device, seed_everything, versions
 from robust_nas.spaces.network import Network
 from robust_nas.training.engine import Plan, Training, accuracy
-from robust_nas.training.presets import PRESETS, preset_for
+from robust_nas.training.presets import PRESETS, TrainingPreset, preset_for
 from robust_nas.training.recipes import EPSILONS, RECIPES, RecipeSettings, default_epsilon
 from robust_nas.training.weights import save_weights
 from robust_nas.zoo import find
@@ -41,25 +42,7 @@ class TrainingResult:
     test_accuracy: float
 
 
-def run_training(
-    *,
-    arch: str | Path | Architecture,
-    dataset: str = "digits",
-    data: str | Path | None = None,
-    download: bool = False,
-    preset: str = "quick",
-    recipe: str = "standard",
-    norm: str | None = None,
-    epsilon: float | None = None,
-    bound: str | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    channels: int | None = None,
-    resume: bool = False,
-    seed: int = 0,
-    device: str = "auto",
-    out: str | Path = "runs/train",
-) -> TrainingResult:
+def run_training(options: TrainOptions) -> TrainingResult:
     """Train the network of an architecture.
 
     Writes model.safetensors, model.json, train.csv (a row a step), timing.csv, config.json, and after every epoch a
@@ -68,52 +51,27 @@ def run_training(
 
     Under torchrun the processes share every batch, and the first one writes.
 
-    Args:
-        arch: as `robust_nas.zoo.find` takes it.
-        dataset, data, download: as `robust_nas.data.load` takes them.
-        preset: size and schedule, a key of `PRESETS`; an architecture that has a number of cells keeps it.
-        recipe: the loss, a key of `RECIPES`.
-        norm, epsilon: of the perturbations that robust recipes train against, in pixels of [0, 1]; None for the first
-            norm that the recipe knows, and for its own epsilon (`training.recipes.epsilons`).
-        bound: of recipe "certified"; None for "ibp".
-        epochs, batch_size, channels: in place of the preset's.
-        resume: go on with the run in `out`.
-        seed: for weights, order of the images, augmentation, drop-path and the recipe's random numbers.
-        device: auto, cpu or cuda.
-        out: the run's folder.
-
     Raises:
-        InputError: an argument is wrong, the data are not there, there is nothing to resume, or the loss is no longer
+        InputError: an option is wrong, the data are not there, there is nothing to resume, or the loss is no longer
             finite.
     """
-    genotype = find(arch)
-    named("preset", preset, PRESETS)
-    kind = named("recipe", recipe, RECIPES)
-    _check_taken(recipe, norm, epsilon, bound)
-    norm = norm or kind.norms[0]
-    if norm not in kind.norms:
-        raise InputError(f"unknown norm {norm!r} for recipe {recipe}; known: {', '.join(kind.norms)}")
-    place = choose_device(device)
-    size = default_epsilon(recipe, dataset, norm) if epsilon is None else epsilon
-    if not 0 <= size < math.inf:
-        raise InputError(f"epsilon must be a finite number >= 0, not {size}")
-    settings = RecipeSettings(norm, size, bound=bound or "ibp", seed=seed)
-    choices = {"dataset": dataset, "preset": preset, "recipe": recipe, "seed": seed}
+    genotype = find(options.arch)
+    named("preset", options.preset, PRESETS)
+    settings = _settings(options)
+    place, recipe = choose_device(options.device), options.recipe
+    choices = {"dataset": options.dataset, "preset": options.preset, "recipe": recipe, "seed": options.seed}
     with processes(place) as team:
-        images = team.leader_first(lambda: load(dataset, data, download))
-        changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "channels": channels}
-        sizes = preset_for(preset, recipe, images.train.images.shape[-1])
-        changes["cells"] = genotype.depth
-        sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
+        images = team.leader_first(lambda: load(options.dataset, options.data, options.download))
+        sizes = _sizes(options, genotype, images)
         if team.size > sizes.batch_size:
             raise InputError(f"{team.size} processes have only {sizes.batch_size} images a step to share")
-        seed_everything(seed)
-        training = Training(Plan(genotype, sizes, recipe, settings, seed), images, place, team)
-        options = {
-            "arch": genotype.to_dict(), **choices, "device": place.type, "data": data, "processes": team.size,
+        seed_everything(options.seed)
+        training = Training(Plan(genotype, sizes, recipe, settings, options.seed), images, place, team)
+        record = {
+            "arch": genotype.to_dict(), **choices, "device": place.type, "data": options.data, "processes": team.size,
             "sizes": asdict(sizes), "settings": asdict(settings),
         }
-        run = resumable.begin("train", training, out, options, RESULTS, resume)
+        run = resumable.begin("train", training, options.out, record, RESULTS, options.resume)
         seconds = resumable.follow("train", training, run, _note)
         training.network.eval()
         test_accuracy = accuracy(training.network, images.test)
@@ -124,18 +82,39 @@ def run_training(
     parameters = sum(parameter.numel() for parameter in training.network.parameters())
     summary = [
         ("network", f"{sizes.cells} cells, {sizes.channels} channels, {parameters:,} parameters"),
-        ("training", f"{_in_words(recipe, settings)}, {sizes.epochs} epochs on {dataset} in {seconds:.0f} s"),
+        ("training", f"{_in_words(recipe, settings)}, {sizes.epochs} epochs on {options.dataset} in {seconds:.0f} s"),
         ("test accuracy", f"{test_accuracy:.1%} of {len(images.test.labels)} images"),
     ]
     return TrainingResult(path, summary, training.network, test_accuracy)
 
 
-def _check_taken(recipe: str, norm: str | None, epsilon: float | None, bound: str | None) -> None:
-    """What a recipe does not take must not be given: it would count for nothing."""
-    if recipe not in EPSILONS and (norm or epsilon is not None):
+def _sizes(options: TrainOptions, genotype: Architecture, images: Data) -> TrainingPreset:
+    """The preset's sizes, but for those that are given or that the architecture has."""
+    sizes = preset_for(options.preset, options.recipe, images.train.images.shape[-1])
+    changes: dict[str, Any] = {
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "channels": options.channels,
+        "cells": genotype.depth,
+    }
+    return replace(sizes, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _settings(options: TrainOptions) -> RecipeSettings:
+    """Of the recipe. What a recipe does not take must not be given: it would count for nothing."""
+    recipe, epsilon = options.recipe, options.epsilon
+    kind = named("recipe", recipe, RECIPES)
+    if recipe not in EPSILONS and (options.norm or epsilon is not None):
         raise InputError(f"recipe {recipe} trains against no perturbations; leave out --norm and --epsilon")
-    if recipe != "certified" and bound:
+    if recipe != "certified" and options.bound:
         raise InputError(f"recipe {recipe} has no bound to begin with; leave out --bound")
+    norm = options.norm or kind.norms[0]
+    if norm not in kind.norms:
+        raise InputError(f"unknown norm {norm!r} for recipe {recipe}; known: {', '.join(kind.norms)}")
+    size = default_epsilon(recipe, options.dataset, norm) if epsilon is None else epsilon
+    if not 0 <= size < math.inf:
+        raise InputError(f"epsilon must be a finite number >= 0, not {size}")
+    return RecipeSettings(norm, size, bound=options.bound or "ibp", seed=options.seed)
 
 
 def _note(row: Row) -> str:

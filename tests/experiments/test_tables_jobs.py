@@ -1,8 +1,7 @@
 """What runs for a table: the graph of its jobs, their folders, what tables share, and the scales that come with us."""
 
-import inspect
 import itertools
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -10,13 +9,8 @@ from experiments.tables.cells import TABLES, cells
 from experiments.tables.jobs import chain, graph
 from experiments.tables.published import published
 from experiments.tables.scale import Images, Scale, load_scale, scales
-from robust_nas.attacks import run_attack
-from robust_nas.attacks.registry import ATTACKS
-from robust_nas.certification import run_certify
-from robust_nas.search import run_search
-from robust_nas.search.stopping import STOPPING_RULES
-from robust_nas.search.strategies import STRATEGIES
-from robust_nas.training import run_training
+from robust_nas.options import AttackOptions, CertifyOptions, SearchOptions, TrainOptions
+from robust_nas.registry import ATTACKS, STOPPING_RULES, STRATEGIES
 from robust_nas.zoo import names
 from tests.experiments.tables_helpers import TINY, tiny
 from verify.checks.errors import InputError
@@ -183,10 +177,10 @@ def scale(request) -> Scale:
 
 
 def test_options_of_a_scale_are_arguments_of_the_runs(scale, tmp_path):
-    runs = {"search": run_search, "train": run_training, "attack": run_attack, "certify": run_certify}
+    runs = {"search": SearchOptions, "train": TrainOptions, "attack": AttackOptions, "certify": CertifyOptions}
     for number, protocol in itertools.product(scale.tables, scale.protocols):
         for job in jobs_of(number, protocol, scale, scale.seeds[:1]):
-            assert set(job.arguments(tmp_path)) <= set(inspect.signature(runs[job.kind]).parameters), job.name
+            assert set(job.arguments(tmp_path)) <= {field.name for field in fields(runs[job.kind])}, job.name
 
 
 def test_a_scale_has_all_tables_and_every_figure_of_them(scale):

@@ -19,6 +19,7 @@ import cli
 from experiments.tables import estimates, run
 from experiments.tables.cells import cells, gather
 from experiments.tables.estimates import Estimates, Measured, listing, update
+from experiments.tables.options import TableOptions
 from experiments.tables.run import run_table
 from tests.experiments.tables_helpers import idle_job, tiny
 from verify.checks.errors import InputError
@@ -206,7 +207,7 @@ def test_a_dry_run_lists_the_jobs_and_touches_nothing(tmp_path, scale, capsys):
 )
 def test_what_cannot_run_is_one_line(options, words, tmp_path, scale):
     with pytest.raises(InputError, match=words):
-        run_table(scale=scale, out=tmp_path / "out", **options)
+        run_table(TableOptions(scale=scale, out=tmp_path / "out", **options))
 
 
 @pytest.mark.parametrize(("gpus", "cores", "threads", "workers"), [([], 5, 2, 2), ([], 1, 4, 1), (["0", "1", "2"], 8, 1, 3)])
@@ -218,7 +219,7 @@ def test_without_a_number_of_workers_there_is_one_for_each_gpu_or_for_all_cores(
     monkeypatch.setattr(run, "_gpus", lambda device: gpus)
     monkeypatch.setattr(run, "carry_out", lambda jobs, root, workers, launch: asked.append(workers) or {})
     scale.write_text(scale.read_text().replace("threads = 1", f"threads = {threads}"))
-    assert run_table(table=2, scale=scale, out=tmp_path / "out").text == "no figure yet"
+    assert run_table(TableOptions(table=2, scale=scale, out=tmp_path / "out")).text == "no figure yet"
     assert asked == [workers]
 
 
@@ -233,11 +234,11 @@ def test_torchruns_first_process_has_a_worker_for_each_and_the_others_nothing_to
     assert asked == [3] and capsys.readouterr().out == "no figure yet\n"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(InputError, match="a table runs on one machine"):
-        run_table(table=2, scale=scale, out=tmp_path / "out")
+        run_table(TableOptions(table=2, scale=scale, out=tmp_path / "out"))
 
 
 def table_process(scale, out, *options):
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     program = "import sys, cli, experiments.tables.run as run; run.report = lambda *_: ''; sys.exit(cli.main(sys.argv[1:]))"
     return subprocess.Popen(
         [sys.executable, "-c", program, "table", *options, "--scale", str(scale), "--out", str(out), "--device", "cpu"],
@@ -278,7 +279,7 @@ def test_under_torchrun_the_figures_are_the_same(tmp_path, scale):
     assert table_process(scale, tmp_path / "one", "2", "--workers", "1").wait() == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cli", "table", "2"]
     options = ["--scale", str(scale), "--out", str(tmp_path / "two"), "--device", "cpu"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=Path(cli.__file__).parent)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=Path(cli.__file__).parents[1])
     assert done.returncode == 0 and "another run is at work" not in done.stderr, done.stderr
     one, two = (figures_of(tmp_path / out / "table2-tiny-paper" / "results.csv") for out in ("one", "two"))
     assert len(one) >= 4 and one.to_csv() == two.to_csv()
@@ -303,9 +304,9 @@ def test_a_row_that_fails_leaves_its_cells_empty_and_exit_code_1(tmp_path, scale
 @pytest.mark.slow
 def test_a_fork_computes_what_any_process_does(tmp_path, scale):
     """Forked from a server that has loaded torch with as many threads as it likes: the bytes must not depend on that."""
-    run_table(table=5, scale=scale, rows=["DARTS (1st)"], device="cpu", out=tmp_path)
+    run_table(TableOptions(table=5, scale=scale, rows=["DARTS (1st)"], device="cpu", out=tmp_path))
     (search,), (train,) = ((tmp_path / "jobs" / kind).iterdir() for kind in ("search", "train"))
     options = ["--recipe", "standard", "--epochs", "1", "--batch-size", "400", "--device", "cpu", "--out", str(tmp_path / "alone")]
     command = [sys.executable, "-m", "cli", "train", "--arch", str(search / "genotype.json"), *options]
-    subprocess.run(command, check=True, capture_output=True, cwd=Path(cli.__file__).parent)
+    subprocess.run(command, check=True, capture_output=True, cwd=Path(cli.__file__).parents[1])
     assert (tmp_path / "alone" / "model.safetensors").read_bytes() == (train / "model.safetensors").read_bytes()

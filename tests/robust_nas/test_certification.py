@@ -18,6 +18,7 @@ from robust_nas.certification import audit, certify, run_audit, run_certify
 from robust_nas.certification.certify import exact_examples, exact_network
 from robust_nas.certification.records import Claim, random_targets, read_certificates, read_target_seed
 from robust_nas.data import load
+from robust_nas.options import AttackOptions, AuditOptions, CertifyOptions, TrainOptions
 from robust_nas.training import run_training
 from robust_nas.training.presets import PRESETS
 from tests.robust_nas.helpers import GENOTYPE
@@ -37,7 +38,7 @@ def trained(tmp_path_factory):
     GENOTYPE.save(folder / "genotype.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "quick", {"standard": TINY})
-        weights = run_training(**common(folder), preset="quick", recipe="standard", out=folder / "run").weights_path
+        weights = run_training(TrainOptions(**common(folder), preset="quick", recipe="standard", out=folder / "run")).weights_path
     return folder / "genotype.json", weights
 
 
@@ -45,7 +46,7 @@ def trained(tmp_path_factory):
 def certified(trained, tmp_path_factory):
     """The folder and the result of a certification."""
     out = tmp_path_factory.mktemp("certified")
-    return out, run_certify(**certify_options(trained, out))
+    return out, run_certify(CertifyOptions(**certify_options(trained, out)))
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +148,7 @@ def test_a_stopped_certification_goes_on_and_ends_as_if_it_had_not(trained, tmp_
     monkeypatch.setattr(certify, "BATCH", 2)
     light = {"method": "ibp", "epsilons": (3e-3,), "images": 4}
     whole, stopped = (certify_options(trained, tmp_path / name, **light) for name in ("whole", "stopped"))
-    expected = run_certify(**whole)
+    expected = run_certify(CertifyOptions(**whole))
     shutil.copytree(whole["out"], stopped["out"])
     path, lines = stopped["out"] / "certify.csv", (whole["out"] / "certify.csv").read_text().splitlines(keepends=True)
     bounded = []
@@ -161,7 +162,7 @@ def test_a_stopped_certification_goes_on_and_ends_as_if_it_had_not(trained, tmp_
         if not rows:
             path.unlink()
         bounded.clear()
-        found = run_certify(**stopped, resume=True)
+        found = run_certify(CertifyOptions(**stopped, resume=True))
         assert sum(bounded) == computed
         for ours, theirs in zip(read_certificates(path), read_certificates(whole["out"] / "certify.csv"), strict=True):
             assert replace(ours, seconds=0.0) == replace(theirs, seconds=0.0)
@@ -172,12 +173,12 @@ def test_a_stopped_certification_goes_on_and_ends_as_if_it_had_not(trained, tmp_
             pair for pair in expected.summary if pair[0] not in timed
         ]
     with pytest.raises(InputError, match="was started with seed 0, not 1"):
-        run_certify(**{**stopped, "seed": 1}, resume=True)
+        run_certify(CertifyOptions(**{**stopped, "seed": 1}, resume=True))
     config = json.loads((stopped["out"] / "config.json").read_text())
     config["options"]["weights_sha256"] = "that of the weights before they were trained again"
     (stopped["out"] / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="was started with weights_sha256 that of the weights before"):
-        run_certify(**stopped, resume=True)
+        run_certify(CertifyOptions(**stopped, resume=True))
 
 
 def test_the_summary_names_the_threat_model(certified):
@@ -204,18 +205,18 @@ def test_verified_accuracy_is_that_of_the_library(trained, certified):
 
 
 def test_a_run_without_radii_leaves_no_verified_accuracy_of_another(trained, tmp_path):
-    run_certify(**certify_options(trained, tmp_path, images=1))
+    run_certify(CertifyOptions(**certify_options(trained, tmp_path, images=1)))
     assert (tmp_path / "verified.csv").exists()
-    result = run_certify(**certify_options(trained, tmp_path, images=1, epsilons=()))
+    result = run_certify(CertifyOptions(**certify_options(trained, tmp_path, images=1, epsilons=())))
     assert result.paths == [tmp_path / "certify.csv"]
     assert not (tmp_path / "verified.csv").exists()
 
 
 @pytest.mark.parametrize(("norm", "domain"), [("linf", "unit"), ("l2", "free")])
 def test_the_audit_breaks_nothing(trained, tmp_path, norm, domain):
-    run_certify(**certify_options(trained, tmp_path, images=3, norm=norm, domain=domain, epsilons=()))
+    run_certify(CertifyOptions(**certify_options(trained, tmp_path, images=3, norm=norm, domain=domain, epsilons=())))
     path = tmp_path / "certify.csv"
-    result = run_audit(**audit_options(trained, path, tmp_path / "audit"))
+    result = run_audit(AuditOptions(**audit_options(trained, path, tmp_path / "audit")))
     assert result.broken == 0
     assert dict(result.summary)["broken"] == "none"
     assert f"({domain} domain)" in dict(result.summary)["threat model"]
@@ -232,14 +233,14 @@ def test_the_audit_breaks_nothing(trained, tmp_path, norm, domain):
 
 def test_an_audit_in_the_folder_of_the_certificates_can_be_repeated(trained, copied):
     for _ in range(2):  # the second finds the config.json of the first
-        assert run_audit(**audit_options(trained, copied, copied.parent)).broken == 0
+        assert run_audit(AuditOptions(**audit_options(trained, copied, copied.parent))).broken == 0
 
 
 def test_an_audit_beside_targeted_certificates_can_be_repeated(trained, tmp_path):
     """It leaves a config.json of its own, with another seed: the targets stay those of the certificates."""
-    run_certify(**certify_options(trained, tmp_path, images=3, epsilons=(), targeted=True, seed=5))
+    run_certify(CertifyOptions(**certify_options(trained, tmp_path, images=3, epsilons=(), targeted=True, seed=5)))
     for _ in range(2):
-        assert run_audit(**audit_options(trained, tmp_path / "certify.csv", tmp_path)).broken == 0
+        assert run_audit(AuditOptions(**audit_options(trained, tmp_path / "certify.csv", tmp_path))).broken == 0
         assert read_target_seed(tmp_path / "certify.csv") == 5
 
 
@@ -272,7 +273,7 @@ def test_a_radius_that_is_too_large_is_broken(trained, copied, tmp_path, capsys)
 def test_certificates_that_are_wrong_are_refused(trained, copied, tmp_path, values, line):
     spoil(copied, 1, **values)
     with pytest.raises(InputError, match=line):
-        run_audit(**audit_options(trained, copied, tmp_path / "audit"))
+        run_audit(AuditOptions(**audit_options(trained, copied, tmp_path / "audit")))
     assert not (tmp_path / "audit").exists()
 
 
@@ -289,7 +290,7 @@ def test_certificates_that_are_wrong_are_refused(trained, copied, tmp_path, valu
 def test_files_that_hold_no_certificates_are_refused(trained, copied, content, line):
     copied.write_bytes(content)
     with pytest.raises(InputError, match=line):
-        run_audit(**audit_options(trained, copied, copied.parent / "audit"))
+        run_audit(AuditOptions(**audit_options(trained, copied, copied.parent / "audit")))
 
 
 @pytest.mark.parametrize(
@@ -308,14 +309,14 @@ def test_certificates_need_their_domain(trained, copied, content, line):
     if content is not None:
         config.write_text(content)
     with pytest.raises(InputError, match=f"config.json: {line}"):
-        run_audit(**audit_options(trained, copied, copied.parent / "audit"))
+        run_audit(AuditOptions(**audit_options(trained, copied, copied.parent / "audit")))
 
 
 def test_certificates_of_another_network_are_refused(trained, copied):
     predicted = read_certificates(copied)[2].predicted
     spoil(copied, 2, predicted=(predicted + 1) % 10)
     with pytest.raises(InputError, match=r"certificates of another network: it answered \d to image 2, this"):
-        run_audit(**audit_options(trained, copied, copied.parent / "audit"))
+        run_audit(AuditOptions(**audit_options(trained, copied, copied.parent / "audit")))
 
 
 def test_certificates_of_other_weights_are_refused(trained, copied):
@@ -324,17 +325,17 @@ def test_certificates_of_other_weights_are_refused(trained, copied):
     config["options"]["weights_sha256"] = "that of other weights"
     copied.with_name("config.json").write_text(json.dumps(config))
     options = audit_options(trained, copied, copied.parent / "out")
-    attack = partial(run_attack, attacks=("fgsm",), images=IMAGES, guards=False)
-    for attempt, chosen in ((run_audit, options), (attack, {**options, "certificates": [copied]})):
+    attack = {**options, "certificates": [copied], "attacks": ("fgsm",), "images": IMAGES, "guards": False}
+    for attempt, chosen in ((run_audit, AuditOptions(**options)), (run_attack, AttackOptions(**attack))):
         with pytest.raises(InputError, match=r"certify\.csv: certificates of other weights \(.*\) than .*safetensors"):
-            attempt(**chosen)
+            attempt(chosen)
 
 
 def test_an_audit_has_the_memory_of_the_certificates(trained, tmp_path):
     options = certify_options(trained, tmp_path, images=2, epsilons=(), method="affine", memory=2.0)
-    run_certify(**options)
+    run_certify(CertifyOptions(**options))
     for changes, memory in (({}, 2.0), ({"memory": 3.0}, 3.0)):
-        assert run_audit(**audit_options(trained, tmp_path / "certify.csv", tmp_path / "audit"), **changes).broken == 0
+        assert run_audit(AuditOptions(**audit_options(trained, tmp_path / "certify.csv", tmp_path / "audit"), **changes)).broken == 0
         assert json.loads((tmp_path / "audit" / "config.json").read_text())["options"]["memory"] == memory
 
 
@@ -348,15 +349,15 @@ def test_a_certification_stopped_while_it_trains_goes_on(trained, tmp_path, monk
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(certify, "exact_network", stop)
-        run_certify(**options)
+        run_certify(CertifyOptions(**options))
     assert not (tmp_path / "config.json").exists()
-    run_certify(**options, resume=True)
+    run_certify(CertifyOptions(**options, resume=True))
     assert len(read_certificates(tmp_path / "certify.csv")) == 1
 
 
 def test_without_weights_the_network_is_trained_first(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PRESETS, "quick", {"standard": replace(TINY, epochs=1)})
-    result = run_certify(**certify_options(trained, tmp_path, weights=None, images=1, method="ibp"))
+    result = run_certify(CertifyOptions(**certify_options(trained, tmp_path, weights=None, images=1, method="ibp")))
     weights = tmp_path / "train" / "model.safetensors"
     assert weights.is_file()
     assert "no --weights: training the network first (preset quick)\n" in capsys.readouterr().err
@@ -375,9 +376,9 @@ def test_weights_of_another_data_set_are_refused(trained, certified, tmp_path):
     other = (arch, tmp_path / weights.name)
     line = "these weights were trained on mnist; add --dataset mnist"
     with pytest.raises(InputError, match=line):
-        run_certify(**certify_options(other, tmp_path / "certify"))
+        run_certify(CertifyOptions(**certify_options(other, tmp_path / "certify")))
     with pytest.raises(InputError, match=line):
-        run_audit(**audit_options(other, certified[0] / "certify.csv", tmp_path / "audit"))
+        run_audit(AuditOptions(**audit_options(other, certified[0] / "certify.csv", tmp_path / "audit")))
 
 
 @pytest.mark.parametrize(
@@ -394,7 +395,7 @@ def test_weights_of_another_data_set_are_refused(trained, certified, tmp_path):
 )
 def test_bad_arguments_are_refused(trained, tmp_path, changes, line):
     with pytest.raises(InputError, match=line):
-        run_certify(**certify_options(trained, tmp_path, **changes))
+        run_certify(CertifyOptions(**certify_options(trained, tmp_path, **changes)))
 
 
 def proof_of(radius, status):
@@ -415,7 +416,7 @@ def proof_of(radius, status):
 def test_a_certificate_beyond_an_attack_is_a_bug(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(certify, "certified_radius", proof_of(2.0, "certified"))
     with pytest.raises(RuntimeError, match="beyond attacks"):
-        run_certify(**certify_options(trained, tmp_path))
+        run_certify(CertifyOptions(**certify_options(trained, tmp_path)))
 
 
 def test_bounds_that_prove_an_attack_s_ball_are_a_bug(trained, tmp_path, monkeypatch):
@@ -425,17 +426,17 @@ def test_bounds_that_prove_an_attack_s_ball_are_a_bug(trained, tmp_path, monkeyp
 
     monkeypatch.setattr(certify, "attack_radius", tiny)
     with pytest.raises(RuntimeError, match="the bounds prove balls that hold successful attacks"):
-        run_certify(**certify_options(trained, tmp_path))
+        run_certify(CertifyOptions(**certify_options(trained, tmp_path)))
 
 
 def test_radii_of_0_are_counted_by_status(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(certify, "certified_radius", proof_of(0.0, "overflow"))
-    result = run_certify(**certify_options(trained, tmp_path, epsilons=()))
+    result = run_certify(CertifyOptions(**certify_options(trained, tmp_path, epsilons=())))
     correct = sum(row.correct for row in read_certificates(tmp_path / "certify.csv"))
     assert dict(result.summary)["radius 0"] == f"{correct} correct images: overflow"
     assert dict(result.summary)["certified / attack"].startswith("0, ")
     monkeypatch.setattr(certify, "certified_radius", proof_of(0.0, "certified"))
-    result = run_certify(**certify_options(trained, tmp_path, epsilons=()))
+    result = run_certify(CertifyOptions(**certify_options(trained, tmp_path, epsilons=())))
     assert dict(result.summary)["radius 0"] == f"{correct} correct images: nothing could be proven"
 
 
@@ -447,7 +448,7 @@ def test_every_threat_model_has_words(norm, domain):
 
 def test_targeted_certificates_are_about_one_class_and_audited_so(trained, tmp_path):
     """Each is the library's radius against that class alone, and the audit aims at the same classes."""
-    result = run_certify(**certify_options(trained, tmp_path, targeted=True, epsilons=(), seed=3))
+    result = run_certify(CertifyOptions(**certify_options(trained, tmp_path, targeted=True, epsilons=(), seed=3)))
     assert any("one random class" in value for _, value in result.summary)
     path = tmp_path / "certify.csv"
     assert read_target_seed(path) == 3
@@ -458,9 +459,9 @@ def test_targeted_certificates_are_about_one_class_and_audited_so(trained, tmp_p
     ceiling = torch.tensor([row.attack_radius for row in read_certificates(path)], dtype=torch.float64)
     expected = verify.certified_radius(network, images, labels, method="crown-ibp", ceiling=ceiling, targets=targets)
     assert [row.radius for row in read_certificates(path)] == pytest.approx(expected.radius.tolist(), rel=1e-6)
-    assert run_audit(**audit_options(trained, path, tmp_path / "audit", seed=1)).broken == 0
+    assert run_audit(AuditOptions(**audit_options(trained, path, tmp_path / "audit", seed=1))).broken == 0
     spoil(path, next(i for i, row in enumerate(read_certificates(path)) if row.correct), radius=0.9)
-    assert run_audit(**audit_options(trained, path, tmp_path / "audit")).broken == 1
+    assert run_audit(AuditOptions(**audit_options(trained, path, tmp_path / "audit"))).broken == 1
 
 
 def test_target_classes_are_the_images_own_and_never_the_label():
@@ -473,7 +474,7 @@ def test_target_classes_are_the_images_own_and_never_the_label():
 
 def test_a_verified_accuracy_is_about_all_classes(trained, tmp_path):
     with pytest.raises(InputError, match="--targeted"):
-        run_certify(**certify_options(trained, tmp_path, targeted=True))
+        run_certify(CertifyOptions(**certify_options(trained, tmp_path, targeted=True)))
 
 
 def test_certificates_about_one_class_are_not_held_against_attacks_of_all(copied):

@@ -19,12 +19,14 @@ from robust_nas.data import Examples
 from robust_nas.distributed import ALONE, Processes, processes
 from robust_nas.genotype import Genotype
 from robust_nas.metrics import METRICS, MetricSettings
+from robust_nas.options import SearchOptions
 from robust_nas.search import run as search_run
 from robust_nas.search import run_search
+from robust_nas.search.planning import check_team
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.training.recipes import RECIPES, RecipeSettings
-from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
+from tests.robust_nas.search.helpers import TINY, planned, small_data, tiny_search
 from tests.robust_nas.training.helpers import BOUNDED, training
 from verify.checks.errors import InputError
 
@@ -187,11 +189,10 @@ def test_shares_make_up_the_batch_and_its_first_images():
     ("metric", "bound", "most"), [("cb", "affine", 2), ("ibp-slope", "affine", 6), ("none", "affine", 6), ("combined", "crown", 1)]
 )
 def test_more_processes_than_images_are_refused(metric, bound, most):
-    sizes = replace(TINY, bound_method=bound)
-    measured = search_run._metric(metric, sizes, "linf", 0)
-    search_run._check_team(Processes(0, most), sizes, measured, False)
+    plan = planned(metric=metric, bound=bound)
+    check_team(Processes(0, most), plan)
     with pytest.raises(InputError, match=f"{most + 1} processes have only {most} images a step"):
-        search_run._check_team(Processes(0, most + 1), sizes, measured, False)
+        check_team(Processes(0, most + 1), plan)
 
 
 def torchrun(*arguments):
@@ -206,7 +207,7 @@ def run(out, resume=False):
         mock.patch.dict(PRESETS, quick=dict.fromkeys(PRESETS["quick"], TINY)),
         mock.patch.object(search_run, "load", lambda *_: small_data()),
     ):
-        run_search(metric="jacobian", gamma=3.0, device="cpu", out=out, resume=resume)
+        run_search(SearchOptions(metric="jacobian", gamma=3.0, device="cpu", out=out, resume=resume))
 
 
 def main():

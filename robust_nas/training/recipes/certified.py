@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from robust_nas.registry import TRAINING_BOUNDS
 from robust_nas.training.learner import Learner, cross_entropies
 from robust_nas.training.recipes.base import Loss, Recipe, bounded
 from verify.checks.errors import InputError
@@ -16,7 +17,6 @@ from verify.propagation.neurons import Intervals
 from verify.regions import Ball
 from verify.specification import margins
 
-BOUNDS = ("ibp", "crown-ibp")
 TOLERANCE = 0.5
 """tau of the two regularisers."""
 REGULARISATION = 0.5
@@ -56,8 +56,8 @@ class Certified(Recipe):
     columns = ("clean_loss", "epsilon", "verified", "regulariser")
 
     def begin(self, learner: Learner, example: Float[Tensor, "1 c h w"]) -> None:
-        if self.settings.bound not in BOUNDS:
-            raise InputError(f"unknown bound {self.settings.bound!r} for training; known: {', '.join(BOUNDS)}")
+        if self.settings.bound not in TRAINING_BOUNDS:
+            raise InputError(f"unknown bound {self.settings.bound!r} for training; known: {', '.join(TRAINING_BOUNDS)}")
         self.network = bounded(learner, self.preset, example)
         keep_widths(learner.network)
 

@@ -16,6 +16,7 @@ from robust_nas.attacks.sweep import Point
 from robust_nas.attacks.threats import Threat
 from robust_nas.certification import run_certify
 from robust_nas.data import load
+from robust_nas.options import AttackOptions, CertifyOptions, TrainOptions
 from robust_nas.training import load_network, run_training
 from robust_nas.training.presets import PRESETS
 from tests.robust_nas.helpers import GENOTYPE
@@ -33,7 +34,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         tiny = replace(PRESETS["quick"]["standard"], epochs=3, cells=2, channels=3)
         patch.setitem(PRESETS, "quick", {"standard": tiny})
-        weights = run_training(**common(folder), preset="quick", recipe="standard", out=folder / "run").weights_path
+        weights = run_training(TrainOptions(**common(folder), preset="quick", recipe="standard", out=folder / "run")).weights_path
     return folder / "genotype.json", weights
 
 
@@ -41,10 +42,10 @@ def trained(tmp_path_factory):
 def certified(trained, tmp_path_factory):
     """A certify.csv of that network."""
     out = tmp_path_factory.mktemp("certified")
-    run_certify(
+    run_certify(CertifyOptions(
         **common(trained[0].parent), weights=trained[1], preset="quick", norm="linf", domain="free", images=IMAGES,
         method="crown-ibp", tolerance=0.05, time_limit=None, memory=4096.0, epsilons=(), out=out,
-    )  # fmt: skip
+    ))  # fmt: skip
     return out / "certify.csv"
 
 
@@ -121,7 +122,7 @@ def test_everything_at_once(trained, certified, tmp_path, capsys):
 
 
 def test_outcomes_are_those_of_the_library(trained, tmp_path):
-    run_attack(**options(trained, tmp_path, attacks=["pgd-10"], epsilon=0.05))
+    run_attack(AttackOptions(**options(trained, tmp_path, attacks=["pgd-10"], epsilon=0.05)))
     network, _ = load_network(GENOTYPE, trained[1])
     examples = load("digits").test.take(torch.arange(IMAGES))
     target = Target.of(network.requires_grad_(False), examples, torch.device("cpu"), 4)
@@ -145,42 +146,42 @@ def test_a_run_that_was_stopped_goes_on_with_the_next_attack(trained, tmp_path, 
         ran.append(attack.name)
         return evaluate(target, attack, threat, seed)
 
-    run_attack(**options(trained, tmp_path / "whole"))
+    run_attack(AttackOptions(**options(trained, tmp_path / "whole")))
     monkeypatch.setattr(run, "evaluate", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run_attack(**options(trained, tmp_path / "stopped"))
+        run_attack(AttackOptions(**options(trained, tmp_path / "stopped")))
     assert len(read(tmp_path / "stopped" / "attacks.csv")) == 2 * IMAGES
-    run_attack(**options(trained, tmp_path / "stopped", resume=True))
+    run_attack(AttackOptions(**options(trained, tmp_path / "stopped", resume=True)))
     assert ran == ["fgsm", "pgd-10", "cw", "cw"]
     for name in ("attacks.csv", "summary.csv"):
         assert without_time(tmp_path / "stopped" / name) == without_time(tmp_path / "whole" / name)
 
 
 def test_a_run_starts_again_without_resume(trained, tmp_path):
-    run_attack(**options(trained, tmp_path, attacks=["fgsm"], radius=True))
-    run_attack(**options(trained, tmp_path, attacks=["pgd-10"]))
+    run_attack(AttackOptions(**options(trained, tmp_path, attacks=["fgsm"], radius=True)))
+    run_attack(AttackOptions(**options(trained, tmp_path, attacks=["pgd-10"])))
     assert {row["attack"] for row in read(tmp_path / "attacks.csv")} == {"pgd-10"}
     assert not (tmp_path / "radii.csv").exists()
 
 
 def test_resume_refuses_other_options_and_other_weights(trained, tmp_path):
-    run_attack(**options(trained, tmp_path, attacks=["fgsm"]))
+    run_attack(AttackOptions(**options(trained, tmp_path, attacks=["fgsm"])))
     with pytest.raises(InputError, match="the run was started with seed 0, not 1"):
-        run_attack(**options(trained, tmp_path, attacks=["fgsm"], resume=True, seed=1))
+        run_attack(AttackOptions(**options(trained, tmp_path, attacks=["fgsm"], resume=True, seed=1)))
     config = json.loads((tmp_path / "config.json").read_text())
     config["options"]["weights_sha256"] = "0"
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="the run was started with weights_sha256 0, not"):
-        run_attack(**options(trained, tmp_path, attacks=["fgsm"], resume=True))
+        run_attack(AttackOptions(**options(trained, tmp_path, attacks=["fgsm"], resume=True)))
 
 
 def test_resume_refuses_rows_of_something_else(trained, tmp_path):
-    run_attack(**options(trained, tmp_path, attacks=["fgsm"]))
+    run_attack(AttackOptions(**options(trained, tmp_path, attacks=["fgsm"])))
     path = tmp_path / "attacks.csv"
     rows = path.read_text().splitlines()
     path.write_text("\n".join([rows[0], *reversed(rows[1:])]) + "\n")
     with pytest.raises(InputError, match="attacks.csv: of another network or other images"):
-        run_attack(**options(trained, tmp_path, attacks=["fgsm"], resume=True))
+        run_attack(AttackOptions(**options(trained, tmp_path, attacks=["fgsm"], resume=True)))
 
 
 def test_a_violated_certificate_is_exit_code_1_and_named(trained, certified, tmp_path, capsys):
@@ -207,7 +208,7 @@ def test_certificates_may_lie_in_the_folder_of_the_attack(trained, certified, tm
     for name in ("certify.csv", "config.json"):
         (tmp_path / name).write_bytes(certified.with_name(name).read_bytes())
     for _ in range(2):
-        result = run_attack(**options(trained, tmp_path, attacks=["fgsm"], certificates=[tmp_path / "certify.csv"]))
+        result = run_attack(AttackOptions(**options(trained, tmp_path, attacks=["fgsm"], certificates=[tmp_path / "certify.csv"])))
         assert result.violated == 0
 
 

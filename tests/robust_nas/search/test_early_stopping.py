@@ -2,6 +2,7 @@
 
 import pytest
 
+from robust_nas.options import SearchOptions
 from robust_nas.search import run as search_run
 from robust_nas.search import run_search
 from robust_nas.search.stopping import EigenvalueRatio, FirstOf, LossPlateau
@@ -22,7 +23,7 @@ def plan(tmp_path, monkeypatch):
 
     def planned(method, **options):
         with pytest.raises(Planned) as caught:
-            run_search(method=method, out=tmp_path, device="cpu", **options)
+            run_search(SearchOptions(method=method, out=tmp_path, device="cpu", **options))
         return caught.value.args[0]
 
     return planned

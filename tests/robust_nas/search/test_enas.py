@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from robust_nas.data import Examples
 from robust_nas.genotype import Genotype
+from robust_nas.options import SearchOptions
 from robust_nas.search import run_search
 from robust_nas.search.bilevel import AlphaStep, weight_step
 from robust_nas.search.stage import build
@@ -211,4 +212,4 @@ def test_the_controller_has_the_authors_rate(stage):
 )
 def test_what_needs_gradients_in_alpha_is_refused(tmp_path, option, words):
     with pytest.raises(InputError, match=f"^enas .*{words}"):
-        run_search(method="enas", out=tmp_path, **option)
+        run_search(SearchOptions(method="enas", out=tmp_path, **option))

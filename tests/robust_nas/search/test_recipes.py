@@ -9,6 +9,7 @@ import torch
 from robust_nas import checkpoint
 from robust_nas.data import Examples
 from robust_nas.metrics import JacobianNorm, LogRadius
+from robust_nas.options import SearchOptions
 from robust_nas.search import judges, run_search
 from robust_nas.search import run as search_run
 from robust_nas.search.presets import PRESETS
@@ -104,11 +105,11 @@ def epsilons(path):
 
 
 def test_the_metric_is_taken_at_the_epsilon_to_be_certified(options):
-    run_search(**options, metric="log-radius", recipe="certified", epsilon=0.004)
+    run_search(SearchOptions(**options, metric="log-radius", recipe="certified", epsilon=0.004))
     assert epsilons(options["out"]) == {"0.004"}
-    run_search(**options, metric="cb", epsilon=0.004)
+    run_search(SearchOptions(**options, metric="cb", epsilon=0.004))
     assert epsilons(options["out"]) == {"0.004"}
-    run_search(**options, metric="cb")
+    run_search(SearchOptions(**options, metric="cb"))
     assert "0.03" not in epsilons(options["out"]) and len(epsilons(options["out"])) > 1  # it follows the width
 
 
@@ -138,7 +139,7 @@ def test_the_metric_is_taken_at_the_epsilon_to_be_certified(options):
 )
 def test_what_makes_no_sense_is_refused(options, changes, message):
     with pytest.raises(InputError, match=message):
-        run_search(**options, **changes)
+        run_search(SearchOptions(**options, **changes))
     assert not options["out"].exists()
 
 

@@ -9,19 +9,21 @@ from safetensors.torch import load_file
 
 from robust_nas import checkpoint
 from robust_nas.genotype import Genotype
+from robust_nas.options import SearchOptions
+from robust_nas.registry import STOPPING_RULES, STRATEGIES
 from robust_nas.search import run as search_run
 from robust_nas.search import run_search
 from robust_nas.search.presets import PRESETS
-from robust_nas.search.stopping import STOPPING_RULES, Stop, StoppingRule
-from robust_nas.search.strategies import STRATEGIES
+from robust_nas.search.stopping import Stop, StoppingRule
 from tests.robust_nas import killing
-from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
+from tests.robust_nas.search.helpers import TINY, planned, small_data, tiny_search
 from verify.checks.errors import InputError
 
 PRESET = replace(TINY, channels=4, epochs=4)
 OPTIONS = {"metric": "combined", "method": "darts", "dataset": "digits", "preset": "quick", "gamma": 5.0, "device": "cpu"}
 
 SETUP = f"""
+from robust_nas.options import SearchOptions
 from robust_nas.search import run as search_run, run_search
 from robust_nas.search.presets import PRESETS, SearchPreset
 from tests.robust_nas.search.helpers import small_data
@@ -32,7 +34,7 @@ search_run.load = lambda *_: small_data()
 
 
 def go(options, deadly=0):
-    killing.run(SETUP, "run_search(**options)", "search.csv", options, deadly)
+    killing.run(SETUP, "run_search(SearchOptions(**options))", "search.csv", options, deadly)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_a_state_taken_between_any_two_steps_continues_bit_for_bit(tmp_path, met
     preset = replace(PRESET, epochs=2)
 
     def fresh():
-        metric = search_run._metric("combined", preset, "linf", 0) if STRATEGIES[method].metrics else None
+        metric = planned(preset, metric="combined").metric if STRATEGIES[method].metrics else None
         stopping = STOPPING_RULES["plateau"]() if STRATEGIES[method].metrics else None
         return tiny_search(preset, strategy=STRATEGIES[method](), metric=metric, gamma=5.0, stopping=stopping)
 
@@ -94,18 +96,18 @@ def options(tmp_path, monkeypatch):
 
 
 def test_a_finished_run_resumes_to_itself(options):
-    path = run_search(**options).genotype_path
+    path = run_search(SearchOptions(**options)).genotype_path
     before = path.read_bytes()
-    assert run_search(**options, resume=True).genotype_path.read_bytes() == before
+    assert run_search(SearchOptions(**options, resume=True)).genotype_path.read_bytes() == before
 
 
 def test_a_damaged_checkpoint_falls_back_and_says_so(options, monkeypatch, capsys):
     monkeypatch.setitem(PRESETS, "quick", dict.fromkeys(PRESETS["quick"], replace(TINY, epochs=2)))
-    path = run_search(**options).genotype_path
+    path = run_search(SearchOptions(**options)).genotype_path
     before = path.read_bytes()
     newest = options["out"] / checkpoint.NEWEST
     newest.write_bytes(newest.read_bytes()[:-3])
-    run_search(**options, resume=True)
+    run_search(SearchOptions(**options, resume=True))
     shown = capsys.readouterr().err
     assert "checkpoint.safetensors is damaged; going on from the one before" in shown
     assert "resumed after 2 of 4 steps" in shown
@@ -123,11 +125,11 @@ def test_a_rule_that_goes_back_gives_the_alphas_of_its_epoch(options, monkeypatc
     monkeypatch.setitem(STOPPING_RULES, "plateau", Back)
     sizes = replace(TINY, channels=4, epochs=4, alpha_learning_rate=0.5)
     monkeypatch.setitem(PRESETS, "quick", dict.fromkeys(PRESETS["quick"], sizes))
-    run_search(**{**options, "method": method}, stop="plateau")
+    run_search(SearchOptions(**{**options, "method": method}, stop="plateau"))
     newest, previous = (options["out"] / name for name in (checkpoint.NEWEST, checkpoint.PREVIOUS))
     before = (options["out"] / "alphas.safetensors").read_bytes()
     previous.replace(newest)  # of the end of epoch 2
-    path = run_search(**{**options, "method": method}, stop="plateau", resume=True).genotype_path
+    path = run_search(SearchOptions(**{**options, "method": method}, stop="plateau", resume=True)).genotype_path
     assert (options["out"] / "alphas.safetensors").read_bytes() == before
 
     saved = load_file(options["out"] / "alphas.safetensors")
@@ -144,21 +146,21 @@ def test_a_rule_that_goes_back_gives_the_alphas_of_its_epoch(options, monkeypatc
 
 def test_resume_needs_the_same_run(options):
     with pytest.raises(InputError, match=r"no run to resume here; start it without --resume$"):
-        run_search(**options, resume=True)
-    run_search(**options)
+        run_search(SearchOptions(**options, resume=True))
+    run_search(SearchOptions(**options))
     with pytest.raises(InputError, match=r"was started with seed 0, not 1; resume it with the same options"):
-        run_search(**options, resume=True, seed=1)
+        run_search(SearchOptions(**options, resume=True, seed=1))
     (options["out"] / "search.csv").write_text("epoch,step\n1,1\n")
     with pytest.raises(InputError, match="has lost rows of the run"):
-        run_search(**options, resume=True)
+        run_search(SearchOptions(**options, resume=True))
 
 
 def test_a_new_run_takes_nothing_from_an_old_one(options, monkeypatch):
     def diverge(search):
         raise InputError("the search diverged")
 
-    run_search(**options)
+    run_search(SearchOptions(**options))
     monkeypatch.setattr(search_run.Search, "steps", diverge)
     with pytest.raises(InputError, match="diverged"):
-        run_search(**options)
+        run_search(SearchOptions(**options))
     assert sorted(path.name for path in options["out"].iterdir()) == ["config.json"]

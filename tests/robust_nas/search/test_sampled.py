@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from robust_nas.data import Examples
 from robust_nas.genotype import Architecture, RobNetGenotype
+from robust_nas.options import SearchOptions
 from robust_nas.search import run as search_run
 from robust_nas.search import run_search
 from robust_nas.search.judges import Score
@@ -138,7 +139,7 @@ def test_robnets_candidates_start_from_the_supernet():
 def test_a_run_ends_with_a_genotype_that_can_be_trained(tmp_path, monkeypatch, method, space):
     monkeypatch.setitem(PRESETS, "quick", dict.fromkeys(PRESETS["quick"], PRESET))
     monkeypatch.setattr(search_run, "load", lambda *_: small_data())
-    result = run_search(method=method, space=space, device="cpu", out=tmp_path)
+    result = run_search(SearchOptions(method=method, space=space, device="cpu", out=tmp_path))
     architecture = Architecture.load(result.genotype_path)
     assert architecture.meta["space"] == (space or "darts")
     assert isinstance(architecture, RobNetGenotype) == (space is not None)
@@ -153,6 +154,6 @@ def test_a_run_ends_with_a_genotype_that_can_be_trained(tmp_path, monkeypatch, m
 
 def test_a_method_refuses_what_it_does_not_know(tmp_path):
     with pytest.raises(InputError, match="searches the space robnet or robnet-free, not darts"):
-        run_search(method="robnet", space="darts", out=tmp_path)
+        run_search(SearchOptions(method="robnet", space="darts", out=tmp_path))
     with pytest.raises(InputError, match="takes no gradient in architecture parameters, so no metric"):
-        run_search(method="random", metric="cb", out=tmp_path)
+        run_search(SearchOptions(method="random", metric="cb", out=tmp_path))

@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 
 from robust_nas.data import Examples
 from robust_nas.genotype import Genotype
+from robust_nas.options import SearchOptions
 from robust_nas.search import run as search_run
 from robust_nas.search import run_search
 from robust_nas.search.engine import Search
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.stage import Plan
-from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
+from tests.robust_nas.search.helpers import TINY, planned, small_data, tiny_search
 from verify.checks.errors import InputError
 
 
@@ -47,7 +48,7 @@ def options(tmp_path, monkeypatch):
 def searched(options, tmp_path, **changes):
     """Everything a search learnt: alphas, final weights' training losses, genotype."""
     out = tmp_path / "-".join(str(value) for value in changes.values())
-    result = run_search(**{**options, **changes, "out": out})
+    result = run_search(SearchOptions(**{**options, **changes, "out": out}))
     rows = list(csv.DictReader((out / "search.csv").open()))
     alphas = load_file(out / "alphas.safetensors")
     return alphas, [row["train_loss"] for row in rows], Genotype.load(result.genotype_path)
@@ -66,7 +67,7 @@ def test_gamma_0_is_no_metric_bit_for_bit_and_a_metric_moves_alpha(options, tmp_
 
 def test_gamma_0_leaves_weights_and_buffers_as_no_metric_does():
     states = []
-    for metric in (None, search_run._metric("combined", TINY, "linf", 0)):
+    for metric in (None, planned(metric="combined").metric):
         search = tiny_search(metric=metric)
         list(search.steps())
         states.append(search.model.state_dict())
@@ -81,7 +82,7 @@ def test_one_seed_gives_one_result(options, tmp_path):
 
 
 def test_writes_what_was_done(options):
-    result = run_search(**options)
+    result = run_search(SearchOptions(**options))
     out = options["out"]
     assert sorted(path.name for path in out.iterdir()) == [
         "alphas.png",
@@ -121,7 +122,7 @@ def test_warm_up_trains_the_weights_alone():
 def test_divergence_is_one_line(options, monkeypatch):
     monkeypatch.setitem(PRESETS, "quick", {"cb": replace(TINY, learning_rate=1e306, clip=1e300)})
     with pytest.raises(InputError, match=r"^the search diverged in epoch 1 \(training loss .*try another --seed"):
-        run_search(**options)
+        run_search(SearchOptions(**options))
     assert not (options["out"] / "genotype.json").exists()
 
 
@@ -131,7 +132,7 @@ def test_divergence_is_one_line(options, monkeypatch):
 )
 def test_bad_input(options, change):
     with pytest.raises(InputError):
-        run_search(**{**options, **change})
+        run_search(SearchOptions(**{**options, **change}))
 
 
 def test_too_few_images_for_a_step_are_refused():
@@ -145,7 +146,7 @@ def test_float64_only_where_a_bound_needs_it(options, monkeypatch):
     monkeypatch.setitem(PRESETS, "quick", dict.fromkeys(PRESETS["quick"], replace(TINY, dtype="float32")))
     found = []
     for metric in ("jacobian", "cb"):
-        run_search(**{**options, "metric": metric, "bound": "crown-ibp"})
+        run_search(SearchOptions(**{**options, "metric": metric, "bound": "crown-ibp"}))
         found.append(json.loads((options["out"] / "config.json").read_text())["options"]["sizes"]["dtype"])
     assert found == ["float32", "float64"]
 
@@ -153,7 +154,7 @@ def test_float64_only_where_a_bound_needs_it(options, monkeypatch):
 @pytest.mark.parametrize(("epochs", "warm_up"), [(1, 0), (2, 1), (4, 2)])
 def test_another_length_leaves_an_epoch_to_alpha(options, monkeypatch, epochs, warm_up):
     monkeypatch.setitem(PRESETS, "quick", {"none": replace(TINY, warm_up=2)})
-    run_search(**{**options, "metric": "none", "epochs": epochs})
+    run_search(SearchOptions(**{**options, "metric": "none", "epochs": epochs}))
     sizes = json.loads((options["out"] / "config.json").read_text())["options"]["sizes"]
     assert (sizes["epochs"], sizes["warm_up"]) == (epochs, warm_up)
     rows = list(csv.DictReader((options["out"] / "search.csv").open()))

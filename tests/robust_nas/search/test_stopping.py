@@ -6,8 +6,8 @@ import math
 import pytest
 
 from robust_nas.genotype import Genotype
+from robust_nas.registry import STOPPING_RULES
 from robust_nas.search.stopping import (
-    STOPPING_RULES,
     EigenvalueRatio,
     Epoch,
     FirstOf,

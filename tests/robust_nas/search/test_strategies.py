@@ -8,14 +8,13 @@ import torch
 
 from robust_nas.metrics import BOUND_WEIGHT, METRICS, MetricSettings
 from robust_nas.search import memory
-from robust_nas.search import run as search_run
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.stopping import Stop, StoppingRule
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.search.strategies.base import Step
 from robust_nas.search.strategies.p_darts import skip_dropout
 from robust_nas.spaces.partial import PartialSupernet
-from tests.robust_nas.search.helpers import TINY, tiny_search
+from tests.robust_nas.search.helpers import TINY, planned, tiny_search
 
 PAPER = PRESETS["paper"]["jacobian"]
 
@@ -126,7 +125,7 @@ def test_memory_is_estimated_and_advice_given_where_it_is_short(monkeypatch):
     ],
 )
 def test_any_method_with_a_gradient_in_alpha_takes_any_metric(method):
-    metric = search_run._metric("combined", TINY, "linf", 0)  # the weighted sum of the other two
+    metric = planned(metric="combined").metric  # the weighted sum of the other two
     search = tiny_search(replace(TINY, channels=4), strategy=STRATEGIES[method](), metric=metric, gamma=0.5)
     row = next(iter(search.steps()))
     assert row["finite"] == 1 and row["robustness_gradient"] > 1e-4

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from robust_nas.data import Examples
+from robust_nas.options import TrainOptions
 from robust_nas.training import load_network, run_training
 from robust_nas.training import run as training_run
 from robust_nas.training.engine import accuracy, build
@@ -28,16 +29,16 @@ def options(tmp_path, monkeypatch):
 
 
 def test_one_seed_gives_one_result(options, tmp_path):
-    first = run_training(**options)
-    second = run_training(**{**options, "out": tmp_path / "again"})
-    other = run_training(**{**options, "seed": 4, "out": tmp_path / "other"})
+    first = run_training(TrainOptions(**options))
+    second = run_training(TrainOptions(**{**options, "out": tmp_path / "again"}))
+    other = run_training(TrainOptions(**{**options, "seed": 4, "out": tmp_path / "other"}))
     assert first.weights_path.read_bytes() == second.weights_path.read_bytes()
     assert first.weights_path.read_bytes() != other.weights_path.read_bytes()
 
 
 @pytest.mark.parametrize("recipe", list(RECIPES))
 def test_writes_what_was_done(options, tmp_path, recipe):
-    result = run_training(**options, recipe=recipe, epochs=2)
+    result = run_training(TrainOptions(**options, recipe=recipe, epochs=2))
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "checkpoint.previous.safetensors",
         "checkpoint.safetensors",
@@ -63,6 +64,7 @@ def test_writes_what_was_done(options, tmp_path, recipe):
 
 
 SETUP = """
+from robust_nas.options import TrainOptions
 from robust_nas.training import run as training_run, run_training
 from robust_nas.training.presets import PRESETS
 from tests.robust_nas.training.helpers import preset, small_data
@@ -73,7 +75,7 @@ training_run.load = lambda *_: small_data()
 
 
 def go(options, deadly=0):
-    killing.run(SETUP, "run_training(**options)", "train.csv", options, deadly)
+    killing.run(SETUP, "run_training(TrainOptions(**options))", "train.csv", options, deadly)
 
 
 def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path):
@@ -100,18 +102,18 @@ def test_a_diverging_run_keeps_the_last_good_checkpoint(options, monkeypatch):
 
     monkeypatch.setattr(training_run.Training, "_set_learning_rate", explode)
     with pytest.raises(InputError, match=r"^training diverged in step \d of epoch 2 \(loss .*layer.*last good epoch"):
-        run_training(**options)
+        run_training(TrainOptions(**options))
     assert not (options["out"] / "model.safetensors").exists()
     monkeypatch.undo()
     monkeypatch.setitem(PRESETS, "quick", {recipe: preset(recipe) for recipe in RECIPES})
     monkeypatch.setattr(training_run, "load", lambda *_: small_data())
-    run_training(**options, resume=True)
+    run_training(TrainOptions(**options, resume=True))
     assert (options["out"] / "model.safetensors").exists()
 
 
 def test_the_weights_are_those_of_the_last_epoch(options):
     """And of the network alone: the auxiliary head is not among them."""
-    result = run_training(**options)
+    result = run_training(TrainOptions(**options))
     plain = build(GENOTYPE, small_data(), TINY)
     assert set(result.network.state_dict()) == set(plain.state_dict())
 
@@ -119,14 +121,14 @@ def test_the_weights_are_those_of_the_last_epoch(options):
 @pytest.mark.parametrize("kind", ["preset", "recipe"])
 def test_unknown_name(options, kind):
     with pytest.raises(InputError, match=f"^unknown {kind} 'huge'; known: "):
-        run_training(**{**options, kind: "huge"})
+        run_training(TrainOptions(**{**options, kind: "huge"}))
 
 
 def test_bad_numbers(options):
     with pytest.raises(InputError, match="^epsilon must be a finite number >= 0, not nan$"):
-        run_training(**options, recipe="certified", epsilon=float("nan"))
+        run_training(TrainOptions(**options, recipe="certified", epsilon=float("nan")))
     with pytest.raises(InputError, match="^unknown norm 'l1' for recipe certified; known: linf, l2$"):
-        run_training(**options, recipe="certified", norm="l1")
+        run_training(TrainOptions(**options, recipe="certified", norm="l1"))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_bad_numbers(options):
 )
 def test_what_a_recipe_does_not_take_is_refused(options, given, line):
     with pytest.raises(InputError, match=f"^{line}"):
-        run_training(**{**options, **given})
+        run_training(TrainOptions(**{**options, **given}))
 
 
 def test_accuracy_leaves_the_mode_alone():
@@ -154,5 +156,5 @@ def test_accuracy_leaves_the_mode_alone():
 @pytest.mark.slow
 def test_quick_learns_digits(tmp_path):
     GENOTYPE.save(tmp_path / "genotype.json")
-    result = run_training(arch=tmp_path / "genotype.json", device="cpu", out=tmp_path / "run")
+    result = run_training(TrainOptions(arch=tmp_path / "genotype.json", device="cpu", out=tmp_path / "run"))
     assert result.test_accuracy >= 0.95

@@ -1,0 +1,34 @@
+"""`dsrna search`."""
+
+from __future__ import annotations
+
+import click
+
+from cli.command import command, print_summary
+from robust_nas.options.search import SearchOptions
+
+
+@command(SearchOptions)
+def search(options: SearchOptions) -> None:
+    """Search an architecture that is accurate and certifiably robust.
+
+    Writes genotype.json, search.csv, search.png, config.json and, after every epoch, a checkpoint. Under torchrun the
+    processes share each batch.
+
+    \b
+    Examples:
+      dsrna search --metric cb
+      dsrna search --metric combined --method pc-darts --order second --stop eigenvalue
+      dsrna search --metric log-radius --balance 0.5 --trials 4
+      dsrna search --metric none --recipe certified --epsilon 0.05 --trials 4
+      dsrna search --method random --recipe certified --epsilon 0.05 --trials 12 --screen 6 --refine 5
+      dsrna search --method enas
+      dsrna search --method random --space robnet-free
+      dsrna search --metric cb --dataset cifar10 --download --preset paper --norm l2 --out runs/paper
+      torchrun --nproc-per-node 4 -m cli search --metric cb --dataset cifar10 --preset paper --amp
+    """
+    from robust_nas.search import run_search
+
+    result = run_search(options)
+    print_summary(result.summary)
+    click.echo(result.genotype_path)

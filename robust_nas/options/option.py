@@ -1,0 +1,49 @@
+"""What a field of an options object is on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True)
+class Option:
+    """The note of a field: `gamma: Annotated[float | None, Option("Weight of the metric.", NonNegative())] = None`.
+
+    The field's name and default are the option's; without a default it must be given.
+
+    Attributes:
+        help: for people; in brackets what stands where nothing is given, unless that is the default.
+        type: of the value; None for a flag.
+        flag: on the command line, where it is not the field's name.
+        metavar: stands for the value in the help, where the type says too little.
+        repeated: it may be given several times.
+        argument: it is given without a flag.
+    """
+
+    help: str
+    type: click.ParamType | None = None
+    flag: str | None = None
+    metavar: str | None = None
+    repeated: bool = False
+    argument: bool = False
+
+
+def choice(names: Iterable[str]) -> click.ParamType:
+    """One of these names."""
+    return click.Choice(list(names))
+
+
+MACHINE = ("data", "download", "device", "resume", "out")
+"""Fields that decide nothing of a result."""
+
+
+def recorded(options: DataclassInstance) -> dict[str, Any]:
+    """The fields that decide a result, by name, for a run's config.json."""
+    return {field.name: getattr(options, field.name) for field in fields(options) if field.name not in MACHINE}

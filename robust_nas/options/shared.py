@@ -1,0 +1,68 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import click
+
+from robust_nas.options.option import Option, choice
+from robust_nas.options.values import FILE, FOLDER, SEED, NonNegatives, Positive, at_least
+from robust_nas.registry import DATASETS, PRESETS
+from verify.checks.choices import DOMAINS
+
+if TYPE_CHECKING:
+    from robust_nas.genotype import Architecture
+
+    Architectures: TypeAlias = str | Path | Architecture
+else:
+    Architectures = Any  # the third needs torch
+
+Arch: TypeAlias = Annotated[
+    Architectures,
+    Option(
+        "Genotype file in any notation, one of several in it, or a published architecture (`dsrna zoo`).",
+        click.STRING,
+        metavar="FILE|FILE:NAME|NAME",
+    ),
+]
+Weights: TypeAlias = Annotated[str | Path, Option("Trained weights.", FILE)]
+Dataset: TypeAlias = Annotated[
+    str,
+    Option(
+        "Images; digits ships with scikit-learn. imagefolder, such as ImageNet, has 224 x 224 pixels, "
+        "imagefolder64 has 64 x 64.",
+        choice(DATASETS),
+    ),
+]
+DataFolder: TypeAlias = Annotated[
+    str | Path | None,
+    Option(
+        "Folder that holds the data sets; for imagefolder the one with train/CLASS/* and val/CLASS/* (or test). [data]",
+        FOLDER,
+    ),
+]
+Download: TypeAlias = Annotated[bool, Option("Fetch the data set into --data if it is not there.")]
+Preset: TypeAlias = Annotated[str, Option("Size of networks and schedules.", choice(PRESETS))]
+Images: TypeAlias = Annotated[int, Option("How many test images.", at_least(1))]
+Domain: TypeAlias = Annotated[
+    str, Option("unit: perturbed pixels stay in [0,1]; free: they may leave it.", choice(DOMAINS))
+]
+Radii: TypeAlias = Annotated[
+    Sequence[float],
+    Option(
+        "Also give the verified accuracy at these radii, in [0,1] pixels, such as 2/255,8/255.",
+        NonNegatives(),
+        flag="--epsilon",
+        metavar="E,E,...",
+    ),
+]
+BatchSize: TypeAlias = Annotated[int | None, Option("Images a step, of all processes. [the preset's]", at_least(2))]
+Epochs: TypeAlias = Annotated[int | None, Option("Length of the training. [the preset's]", at_least(1))]
+Memory: TypeAlias = Annotated[float, Option("MiB for affine forms; less is looser, never unsound.", Positive())]
+Resume: TypeAlias = Annotated[bool, Option("Go on with the run in --out, bit for bit.")]
+Seed: TypeAlias = Annotated[int, Option("Random seed.", SEED)]
+Device: TypeAlias = Annotated[str, Option("Where to compute.", choice(("auto", "cpu", "cuda")))]
+Out: TypeAlias = Annotated[str | Path, Option("Folder for the results.", FOLDER)]
