@@ -26,7 +26,7 @@ GAMMA = 0.01
 SHORT = replace(SIZES, epochs=2, warm_up=1, steps=40, batch_size=32, alpha_learning_rate=0.05)
 CERTIFIED_RATE = 0.02
 """Learning rate of the supernet's weights under the certified recipe."""
-TRIALS, DRAWN, REFINED = 8, 6, 5
+TRIALS, DRAWN, REFINED = 8, 16, 5
 """Candidates that are drawn and tried, of how many drawn each, and those that are refined after them."""
 RANDOM_TRIALS = 14
 """Of random search, which does not draw and screen: the time of that is about another trial's."""
@@ -66,7 +66,7 @@ def random_search(recipe: str, seed: int) -> Plan:
 
 
 def refined(recipe: str, seed: int) -> Plan:
-    """Random architectures of which the narrowest are tried, and then the best refined; judged by radius."""
+    """Random architectures, the narrowest of the larger half tried, then the best refined; judged by radius."""
     tried = replace(trial(recipe, TRIALS + REFINED, "radius", DRAWN), refined=REFINED)
     return Plan(SIZES, STRATEGIES["random"](), trial=tried, seed=seed)
 

@@ -21,8 +21,8 @@ NEAR = 1.0
 """Noise that leads from the architecture parameters to those of candidates nearby, in standard deviations of theirs."""
 DRAWS = 30
 """Changes that are drawn for one that was not tried yet."""
-CHANGES = 2
-"""Of the best architecture, of which the one with narrower intervals is tried, where candidates are screened."""
+CHANGES = 4
+"""Of the best architecture, of which the screened one is tried, where candidates are screened."""
 
 
 @dataclass

@@ -8,11 +8,11 @@ import torch
 
 from robust_nas.genotype import Genotype
 from robust_nas.search.judges import Score
-from robust_nas.search.screen import fresh_width, narrowest
+from robust_nas.search.screen import fresh_width, narrowest, weights
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.search.trials import Trials, trial_at
 from robust_nas.spaces.sampling import mutate, sample_genotype
-from robust_nas.training.engine import Plan, Training
+from robust_nas.training.engine import Plan, Training, build
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
 from verify.bounds import BoundedNetwork
 from verify.specification import margins
@@ -28,8 +28,16 @@ def cells(operation):
 
 def test_wide_operations_come_after_narrow_ones_and_few_are_kept():
     trial = trial_at(PRESET, "certified", "digits")
-    found = narrowest([cells("sep_conv_5x5"), cells("skip_connect"), cells("dil_conv_5x5")], 2, trial, small_data(), 0, CPU)
-    assert found == [cells("skip_connect"), cells("dil_conv_5x5")]
+    two = [cells("sep_conv_5x5"), cells("dil_conv_5x5")]
+    assert narrowest(two, 2, trial, small_data(), 0, CPU) == [cells("dil_conv_5x5"), cells("sep_conv_5x5")]
+    small = [cells("skip_connect"), cells("max_pool_3x3")]  # narrower, but without weights
+    assert narrowest([*small, *two], 1, trial, small_data(), 0, CPU) == [cells("dil_conv_5x5")]
+
+
+def test_the_weights_that_count_are_those_of_the_network_that_a_trial_trains():
+    trial, data = trial_at(PRESET, "standard", "digits"), small_data()
+    network = build(cells("sep_conv_3x3"), data, trial.preset)
+    assert weights(cells("sep_conv_3x3"), trial, data) == sum(weight.numel() for weight in network.parameters())
 
 
 @pytest.mark.parametrize("recipe", ["standard", "certified"])
@@ -57,8 +65,8 @@ def test_a_search_tries_its_own_result_and_the_narrowest_of_the_others(method, s
     list(search.steps())
     assert len(drawn) == 8 and len(search.trials.candidates) == 2
     data = replace(small_data(), train=search._halves[0])
-    others = sorted(drawn[sure:], key=lambda each: fresh_width(each, trial, data, 0, CPU))
-    assert search.trials.candidates == [*drawn[:sure], *others[: 2 - sure]]
+    others = narrowest(drawn[sure:], 2 - sure, trial, data, 0, CPU)
+    assert search.trials.candidates == [*drawn[:sure], *others]
 
 
 def test_a_search_may_take_fewer_steps_than_there_are_batches():
