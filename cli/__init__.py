@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from cli import architectures, attacks, certification, search, tables, training, verification
+from cli import architectures, attacks, certification, doctor, search, tables, training, verification
 from verify.checks.errors import InputError
 
 # What torch's allocators say; on a CPU it is a plain RuntimeError.
@@ -27,8 +27,8 @@ STOPPED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0: done; 1: an audit or an attack broke a certificate, or a job of a table failed; 2: bad input, one line on stderr;
-    130: stopped with Ctrl-C. A bug keeps its traceback.
+    0: done; 1: an audit or an attack broke a certificate, a job of a table failed, or doctor found something broken;
+    2: bad input, one line on stderr; 130: stopped with Ctrl-C. A bug keeps its traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what it cannot write
@@ -90,5 +90,6 @@ for command in (
     tables.table,
     *(architectures.show, architectures.zoo, architectures.convert),
     *(verification.verify, verification.export),
+    doctor.doctor,
 ):
     dsrna.add_command(command)
