@@ -10,7 +10,7 @@ from robust_nas.options.certification import AuditOptions, CertifyOptions
 def certify(options: CertifyOptions) -> None:
     """Certify a network: the largest radius at which no perturbation changes its answer, image by image.
 
-    Writes certify.csv, config.json, and verified.csv where radii are given.
+    Writes certify.csv, config.json, certify.png, extremes.png, and verified.csv where radii are given.
 
     \b
     Examples:

@@ -12,8 +12,8 @@ from robust_nas.options.search import SearchOptions
 def search(options: SearchOptions) -> None:
     """Search an architecture that is accurate and certifiably robust.
 
-    Writes genotype.json, search.csv, search.png, config.json and, after every epoch, a checkpoint. Under torchrun the
-    processes share each batch.
+    Writes genotype.json, search.csv, search.png, alphas.gif, config.json and, after every epoch, a checkpoint. Under
+    torchrun the processes share each batch.
 
     \b
     Examples:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from robust_nas.certification.pictures import CURVES, EXTREMES, draw_extremes, ends, radii_of
 from robust_nas.certification.records import Certificate, Claim, random_targets, read_certificates
 from robust_nas.data import Data, Examples, Source, load
 from robust_nas.files import digest
@@ -21,6 +22,7 @@ from robust_nas.genotype import Architecture
 from robust_nas.options.certification import CertifyOptions
 from robust_nas.options.option import recorded
 from robust_nas.options.training import TrainOptions
+from robust_nas.pictures.certificates import plot_radii
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_trained, run_training
 from robust_nas.zoo import find
@@ -65,8 +67,10 @@ class CertifyResult:
 def run_certify(options: CertifyOptions) -> CertifyResult:
     """Certify a network on the first test images of a data set.
 
-    Writes certify.csv, config.json, and verified.csv where radii are given. Each image is attacked first:
-    no certified radius may pass the size of an attack that succeeded.
+    Writes certify.csv, config.json, verified.csv where radii are given, and two pictures: certify.png, accuracy against
+    epsilon and the histogram of the radii, and extremes.png, the images with the smallest and the largest radius and
+    what an attack makes of them. Each image is attacked first: no certified radius may pass the size of an attack that
+    succeeded.
 
     Raises:
         InputError: an option is wrong, a file is not what it should be, the weights are of another architecture or
@@ -111,6 +115,7 @@ def run_certify(options: CertifyOptions) -> CertifyResult:
             certificates += found
     accuracies = [_accuracy(epsilon, count, claim, certificates) for epsilon, count in proven.items()]
     paths = [log.path, *_write_accuracies(run, accuracies)]
+    paths += _draw(run, network, test, place, claim, certificates, options.targeted)
     if options.targeted:
         summary.append(("specification", "one random class an image does not overtake its label"))
     return CertifyResult(paths, summary + _summarise(claim, certificates, accuracies))
@@ -264,6 +269,26 @@ def _write_accuracies(run: Run, accuracies: list[dict[str, Any]]) -> list[Path]:
         return [run.write_csv("verified.csv", accuracies)]
     (run.folder / "verified.csv").unlink(missing_ok=True)
     return []
+
+
+def _draw(
+    run: Run,
+    network: BoundedNetwork,
+    test: Source,
+    place: torch.device,
+    claim: Claim,
+    certificates: list[Certificate],
+    targeted: bool,
+) -> list[Path]:
+    """The pictures; that of single images only where there are some, and where an attack of any class counts."""
+    radii = radii_of(certificates)
+    paths = [plot_radii(radii, claim.threat_model, run.folder / CURVES)]
+    chosen = [one.index for end in ends(certificates) for one in end]
+    (run.folder / EXTREMES).unlink(missing_ok=True)
+    if chosen and not targeted:
+        examples = exact_examples(test, torch.tensor(chosen), place)
+        paths.append(draw_extremes(network, examples, claim, certificates, run.folder / EXTREMES))
+    return paths
 
 
 def _summarise(claim: Claim, certificates: list[Certificate], accuracies: list[dict[str, Any]]) -> Summary:

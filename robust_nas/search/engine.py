@@ -171,6 +171,11 @@ class Search:
             return self._parameters[self.stopped.epoch - 1]
         return architecture_parameters(self.model)
 
+    @property
+    def course(self) -> Sequence[dict[str, Tensor]]:
+        """The architecture parameters at the end of every epoch, before softmax, by name."""
+        return tuple(self._parameters)
+
     def steps(self) -> Iterator[Row]:
         """Go on to the end; yields a row for the log after every step, when the state is one to save.
 

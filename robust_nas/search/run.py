@@ -7,21 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from robust_nas import resumable
 from robust_nas.data import load
 from robust_nas.distributed import processes
 from robust_nas.genotype import Architecture, Genotype
 from robust_nas.options.search import SearchOptions
+from robust_nas.pictures.search import animate_alphas, plot_alphas, plot_search
 from robust_nas.runs import Row, Run, choose_device, notice, read_rows, seed_everything, versions
 from robust_nas.search.engine import Search
 from robust_nas.search.memory import advice
 from robust_nas.search.planning import BOUNDED, check_team, described, plan_of, settled
-from robust_nas.search.plot import plot_alphas, plot_search
 from robust_nas.search.watch import collapse
 from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.supernet import Supernet
 
-RESULTS = ("genotype.json", "alphas.safetensors", "alphas.png", "search.png")
+RESULTS = ("genotype.json", "alphas.safetensors", "alphas.png", "alphas.gif", "search.png")
 PAPER_SCALE = "dsrna search --metric cb --dataset cifar10 --preset paper"
 
 
@@ -41,10 +43,10 @@ class SearchResult:
 def run_search(options: SearchOptions) -> SearchResult:
     """Search an architecture.
 
-    Writes genotype.json, alphas.safetensors (the architecture parameters before softmax), alphas.png, search.csv (a row
-    a step), search.png, timing.csv, config.json, and after every epoch a checkpoint. A search that is stopped with
-    Ctrl-C or SIGTERM saves its state first. On the CPU one seed gives one result, bit for bit, stopped and resumed
-    as often as one likes.
+    Writes genotype.json, alphas.safetensors (the architecture parameters before softmax), alphas.png, alphas.gif (how
+    they grew, epoch by epoch), search.csv (a row a step), search.png, timing.csv, config.json, and after every epoch a
+    checkpoint. A search that is stopped with Ctrl-C or SIGTERM saves its state first. On the CPU one seed gives one
+    result, bit for bit, stopped and resumed as often as one likes.
 
     Under torchrun the processes share every batch, and the first one writes.
 
@@ -81,12 +83,20 @@ def _finish(search: Search, run: Run, meta: Mapping[str, object], seconds: float
         model, alphas = search.model, {kind: parameters[kind] for kind in KINDS}
         assert isinstance(model, Supernet)
         plot_alphas(alphas, model.operations, model.nodes, run.folder / "alphas.png")
+        if course := _alike(search.course, alphas):
+            animate_alphas(course, model.operations, model.nodes, run.folder / "alphas.gif")
     plot_search(rows, run.folder / "search.png")
     stopped = None if search.stopped is None else search.stopped.reason
     genotype = search.genotype().with_meta({**meta, "epsilon": rows[-1].get("epsilon"), "stopped": stopped})
     path = run.folder / "genotype.json"
     genotype.save(path)
     return SearchResult(path, _summary(genotype, rows, search, seconds))
+
+
+def _alike(course: Sequence[Mapping[str, Tensor]], alphas: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Alphas of the epochs with as many operations as at the end: stages of P-DARTS that came before had more."""
+    kinds = [{kind: parameters[kind] for kind in alphas} for parameters in course]
+    return [one for one in kinds if all(one[kind].shape == alpha.shape for kind, alpha in alphas.items())]
 
 
 def _note(row: Row) -> str:

@@ -136,7 +136,8 @@ def test_certificates_are_those_of_the_library(trained, certified):
 
 def test_writes_what_was_done(trained, certified):
     out, result = certified
-    assert result.paths == [out / "certify.csv", out / "verified.csv"]
+    assert result.paths == [out / name for name in ("certify.csv", "verified.csv", "certify.png", "extremes.png")]
+    assert all(path.stat().st_size for path in result.paths)
     assert (out / "certify.csv").read_text().partition("\n")[0] == COLUMNS
     options = json.loads((out / "config.json").read_text())["options"]
     assert (options["norm"], options["domain"], options["method"]) == ("linf", "unit", "crown-ibp")
@@ -208,7 +209,7 @@ def test_a_run_without_radii_leaves_no_verified_accuracy_of_another(trained, tmp
     run_certify(CertifyOptions(**certify_options(trained, tmp_path, images=1)))
     assert (tmp_path / "verified.csv").exists()
     result = run_certify(CertifyOptions(**certify_options(trained, tmp_path, images=1, epsilons=())))
-    assert result.paths == [tmp_path / "certify.csv"]
+    assert tmp_path / "verified.csv" not in result.paths
     assert not (tmp_path / "verified.csv").exists()
 
 

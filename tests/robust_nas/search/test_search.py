@@ -85,6 +85,7 @@ def test_writes_what_was_done(options):
     result = run_search(SearchOptions(**options))
     out = options["out"]
     assert sorted(path.name for path in out.iterdir()) == [
+        "alphas.gif",
         "alphas.png",
         "alphas.safetensors",
         "checkpoint.safetensors",

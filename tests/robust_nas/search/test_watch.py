@@ -7,10 +7,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from PIL import Image
 
 from robust_nas.genotype import Genotype
-from robust_nas.search import plot
-from robust_nas.search.plot import plot_alphas, plot_search
+from robust_nas.pictures import search
+from robust_nas.pictures.search import animate_alphas, plot_alphas, plot_search
 from robust_nas.search.watch import collapse, composition, entropy
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.supernet import Supernet
@@ -126,10 +127,10 @@ def row(step, **figures):
 
 
 def test_search_of_every_column(tmp_path, drawn):
-    columns = [name for panel in plot._PANELS for name in panel.lines]
+    columns = [name for panel in search._PANELS for name in panel.lines]
     rows = [{**row(step), **dict.fromkeys(columns, 0.5 * step)} for step in range(1, 400)]
     plot_search(rows, tmp_path / "search.png")
-    assert titles(drawn[0]) == [panel.title for panel in plot._PANELS]
+    assert titles(drawn[0]) == [panel.title for panel in search._PANELS]
     assert imread(tmp_path / "search.png").ndim == 3
 
 
@@ -162,3 +163,11 @@ def test_alphas_of_edges_with_other_operations(tmp_path, drawn):
             expected[edge, PRIMITIVES.index(name)] = weight
     np.testing.assert_allclose(heat, expected)
     assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == ["0 → 2", "1 → 2"]
+
+
+def test_the_animation_has_a_frame_an_epoch(tmp_path):
+    course = [{"normal": torch.full((2, 2), float(epoch)).triu(), "reduce": torch.zeros(2, 2)} for epoch in range(3)]
+    operations = (("none", "sep_conv_3x3"),) * 2
+    animate_alphas(course, {"normal": operations, "reduce": operations}, 1, tmp_path / "alphas.gif")
+    with Image.open(tmp_path / "alphas.gif") as animation:
+        assert animation.n_frames == 3
