@@ -1,4 +1,4 @@
-# make demo | make test | make test-all: all set up .venv first, once. test-all adds the slow tests.
+# make demo | make test | make test-all | make docs: all set up .venv first, once. test-all adds the slow tests.
 # PYTHON chooses the interpreter; where it has torch already, .venv uses that torch.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup test test-all lint demo clean
+.PHONY: setup test test-all lint demo docs clean
 
 setup: $(READY)
 
@@ -40,5 +40,13 @@ lint: setup
 demo: setup
 	$(PY) experiments/demo.py
 
+$(VENV)/.docs: $(READY)
+	$(PY) -m pip install -e '.[docs]'
+	touch $@
+
+# A warning is an error: a link to nowhere, a name that the API has lost.
+docs: $(VENV)/.docs
+	$(PY) -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

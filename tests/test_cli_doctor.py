@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import cli
-from cli.doctor import self_tests
 import verify
+from cli.doctor import self_tests
 
 ROOT = Path(__file__).parents[1]
 
