@@ -1,4 +1,5 @@
-# make demo | make test | make test-all | make docs: all set up .venv first, once. test-all adds the slow tests.
+# make demo | make test | make test-all | make docs: all set up .venv first, once. test-all adds the slow tests, gives all
+# tests more examples, and checks types and shapes while they run in the inner loops too.
 # PYTHON chooses the interpreter; where it has torch already, .venv uses that torch.
 
 PYTHON ?= python3
@@ -25,12 +26,15 @@ $(READY): setup.cfg pyproject.toml
 	touch $@
 
 # One process a core, up to four; an idle one takes tests from the others, so that none works alone at the end.
+PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+DEEP := -m '' --hypothesis-profile deep --jaxtyping-packages=verify,robust_nas,beartype.beartype
+
 test: setup
-	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(PYTEST)
 	$(MAKE) lint
 
 test-all: setup
-	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m ''
+	$(PYTEST) $(DEEP)
 	$(MAKE) lint
 
 lint: setup

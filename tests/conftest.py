@@ -8,8 +8,9 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
-settings.register_profile("deterministic", derandomize=True, deadline=None)
-settings.load_profile("deterministic")
+settings.register_profile("fast", derandomize=True, deadline=None, max_examples=15)
+settings.register_profile("deep", settings.get_profile("fast"), max_examples=100)
+settings.load_profile("fast")  # --hypothesis-profile chooses another one after this
 
 
 @pytest.fixture(scope="session")

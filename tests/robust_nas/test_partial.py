@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -12,6 +12,7 @@ from robust_nas.spaces.cells import KINDS, MixedOperation
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.partial import PartialMixedOperation, PartialSupernet, shuffle
 from robust_nas.spaces.supernet import derive
+from tests.levels import few
 from tests.verify.helpers import assert_sound, random_images, random_rows, randomise
 from verify import BoundedNetwork
 from verify.checks.errors import InputError
@@ -27,7 +28,6 @@ def test_shuffle_deals_the_groups_out_in_turn():
     assert shuffle(x, 4)[1, :, 1, 2].tolist() == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
 
 
-@settings(max_examples=40)
 @given(
     parts=st.integers(2, 4),
     width=st.integers(2, 3),
@@ -61,7 +61,7 @@ def pooled(x: torch.Tensor, stride: int) -> torch.Tensor:
     return x
 
 
-@settings(max_examples=10)
+@few
 @given(
     partial=st.sampled_from([2, 4]),
     cells=st.integers(1, 3),

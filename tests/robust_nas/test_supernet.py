@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -12,6 +12,7 @@ from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.supernet import Supernet, derive, limit_skips
+from tests.levels import few
 from verify.checks.errors import InputError
 
 
@@ -20,7 +21,7 @@ def supernet(**options) -> Supernet:
     return Supernet(1, 10, **{"channels": 2, "cells": 3, "nodes": 2, "mean": [0.3], "std": [0.4], **options})
 
 
-@settings(max_examples=20)
+@few
 @given(
     in_channels=st.integers(1, 3),
     channels=st.integers(1, 3),
@@ -138,7 +139,7 @@ def operation_sets(draw: st.DrawFn, edges: int) -> dict[str, list[list[str]]]:
     return sets
 
 
-@settings(max_examples=10)
+@few
 @given(operations=operation_sets(edges=5), seed=st.integers(0, 9))
 def test_operations_by_edge(operations, seed):
     network = supernet(operations=operations).eval()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import Bounds as Limits
 from scipy.optimize import LinearConstraint, milp
@@ -14,6 +14,7 @@ from torch import nn
 
 import verify
 import verify.propagation.prior
+from tests.levels import few, level
 from tests.verify.helpers import (
     DUALS,
     Function,
@@ -97,7 +98,7 @@ def test_linear_networks_are_exact_on_boxes(method):
 one_unit = st.tuples(*[st.floats(-2, 2)] * 4, st.floats(0.01, 1), st.sampled_from(NORMS))
 
 
-@settings(max_examples=30)
+@few
 @given(one_unit)
 def test_one_unit_networks_against_brute_force(case):
     """c relu(w x + b): its extremes are those of relu at the ends of what w x + b reaches; IBP finds both, and
@@ -168,7 +169,7 @@ def exact_minimum(layers: list[tuple[np.ndarray, np.ndarray]], c: np.ndarray, bo
     return solved.fun + c @ b
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(level(2, 4)))
 @pytest.mark.parametrize("widths", [(3, 6, 3), (3, 3, 3, 2)])
 def test_bounds_against_a_mixed_integer_program(seed, widths):
     """CROWN <= exact optimum <= what an attack reaches; one hidden layer: CROWN <= the linear program's optimum."""
@@ -211,7 +212,7 @@ def test_a_radius_of_zero_gives_the_output(norm, method):
 def test_no_method_is_looser_than_intervals(method):
     """Which CROWN alone can be: every result is intersected with the intervals."""
     widths = {"ibp": 0.0, method: 0.0}
-    for seed in range(6):
+    for seed in range(level(2, 6)):
         network = BoundedNetwork(convnet(seed), torch.zeros(1, *IMAGE).double())
         for epsilon in (0.05, 0.5):
             images = random_images(IMAGE, seed=seed)

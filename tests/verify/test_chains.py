@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.levels import level
 from tests.verify.helpers import assert_between, attack, extremes, random_images, random_rows, randomise
 from verify import METHODS, Ball, BoundedNetwork, attack_radius, audit, certified_radius, prove
 
 RADII = {"linf": 0.2, "l2": 0.7, "l1": 2.0}
 SHAPE = (3, 6, 6)
-CHAINS = 16
+CHAINS = level(4, 16)
 
 
 class Chain(nn.Module):
@@ -127,7 +128,7 @@ def test_every_method_bounds_it_and_each_image_as_if_alone(seed):
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(100, 103))
+@pytest.mark.parametrize("seed", range(100, level(101, 103)))
 def test_radii_and_their_audit(seed):
     model, norm = chain(seed), list(RADII)[seed % 3]
     images = random_images(SHAPE, 2, seed)

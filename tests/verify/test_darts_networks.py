@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from robust_nas.genotype import CODES, Genotype, RobNetGenotype
 from robust_nas.spaces.network import Network
 from robust_nas.spaces.operations import OPERATIONS, PRIMITIVES
 from robust_nas.spaces.supernet import Supernet
+from tests.levels import few
 from tests.verify.helpers import (
     around,
     assert_between,
@@ -72,7 +73,7 @@ def check(
     return function, rows
 
 
-@settings(max_examples=5)
+@few
 @given(genotypes(), st.sampled_from(["linf", "l2"]), st.booleans(), st.integers(6, 8), st.integers(0, 1), st.integers(0, 99))
 @example(only("none"), "linf", False, 6, 0, 0)
 def test_random_networks_are_sound(genotype, norm, train, size, pad, seed):
@@ -102,7 +103,7 @@ def test_operations_of_published_cells_are_sound_by_themselves(operation, stride
         assert_sound(model, (1, size, size + 1), train=train)
 
 
-@settings(max_examples=2)
+@few
 @given(st.data(), st.sampled_from(["linf", "l2"]), st.booleans(), st.booleans(), st.integers(0, 99))
 def test_random_networks_of_robnets_space_are_sound(data, norm, train, shared, seed):
     """Every node reads all states; all cells share one list of codes, or each has its own."""

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
@@ -34,7 +34,6 @@ def least(ball: Ball, A: torch.Tensor) -> float:
     return ball.least(A).item()
 
 
-@settings(max_examples=60)
 @given(vectors, st.sampled_from(NORMS))
 def test_free_balls_have_the_dual_norm(case, norm):
     centre, A, epsilon = tensors(case)
@@ -42,7 +41,6 @@ def test_free_balls_have_the_dual_norm(case, norm):
     assert least(Ball(centre, epsilon, norm, "free"), A) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
-@settings(max_examples=100)
 @given(vectors, st.sampled_from(NORMS), st.sampled_from(DOMAINS))
 def test_extremes_are_points_of_the_region_where_a_linear_function_ends(case, norm, domain):
     centre, A, epsilon = tensors(case)
@@ -60,7 +58,6 @@ def test_extremes_are_points_of_the_region_where_a_linear_function_ends(case, no
     torch.testing.assert_close(torch.stack(ball.ends(A)), torch.stack([ball.least(A), -ball.least(-A)]))
 
 
-@settings(max_examples=60)
 @given(vectors)
 def test_l_infinity_in_the_unit_domain_is_exact(case):
     """The least value is at a corner of the clipped box: try all of them."""
@@ -70,7 +67,6 @@ def test_l_infinity_in_the_unit_domain_is_exact(case):
     assert least(Ball(centre, epsilon, "linf", "unit"), A) == pytest.approx(min(corners), rel=1e-12, abs=1e-12)
 
 
-@settings(max_examples=60)
 @given(vectors)
 def test_l1_in_the_unit_domain_is_never_above_the_optimum(case):
     """The optimum is a linear program in the rise and the fall of every pixel."""
@@ -88,7 +84,6 @@ def test_l1_in_the_unit_domain_is_never_above_the_optimum(case):
         assert not inside or ours == pytest.approx(best, abs=1e-9)
 
 
-@settings(max_examples=40)
 @given(vectors)
 def test_l2_in_the_unit_domain_is_never_above_the_optimum(case):
     """The optimum by convex programming, and by its dual: clip(c - t a) with the right t."""
@@ -196,7 +191,6 @@ def test_samples_repeat():
     assert torch.equal(first, second)
 
 
-@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(-2, 2), st.floats(0, 2), st.floats(-3, 3)), min_size=1, max_size=5))
 def test_a_box_is_exact(sides):
     lower = torch.tensor([[side[0] for side in sides]], dtype=torch.float64)

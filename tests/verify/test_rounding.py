@@ -7,10 +7,11 @@ from itertools import pairwise, product
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.levels import few
 from tests.verify.helpers import Function
 from verify import METHODS, NORMS, RADIUS_METHODS, Ball, BoundedNetwork, certified_radius, prove
 from verify.operators import Operator
@@ -330,7 +331,7 @@ def cancelling_networks(draw: st.DrawFn) -> tuple[nn.Sequential, list[float], Te
     return with_relus(*layers), vector(widths[0]), rows
 
 
-@settings(max_examples=25)
+@few
 @given(cancelling_networks(), st.sampled_from(NORMS), st.sampled_from([0.0, 2.0**-70]))
 def test_networks_of_powers_of_two(case, norm, epsilon):
     model, image, rows = case

@@ -1,11 +1,14 @@
 """The audit finds nothing wrong with honest certificates, and everything wrong with others."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
-from tests.verify.helpers import random_images, randomise
-from verify import NORMS, Ball, BoundedNetwork, InputError, attack_radius, audit, certified_radius, verified
+from tests.levels import level
+from tests.verify.helpers import BALLS, random_images, randomise
+from verify import DOMAINS, NORMS, Ball, BoundedNetwork, InputError, attack_radius, audit, certified_radius, verified
 from verify.operators import RULES
 
 FEW = {"samples": 20, "starts": 3, "steps": 15}
@@ -18,7 +21,7 @@ def deep(seed: int) -> nn.Module:
 
 @pytest.mark.parametrize("method", ["ibp", "crown-ibp", "affine", "crown"])
 def test_honest_certificates_stand(method):
-    for seed in range(4):
+    for seed in range(level(1, 4)):
         model, images = deep(seed), random_images((4,), 10, seed)
         labels = model(images).argmax(1)
         network = BoundedNetwork(model, images)
@@ -31,8 +34,7 @@ def test_honest_certificates_stand(method):
             assert (result.bound <= result.margin).all()
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("domain", ["unit", "free"])
+@pytest.mark.parametrize(("norm", "domain"), level(BALLS, list(itertools.product(NORMS, DOMAINS))))
 def test_certificates_of_trained_networks_stand(norm, domain, mlp, digits):
     images, labels = digits
     network = BoundedNetwork(mlp, images)

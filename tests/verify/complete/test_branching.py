@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import LinearConstraint, milp
 from torch import nn
 
+from tests.levels import level
 from tests.verify.helpers import ORDERS, Function, random_images, randomise
 from verify import (
     DOMAINS,
@@ -167,19 +168,19 @@ def enumerated_margin(model: nn.Module, ball: Ball, label: int) -> float:
     axes = torch.meshgrid(*[torch.linspace(-1, 1, 201, dtype=torch.float64)] * 2, indexing="ij")
     generator = torch.Generator().manual_seed(0)
     points = ball.centre + ball.epsilon * torch.stack(axes, -1).view(-1, 2)
-    for level in range(6):
+    for step in range(6):
         inside = ball.repeat(len(points)).project(points)
         with torch.no_grad():
             margin = worst_margin(model(inside), torch.full((len(inside),), label))
         best = inside[margin.argsort()[:20]]
         noise = torch.randn((50, *best.shape), generator=generator, dtype=torch.float64)
-        points = torch.cat([best, (best + float(ball.epsilon) * 0.01 * 0.4**level * noise).flatten(0, 1)])
+        points = torch.cat([best, (best + float(ball.epsilon) * 0.01 * 0.4**step * noise).flatten(0, 1)])
     return float(margin.min())
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("norm", ["l2", "l1"])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(level(1, 2)))
 def test_it_decides_what_enumeration_does(norm, seed, domain):
     """Round balls in two dimensions, cut by the domain's border: the margin's minimum is met up to 1e-4."""
     model = dense(seed, pixels=2)
@@ -233,7 +234,7 @@ def test_a_program_is_no_looser_than_crown(kind, norm, domain):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(level(1, 3)))
 def test_any_multipliers_give_a_bound(norm, seed):
     """Weak duality, on which every proof rests: nothing that the solver returns can make it false."""
     model, image, label = case("dense", seed)

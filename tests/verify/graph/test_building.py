@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.levels import few
 from tests.verify.helpers import (
     Function,
     assert_between,
@@ -134,7 +135,7 @@ def assert_same_network(model: Model) -> None:
         assert_neurons(exact, points, bounds, method)
 
 
-@settings(max_examples=20)
+@few
 @given(st.sampled_from(list(MADE)), st.sampled_from(list(USED)))
 def test_constants_are_those_of_the_model_in_every_precision(made, used):
     """Widened, never computed anew: a constant of 0.1 in float32 is no 0.1 in float64."""

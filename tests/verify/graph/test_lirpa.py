@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.levels import level
 from tests.verify.helpers import random_images, random_rows, randomise
 from verify import BoundedNetwork, InputError
 from verify.graph import lirpa
@@ -90,7 +91,7 @@ def stock(model: nn.Module, images: torch.Tensor, epsilon: float, norm: float, r
     return bounded.compute_bounds(x=(region,), C=rows, method=method)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", range(level(1, 2)))
 @pytest.mark.parametrize(("name", "norm", "epsilon"), [("linf", torch.inf, 0.03), ("l2", 2.0, 0.15)])
 def test_ibp_equals_stock(seed, name, norm, epsilon):
     """For l2 the stock library bounds the first convolution by the dual norm, which is tighter than a box."""
@@ -104,7 +105,7 @@ def test_ibp_equals_stock(seed, name, norm, epsilon):
         assert (ours.upper >= upper - 1e-4).all()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(level(1, 3)))
 @pytest.mark.parametrize(
     ("method", "name", "norm", "epsilon"),
     [("CROWN", "linf", torch.inf, 0.03), ("CROWN", "l2", 2.0, 0.15), ("CROWN-IBP", "linf", torch.inf, 0.03)],
@@ -126,7 +127,7 @@ def test_crown_is_never_looser_than_stock(seed, method, name, norm, epsilon, mon
 
 def test_slopes_of_our_own_gain_on_stock():
     gains = []
-    for seed in range(5):
+    for seed in range(level(2, 5)):
         model, images, rows = plain(seed), random_images((1, 6, 6), seed=seed).float(), random_rows(3, 3, 3, seed).float()
         lower, upper = stock(model, images, 0.1, torch.inf, rows, "CROWN")
         ours = BoundedNetwork(model, images).bounds(images, 0.1, specification=rows, domain="free")

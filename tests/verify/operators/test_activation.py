@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -20,7 +20,6 @@ RELU = BoundedNetwork(nn.ReLU(), torch.zeros(1, 1)).graph.final_node()
 NODE = BoundedNetwork(nn.Sequential(nn.ReLU(), nn.Flatten()), torch.zeros(1, 2, 3)).graph.nodes[1]
 
 
-@settings(max_examples=50)
 @given(FINITE, FINITE, st.floats(0, 1))
 def test_the_lines_enclose_relu_on_the_interval(first, second, where):
     lower, upper = sorted((first, second))
@@ -33,7 +32,6 @@ def test_the_lines_enclose_relu_on_the_interval(first, second, where):
     assert y <= lines.upper_slope * x + lines.upper_intercept + slack
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 3), st.booleans())
 def test_rows_with_slopes_of_their_own_stay_on_their_side(seed, images, are_innermost):
     """Rows of either sign over neurons of all kinds, of which each row has slopes of its own for some."""
@@ -61,7 +59,6 @@ def test_rows_with_slopes_of_their_own_stay_on_their_side(seed, images, are_inne
         assert ((uA * value).flatten(2).sum(2) + high >= y - 1e-12).all()
 
 
-@settings(max_examples=50)
 @given(FINITE, FINITE, st.floats(0, 1))
 def test_suited_slopes_are_slopes_and_follow_the_value(first, second, where):
     lower, upper = sorted((first, second))

@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.levels import few
 from tests.verify.helpers import BALLS, Function, around, assert_sound, randomise
 from verify import BoundedNetwork, UnsupportedOperator
 
@@ -27,7 +28,7 @@ def geometries(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, int, int]]:
     return nn.Conv2d(2, out, kernel, stride, padding, dilation, groups, bias), (2, *size)
 
 
-@settings(max_examples=20)
+@few
 @given(geometries(), st.booleans())
 def test_a_convolution_is_sound_whatever_its_geometry(geometry, first):
     convolution, shape = geometry

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
@@ -12,7 +12,6 @@ from verify.operators.layout import MANY
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     stride=PAIRS,
     dilation=PAIRS,

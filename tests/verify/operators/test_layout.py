@@ -5,10 +5,11 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.levels import few
 from verify import BoundedNetwork, margins
 from verify.operators import layout
 from verify.operators.arithmetic import absolute_inner, inner
@@ -34,7 +35,6 @@ def rows_of(shape, count, images, are_innermost):
     return rows.movedim((0, 1), (-1, -2)).contiguous().movedim((-1, -2), (0, 1)) if are_innermost else rows
 
 
-@settings(max_examples=60, deadline=None)
 @given(shape=SHAPES, count=st.integers(2, 6), images=st.integers(1, 3), are_innermost=st.booleans(), more=st.integers(0, 3))
 def test_every_rearrangement_keeps_the_values(shape, count, images, are_innermost, more):
     rows = rows_of(shape, count, images, are_innermost)
@@ -50,7 +50,6 @@ def test_every_rearrangement_keeps_the_values(shape, count, images, are_innermos
         torch.testing.assert_close(total_magnitude(rows), rows.abs().sum(0))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     shape=SHAPES, count=st.integers(2, 6), images=st.integers(1, 3), are_innermost=st.booleans(), seed=st.integers(0, 99)
 )
@@ -70,7 +69,7 @@ def test_elements_are_picked_and_added_to_image_by_image(shape, count, images, a
     torch.testing.assert_close(added_at(rows, index, change), expected.view(rows.shape), rtol=0, atol=0)
 
 
-@settings(max_examples=30, deadline=None)
+@few
 @given(shape=SHAPES, count=st.integers(2, 6), images=st.integers(1, 3), are_innermost=st.booleans())
 def test_inner_products_are_the_same_in_both_layouts(shape, count, images, are_innermost):
     A = rows_of(shape, count, images, are_innermost)

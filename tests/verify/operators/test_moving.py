@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.levels import few
 from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images
 from verify import BoundedNetwork, UnsupportedOperator
 
@@ -130,7 +131,7 @@ def test_intervals_of_weighed_sums_are_exact(name):
     torch.testing.assert_close(half[0], expected)
 
 
-@settings(max_examples=20, deadline=None)
+@few
 @given(st.data())
 def test_any_index_is_sound(data):
     index = [data.draw(st.lists(st.integers(-size, size - 1), min_size=1, max_size=4)) for size in SHAPE]

@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.levels import few
 from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images, random_rows, randomise
 from verify import Ball, BoundedNetwork, Box, UnsupportedOperator
 
@@ -24,7 +25,7 @@ def windows(draw: st.DrawFn) -> tuple[dict[str, tuple[int, int]], tuple[int, int
     return pool, (2, *size)
 
 
-@settings(max_examples=16)
+@few
 @given(windows(), st.booleans())
 def test_a_max_pool_is_sound_whatever_its_geometry(window, first):
     """Overlapping, padded, strided, dilated, with columns left over."""
@@ -42,7 +43,7 @@ def wide_windows(draw: st.DrawFn) -> tuple[dict[str, tuple[int, int]], tuple[int
     return {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation}, size
 
 
-@settings(max_examples=30)
+@few
 @given(wide_windows())
 @example(({"kernel_size": (2, 1), "stride": (1, 1), "padding": (1, 0), "dilation": (2, 1)}, (1, 1)))
 @example(({"kernel_size": (2, 2), "stride": (1, 1), "padding": (1, 1), "dilation": (3, 2)}, (2, 2)))
@@ -67,7 +68,7 @@ def test_pools_of_other_dimensions_with_such_windows_are_refused(pool):
         BoundedNetwork(nn.Sequential(pool, nn.Flatten()), torch.zeros(1, *shape))
 
 
-@settings(max_examples=12)
+@few
 @given(windows(), st.booleans(), st.booleans(), st.booleans())
 def test_an_average_pool_is_sound_whatever_its_geometry(window, first, count_include_pad, ceil_mode):
     pool, shape = window
@@ -201,7 +202,6 @@ def test_an_affine_form_allows_for_what_a_tie_leaves_out():
     assert list(intervals.values())[-1][1].item() >= worst
 
 
-@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(-2, 2), st.floats(0, 2)), min_size=4, max_size=4), st.data())
 def test_the_relaxation_of_a_window_encloses_the_maximum(sides, data):
     """Equal ends, zero widths and dominated elements included."""

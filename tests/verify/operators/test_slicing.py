@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.levels import few
 from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images, random_rows, randomise
 from verify import BoundedNetwork, UnsupportedOperator
 
@@ -89,7 +90,7 @@ def test_a_rearrangement_is_sound(name, first):
     assert_sound(around(operator(name), SHAPE, first=first), SHAPE if first else (1, *SHAPE[1:]), balls=balls)
 
 
-@settings(max_examples=25)
+@few
 @given(st.data())
 def test_any_slice_is_sound(data):
     ends = [st.none() | st.integers(-n, n) for n in SHAPE]
@@ -100,7 +101,7 @@ def test_any_slice_is_sound(data):
     assert_sound(model, SHAPE, balls=BALLS[1:2])
 
 
-@settings(max_examples=20)
+@few
 @given(
     st.lists(st.integers(-1, 2), min_size=6, max_size=6),
     st.sampled_from([(), (0, 0), (1, 0), (0, -1), (1, -1)]),

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.levels import few
 from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images, randomise
 from verify import Ball, BoundedNetwork, UnsupportedOperator, certified_radius, prove
 from verify.operators.curve import Curve
@@ -141,7 +142,7 @@ def test_between_knots_a_curve_bends_one_way(name):
         assert abs(float(node.derivative(torch.tensor(turn, dtype=torch.float64)))) < 1e-9
 
 
-@settings(max_examples=30, deadline=None)
+@few
 @given(st.sampled_from(list(CURVES)), st.floats(-15, 15), st.sampled_from([0.0, 1e-30, 1e-12, 1e-6, 1e-3, 0.5, 20.0]))
 def test_intervals_hold_and_are_tight_however_small(name, centre, radius):
     node = NODES[name]

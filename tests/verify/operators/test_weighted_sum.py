@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.levels import few
 from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images, randomise
 from verify import BoundedNetwork, UnsupportedOperator
 
@@ -76,7 +77,7 @@ def test_x_less_x_is_nothing(method):
     torch.testing.assert_close(bounds.upper, torch.full_like(bounds.upper, 1.5))
 
 
-@settings(max_examples=25)
+@few
 @given(st.lists(st.floats(-3, 3, allow_subnormal=False), min_size=4, max_size=4), st.floats(0, 0.4))
 def test_negative_weights_swap_the_bounds(weights, epsilon):
     """Four operations on one image, each exact on its own: the interval of their weighted sum in closed form."""

@@ -3,16 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.levels import few, level
 from tests.verify.helpers import Function, assert_neurons, assert_sound, random_images, randomise
 from tests.verify.networks import NETWORKS, memory_of, network
 from verify import Ball, BoundedNetwork, InputError
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(level(2, 4)))
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_errors_of_different_branches_do_not_cancel(name, seed, norm):
@@ -30,7 +31,7 @@ def test_outputs(name):
     assert_sound(network(name, 9), (3,))
 
 
-@settings(max_examples=25, deadline=None)
+@few
 @given(st.integers(0, 1000), st.integers(0, 40), st.sampled_from(list(NETWORKS)))
 def test_order_reduction_only_loosens(seed, rows, name):
     """Errors without a row of their own widen boxes: looser, and as sound."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.levels import level
 from tests.verify.helpers import (
     BALLS,
     RADII,
@@ -27,7 +28,7 @@ def network(seed: int) -> nn.Module:
 
 
 @pytest.mark.parametrize(("norm", "domain"), BALLS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(level(1, 3)))
 def test_no_looser_than_crown_and_no_attack_below_it(norm, domain, seed):
     model, images, rows = network(seed), random_images((1, 6, 6)), random_rows(3, 3, 3, seed)
     bounded, ball = BoundedNetwork(model, images), Ball(images, RADII[norm], norm, domain)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.levels import level
 from tests.verify.helpers import attack, extremes, random_images, random_rows, randomise
 from verify import Ball, BoundedGraph, Box, InputError
 from verify.graph.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
@@ -29,7 +30,7 @@ def of_stock(model: nn.Module, images: torch.Tensor, rows: torch.Tensor, norm: f
 @pytest.mark.parametrize("method", ["IBP", "CROWN-IBP", "CROWN", "alpha-CROWN"])
 def test_no_looser_than_stock_and_sound(norm, method):
     gains = []
-    for seed in range(3):
+    for seed in range(level(1, 3)):
         model, images, rows = convnet(seed), random_images((1, 8, 8), 2, seed), random_rows(2, 3, 2, seed)
         x = BoundedTensor(images, PerturbationLpNorm(norm=norm, eps=0.05))
         lower, upper = BoundedGraph(model, images).compute_bounds(x=(x,), C=rows, method=method)

@@ -7,12 +7,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import verify.propagation.intervals
 from robust_nas.spaces.supernet import Supernet
+from tests.levels import level
 from tests.verify.helpers import Function, assert_between, attack, extremes, random_images, random_rows, randomise
 from verify import DOMAINS, NORMS, Ball, BoundedNetwork, Box, InputError, margins
 from verify.propagation.intervals import IntervalSweep, Result
@@ -138,7 +139,7 @@ def from_ball(images: Tensor, reach: Tensor) -> type:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(level(1, 3)))
 def test_ibp_is_plain_interval_arithmetic(seed, norm, domain):
     """Written out with both ends; from the box around the ball, the specification merged with the last layer.
 
@@ -170,7 +171,6 @@ def fully_connected(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     return model, torch.tensor([pixels], dtype=torch.float64)
 
 
-@settings(max_examples=60)
 @given(fully_connected(), st.floats(1e-6, 2), st.sampled_from(NORMS), st.sampled_from(DOMAINS))
 def test_corners_and_samples_stay_within(case, epsilon, norm, domain):
     model, image = case

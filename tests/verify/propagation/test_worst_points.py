@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.levels import few, level
 from tests.verify.helpers import RADII, apply, attack, lower_with, neurons_of, random_images, random_rows, randomise
 from tests.verify.networks import NETWORKS, memory_of, network
 from verify import Ball, BoundedNetwork
@@ -25,7 +26,7 @@ def swept(bounded: BoundedNetwork, ball: Ball) -> AffineSweep | None:
     return neurons_of(bounded, ball, "affine").outputs
 
 
-@settings(max_examples=30, deadline=None)
+@few
 @given(st.integers(0, 1000), st.sampled_from(list(NETWORKS)), st.sampled_from([("linf", "unit"), ("l2", "free")]))
 def test_a_form_ends_at_its_own_worst_points(seed, name, ball):
     """What a kept neuron is where its own row is least is the lower bound that the form gives."""
@@ -48,7 +49,7 @@ def test_a_form_ends_at_its_own_worst_points(seed, name, ball):
 @pytest.mark.parametrize("domain", ["unit", "free"])
 def test_outputs_gain_and_no_attack_is_below(norm, domain):
     gains = []
-    for seed in range(6):
+    for seed in range(level(3, 6)):
         model, images, rows = deep(seed), random_images((1, 3, 3), seed=seed), random_rows(4, 3, 3, seed)
         bounded, ball = BoundedNetwork(model, images), Ball(images, RADII[norm], norm, domain)
         lower = bounded.bounds(ball, specification=rows, method="affine").lower
@@ -57,12 +58,12 @@ def test_outputs_gain_and_no_attack_is_below(norm, domain):
         for x in attack(model, ball, rows):
             assert (apply(rows, model(x)) >= lower - 1e-9).all()
     assert sum(gains) > 0
-    assert sum(gain > 0 for gain in gains) >= 4
+    assert sum(gain > 0 for gain in gains) > len(gains) / 2
 
 
 def test_gains_nearly_what_gradient_ascent_does():
     shares = []
-    for seed in range(6):
+    for seed in range(level(2, 6)):
         model, images, rows = deep(seed), random_images((1, 3, 3), seed=seed), random_rows(4, 3, 3, seed)
         with torch.no_grad():
             model[-1].bias.zero_()
@@ -79,7 +80,7 @@ def test_neurons_gain(monkeypatch):
     """Bounds of hidden neurons by backward passes with slopes of their own, against the adaptive ones."""
     widths = {}
     for choice in ("own", "adaptive"):
-        for seed in range(6):
+        for seed in range(level(2, 6)):
             images = random_images((1, 3, 3), seed=seed)
             intervals = BoundedNetwork(deep(seed), images).bounds(images, 0.1, method="crown").intervals
             last = list(intervals)[-1]
@@ -103,7 +104,7 @@ def test_images_have_slopes_of_their_own():
             torch.testing.assert_close(together.upper[i], alone.upper[0], rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@few
 @given(st.integers(0, 100), st.integers(0, 60), st.sampled_from(list(NETWORKS)))
 def test_neurons_are_kept_only_while_there_is_memory(seed, rows, name):
     model, images = network(name, seed), random_images((3,), seed=seed)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from robust_nas.search.strategies.asap import AnnealAndPrune, left, temperature
@@ -19,7 +19,6 @@ def supernet():
     return Supernet(1, 3, channels=4, cells=3, nodes=1, mean=[0.3], std=[0.4]).double()
 
 
-@settings(max_examples=50)
 @given(st.lists(st.floats(-6, 6), min_size=8, max_size=8), st.sets(st.integers(1, 7), min_size=1), st.booleans())
 def test_prunes_exactly_what_is_below_the_threshold(alpha, real, none):
     kept = torch.tensor([[i in real or (i == 0 and none) for i in range(8)]])
