@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import click
 
+from robust_nas import threads
 from robust_nas.options.option import Option
 
 Options = TypeVar("Options")
@@ -24,7 +24,7 @@ def command(kind: type[Options]) -> Callable[[Callable[[Options], int | None]], 
 
     def decorate(function: Callable[[Options], int | None]) -> click.Command:
         def called(**values: Any) -> int | None:
-            _one_thread_for_digits(values)
+            _prepare_threads(values)
             return function(kind(**values))
 
         help = function.__doc__
@@ -60,12 +60,13 @@ def _parameter(field: Field[Any], option: Option) -> click.Parameter:
     )
 
 
-def _one_thread_for_digits(values: dict[str, Any]) -> None:
-    """Digits of 8 x 8 pixels make tensors so small that a second thread costs more than it brings, and ten times
-    more where it has to wait for a busy core. Torch reads this when it is imported; a number that is set stays.
+def _prepare_threads(values: dict[str, Any]) -> None:
+    """Before torch is imported, which is when it reads this.
+
+    Digits of 8 x 8 pixels make tensors so small that a second thread costs more than it brings.
     """
-    if values.get("dataset") == "digits":
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threads.sleep_while_waiting()
+    threads.take(1 if values.get("dataset") == "digits" else None)
 
 
 def print_summary(summary: Sequence[tuple[str, str]]) -> None:

@@ -51,7 +51,7 @@ class Run:
         device: torch.device,
         results: Sequence[str] = (),
     ) -> Run:
-        """Make the folder and write `config.json`: the command, its options, the machine and the versions.
+        """Make the folder and write `config.json`: the command, its options, the machine, the threads and the versions.
 
         Args:
             results: names of files that an earlier run may have left, and that must not stand beside this
@@ -69,6 +69,7 @@ class Run:
             "command": command,
             "options": dict(options),
             "device": device_name(device),
+            "threads": torch.get_num_threads(),
             "versions": versions(),
         }
         run.write_json("config.json", config)
@@ -78,7 +79,8 @@ class Run:
 
     @classmethod
     def resume(cls, out: str | Path, options: Mapping[str, object]) -> Run:
-        """The run of an earlier start with the same options.
+        """The run of an earlier start with the same options. Torch computes with as many threads as it had then: sums
+        over another number of them round otherwise.
 
         Raises:
             InputError: there is none, or its options were others; the message names one.
@@ -86,7 +88,7 @@ class Run:
         run = cls(Path(out))
         try:
             config = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
-            before = dict(config["options"])
+            before, threads = dict(config["options"]), int(config.get("threads", torch.get_num_threads()))
         except (OSError, ValueError, TypeError, KeyError):
             raise InputError(f"{out}: no run to resume here; start it without --resume") from None
         now = json.loads(json.dumps(dict(options), default=_as_string))
@@ -95,6 +97,7 @@ class Run:
                 f"{out}: the run was started with {name} {then}, not {given}; "
                 "resume it with the same options, or take another --out"
             )
+        torch.set_num_threads(threads)
         return run
 
     def csv(self, name: str, keep: int = 0) -> CsvLog:

@@ -1,5 +1,6 @@
 """Every test runs on one thread and on the same examples each time."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 torch.set_num_threads(1)
 settings.register_profile("fast", derandomize=True, deadline=None, max_examples=15)
 settings.register_profile("deep", settings.get_profile("fast"), max_examples=100)

@@ -208,10 +208,11 @@ def test_a_command_line_with_nothing_but_what_is_required_gives_the_defaults(com
 
 
 @pytest.mark.parametrize(
-    ("dataset", "before", "during"), [("digits", None, "1"), ("digits", "3", "3"), ("mnist", None, None)]
+    ("dataset", "before", "during"), [("digits", None, "1"), ("digits", "3", "3"), ("mnist", None, "5")]
 )
-def test_digits_take_one_thread_unless_told_otherwise(monkeypatch, dataset, before, during):
+def test_digits_take_one_thread_and_others_all_that_is_free_unless_told_otherwise(monkeypatch, dataset, before, during):
     seen = []
+    monkeypatch.setattr("robust_nas.threads.free_cores", lambda: 5)
 
     def runner(options):
         seen.append(os.environ.get("OMP_NUM_THREADS"))
