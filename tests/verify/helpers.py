@@ -12,7 +12,7 @@ from torch.func import jacrev, vmap
 
 from tests.levels import level
 from verify import METHODS, Ball, BoundedNetwork, Bounds, Region
-from verify.operators.relaxation import Elementwise, Slopes
+from verify.operators.relaxation import Elementwise, Relaxation, Slopes
 from verify.propagation.crown import backward
 from verify.propagation.methods import METHODS as METHOD_RECORDS
 from verify.propagation.neurons import Neurons
@@ -276,8 +276,13 @@ def assert_terms(network: BoundedNetwork, images: Tensor) -> None:
     values = network.graph.values(images)
     for node in network.graph.nodes:
         if node.from_input and node.inputs:
-            largest = [values[parent.name].abs() if parent.from_input else values[parent.name] for parent in node.inputs]
-            assert (node.terms(largest) >= (1 - ROUNDING) * values[node.name].abs()).all(), node.name
+            read = [values[parent.name] for parent in node.inputs]
+            if isinstance(node, Relaxation):
+                terms = node.terms_over([(value, value) for value in read])
+            else:
+                magnitudes = [value.abs() if parent.from_input else value for value, parent in zip(read, node.inputs, strict=True)]
+                terms = node.terms(magnitudes)
+            assert (terms >= (1 - ROUNDING) * values[node.name].abs()).all(), node.name
 
 
 def assert_vector_jacobian(network: BoundedNetwork, function: nn.Module, images: Tensor, vectors: Tensor) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from verify.checks.modes import differentiable
+from verify.graph import composed
 from verify.graph.lirpa import Bound, BoundInput
 from verify.graph.tracing import Trace, out_of_place
 from verify.operators import RULES, Call, Constant, Operator, Slot, UnsupportedOperator
@@ -121,10 +122,30 @@ class Builder:
         if call.name in CASTS:
             self._check_type(call, traced)
             return inputs[0]
+        simpler = self._composed(call, inputs)
+        if simpler is not None:
+            self._check_type(call, traced)
+            return simpler
         call = replace(call, kwargs={name: value for name, value in call.kwargs.items() if name != "dtype"})  # of a sum
         made = self._operator(call, self._operands(call, inputs))
         self._check_type(call, traced)
         return made
+
+    def _composed(self, call: Call, inputs: list[Bound]) -> Bound | None:
+        """The call by the simpler ones that it is made of, where there are such."""
+        values = [parent.forward_value for parent in inputs]
+        floats = [value.to(self.example.dtype) if value.is_floating_point() else value for value in values]
+        varying = [slot for slot, parent in enumerate(inputs) if parent.from_input]
+        parts = composed.parts(call, floats, varying)
+        if parts is None:
+            return None
+        self.made.update(zip(parts.find_nodes(op="placeholder"), inputs, strict=True))
+        output = next(iter(parts.find_nodes(op="output"))).args[0]
+        needed = _ancestors(output)
+        for node in parts.nodes:
+            if node in needed and node not in self.made and not _has_several_results(node):
+                self.made[node] = self._make(node)
+        return self.made[output]
 
     def _check_type(self, call: Call, traced: Tensor) -> None:
         """Whether the result is one of real arithmetic up to rounding that walks account for, and where they are."""

@@ -1,7 +1,7 @@
 """The operators of a bounded graph: one file a family, each call registered under its ATen name.
 
 weighted_sum (add, multiply), product (of two that vary), convolution (and fully connected), pooling, normalisation,
-slicing and moving (every rearrangement), resampling, activation, piecewise (linear functions) and smooth (curves). To
+slicing and moving (every rearrangement), resampling, activation, piecewise (linear functions), smooth and power (curves). To
 add one: a class with its rules, decorated with :func:`operator.rule`.
 """
 
@@ -12,6 +12,7 @@ from verify.operators import (
     normalisation,
     piecewise,
     pooling,
+    power,
     resampling,
     slicing,
     smooth,
@@ -38,6 +39,7 @@ __all__ = [
     "normalisation",
     "piecewise",
     "pooling",
+    "power",
     "resampling",
     "slicing",
     "smooth",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -32,6 +32,10 @@ class Call:
             args[position] = values[argument.position] if isinstance(argument, Slot) else _fill(argument, values)
         result = self.target(*args, **(_fill(self.kwargs, values) if self.kwargs else {}))
         return result if self.index is None else result[self.index]
+
+    def filled(self, values: Sequence[Any]) -> Call:
+        """The call with values in its slots."""
+        return replace(self, args=_fill(self.args, values), kwargs=_fill(self.kwargs, values))
 
     @cached_property
     def _open(self) -> list[int]:

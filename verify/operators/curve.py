@@ -45,6 +45,11 @@ class Curve(Elementwise):
         """Its derivative; at a kink that of one side, which is torch's."""
         raise self.refuse("a curve without a derivative")
 
+    def domain(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """The lower end; NaN, of which no bound comes, where the function is not defined on the whole interval and its
+        values do not tell."""
+        return lower
+
     def knots_in(self, lower: Tensor, upper: Tensor) -> list[Tensor]:
         """The knots, moved into the interval where they are not in it; in order."""
         return [lower.clamp(min=knot).minimum(upper) for knot in self.knots]
@@ -70,7 +75,7 @@ class Curve(Elementwise):
         (centre,), (radius,) = centres, radii
         assert radius is not None
         half = radius * scale
-        lower, upper = centre - half, centre + half
+        lower, upper = self.domain(centre - half, centre + half), centre + half
         narrow = half <= torch.finfo(half.dtype).eps ** 0.5 * (1 + centre.abs())
         if self.jumps:
             narrow &= ~self._bends(lower, upper)
@@ -93,6 +98,7 @@ class Curve(Elementwise):
         return self._lines(lower, upper, parallel=True)
 
     def _lines(self, lower: Tensor, upper: Tensor, parallel: bool) -> Lines:
+        lower = self.domain(lower, upper)
         lines = self._simple(lower, upper, parallel)
         bent = self._bends(lower, upper)
         if bent.any():

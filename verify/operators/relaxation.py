@@ -47,6 +47,10 @@ class Relaxation(Operator):
         """Which elements of the input have bounds worth tightening."""
         return torch.ones_like(lower, dtype=torch.bool)
 
+    def terms_over(self, read: Read) -> Float[Tensor, "b *out"]:
+        """`terms`, of lines over these intervals."""
+        return self.terms([torch.maximum(*(side.abs() for side in ends)) for ends in read if ends is not None])
+
     @staticmethod
     def of(read: Read) -> Interval:
         """The interval of the input, of operators with one."""

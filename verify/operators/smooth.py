@@ -197,46 +197,6 @@ class Log(Curve):
         return torch.full_like(largest[0], 2300.0)
 
 
-@rule("sqrt.default")
-class Sqrt(Curve):
-    """sqrt(x) for x > 0; where x may be less than 0 there is no bound."""
-
-    def derivative(self, x: Tensor) -> Tensor:
-        return 0.5 / torch.sqrt(x)
-
-    def terms(self, largest: list[Tensor]) -> Tensor:
-        """Chords and tangents in the middle rise by at most the root itself from 0 on."""
-        return 3 * torch.sqrt(largest[0])
-
-
-@rule("pow.Tensor_Scalar")
-class Power(Curve):
-    """x to the power of a positive integer."""
-
-    exponent: int
-
-    def check(self) -> None:
-        exponent = self.call.args[1]
-        if exponent != int(exponent) or not 1 <= exponent <= 64:
-            raise self.refuse(f"the exponent {exponent}, which is not an integer from 1 to 64")
-        self.exponent = int(exponent)
-        self.knots = (0.0,) if self.exponent % 2 else ()
-        self.turns = () if self.exponent % 2 else (0.0,)
-
-    def derivative(self, x: Tensor) -> Tensor:
-        return self.exponent * x ** (self.exponent - 1)
-
-
-@rule("square.default")
-class Square(Power):
-    """x^2, or x x."""
-
-    exponent, turns = 2, (0.0,)
-
-    def check(self) -> None:
-        """Nothing is refused."""
-
-
 @rule("sin.default", "cos.default")
 class Wave(Curve):
     """sin or cos."""

@@ -14,8 +14,8 @@ from torch import Tensor
 from verify.operators.call import Call, Slot
 from verify.operators.linear import LinearOperator
 from verify.operators.operator import Operator, rule
+from verify.operators.power import Square
 from verify.operators.product import Bilinear
-from verify.operators.smooth import Square
 
 
 class Signed(LinearOperator):
@@ -112,10 +112,5 @@ class Product(Scaled):
 
 @rule("div.Tensor", "div.Scalar")
 class Quotient(Scaled):
-    """x / w."""
-
-    def check(self) -> None:
-        super().check()
-        if self.varying_arguments != [0]:
-            raise self.refuse("a division by a tensor that depends on the network's input")
+    """x / w; by what depends on the image it is a product with the reciprocal, see `verify.graph.composed`."""
 

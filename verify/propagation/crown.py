@@ -12,7 +12,7 @@ from verify.graph.graph import Graph
 from verify.graph.lirpa import Bound
 from verify.operators.arithmetic import absolute_inner
 from verify.operators.operator import Coefficients
-from verify.operators.relaxation import Elementwise
+from verify.operators.relaxation import Elementwise, Relaxation
 from verify.propagation.neurons import Neurons
 from verify.propagation.worst_points import SlopeChoice, adaptive
 
@@ -99,7 +99,8 @@ def _allowance(graph: Graph, neurons: Neurons, node: Bound) -> Float[Tensor, "b 
                 value + known[parent.name] if parent.name in known and parent.name in graph.linear_only else value
                 for parent, value in zip(before.inputs, neurons.largest(before), strict=True)
             ]
-            known[before.name] = before.terms(largest) + (0.0 if before.exact else 1.0)
+            terms = before.terms_over(neurons.read(before)) if isinstance(before, Relaxation) else before.terms(largest)
+            known[before.name] = terms + (0.0 if before.exact else 1.0)
         if before is node:
             break
     return known[node.name]

@@ -176,8 +176,8 @@ def test_the_derivative_is_torchs_where_numbers_are_not_finite():
     ("module", "name"),
     [
         (nn.LeakyReLU(1.5), "leaky_relu"),
-        (Function(lambda m, x: x**0.5), "pow"),
-        (Function(lambda m, x: x**-1), "pow"),
+        (Function(lambda m, x: x**0), "pow"),
+        (Function(lambda m, x: x**-100), "pow"),
         (Function(lambda m, x: torch.softmax(x, 1)), "softmax"),
         (Function(lambda m, x: x.sign()), "sign"),
         (Function(lambda m, x: x.tan()), "tan"),

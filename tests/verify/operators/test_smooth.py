@@ -40,8 +40,14 @@ CURVES = {
     "square": torch.square,
     "cube": lambda x: x**3,
     "fourth": lambda x: x.pow(4),
+    "reciprocal": torch.reciprocal,
+    "reciprocal of the root": torch.rsqrt,
+    "a power": lambda x: x**2.5,
+    "a root": lambda x: x**0.3,
+    "a negative power": lambda x: x**-3,
+    "a negative root": lambda x: x**-0.4,
 }
-POSITIVE = ("log", "sqrt")
+POSITIVE = ("log", "sqrt", "reciprocal", "reciprocal of the root", "a power", "a root", "a negative power", "a negative root")
 SHARES = torch.linspace(0, 1, 401, dtype=torch.float64)[:, None]
 
 
