@@ -174,8 +174,9 @@ def _triple(value: Any) -> list[int]:
 
 
 def overload(name: str) -> torch._ops.OpOverload:
-    packet, overload = name.split(".")
-    return getattr(getattr(torch.ops.aten, packet), overload)
+    """The ATen call of a name without its namespace."""
+    packet, own = name.split(".")
+    return getattr(getattr(torch.ops.aten, packet), own)
 
 
 def _parts(call: torch._ops.OpOverload) -> Callable[..., Any]:

@@ -33,9 +33,9 @@ class Form(NamedTuple):
     rows: Float[Tensor, "r b *shape"]
 
     def with_error(self, low: Tensor, high: Tensor, sweep: Sweep) -> Form:
-        """This form plus an independent error in [low, high] ("b *shape") an element.
+        """This form plus an independent error in [low, high] an element.
 
-        The largest errors of each image get a row each, as far as the sweep has room; the others widen the box, which
+        These are "b *shape", or have one element in some dimensions: one error for all elements along them. The largest errors of each image get a row each, as far as the sweep has room; the others widen the box, which
         is sound and only forgets that the same error comes back by several ways. The sweep may take rows from forms
         to make room, so no form from before the call may be used after it.
         """
@@ -47,8 +47,11 @@ class Form(NamedTuple):
         if new:
             rows = extended(rows, sweep.used_rows + new)
             # A view, or an error: into a copy, errors would be written and lost.
-            own = rows[sweep.used_rows :].view(new, len(half), -1)
-            own.scatter_(2, index.T.unsqueeze(2), size.T.unsqueeze(2))
+            place = rows[sweep.used_rows :]
+            own = place if middle.shape == place.shape[1:] else place.new_zeros(new, *middle.shape)
+            own.view(new, len(half), -1).scatter_(2, index.T.unsqueeze(2), size.T.unsqueeze(2))
+            if own is not place:
+                place.copy_(own)
         sweep.used_rows += new
         return Form(form.lower + middle - rest, form.upper + middle + rest, rows)
 
