@@ -27,7 +27,11 @@ def on_page_markdown(markdown, page, config, files):
 
 def on_page_content(html, page, config, files):
     """Browsers draw MathML by themselves: no script is needed, and none is fetched."""
-    return FORMULA.sub(lambda found: convert(_plain(found[2]), display="inline" if found[1] == "span" else "block"), html)
+    return FORMULA.sub(_mathml, html)
+
+
+def _mathml(found):
+    return convert(_plain(found[2]), display="inline" if found[1] == "span" else "block")
 
 
 def _plain(text):

@@ -1,8 +1,8 @@
 """The operators of a bounded graph: one file a family, each call registered under its ATen name.
 
 weighted_sum (add, multiply), product (of two that vary), convolution (and fully connected), pooling, normalisation,
-slicing and moving (every rearrangement), resampling, activation, piecewise (linear functions), smooth and power (curves),
-log_sum (softmax). To add one: a class with its rules, decorated with :func:`operator.rule`.
+slicing and moving (every rearrangement), resampling, activation, piecewise (linear functions), smooth and power
+(curves), log_sum (softmax). To add one: a class with its rules, decorated with :func:`operator.rule`.
 """
 
 from verify.operators import (

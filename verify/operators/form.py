@@ -35,9 +35,10 @@ class Form(NamedTuple):
     def with_error(self, low: Tensor, high: Tensor, sweep: Sweep) -> Form:
         """This form plus an independent error in [low, high] an element.
 
-        These are "b *shape", or have one element in some dimensions: one error for all elements along them. The largest errors of each image get a row each, as far as the sweep has room; the others widen the box, which
-        is sound and only forgets that the same error comes back by several ways. The sweep may take rows from forms
-        to make room, so no form from before the call may be used after it.
+        These are "b *shape", or have one element in some dimensions: one error for all elements along them. The largest
+        errors of each image get a row each, as far as the sweep has room; the others widen the box, which is sound and
+        only forgets that the same error comes back by several ways. The sweep may take rows from forms to make room,
+        so no form from before the call may be used after it.
         """
         middle, half = (low + high) / 2, flat((high - low) / 2)
         form, new = sweep.make_room(self, half)
