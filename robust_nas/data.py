@@ -1,4 +1,4 @@
-"""Data sets: digits (ships with scikit-learn), MNIST and CIFAR-10 as tensors, folders of images read file by file.
+"""Images and their classes: what a data set is to a network, how it is loaded, split, shuffled and changed at random.
 
 Images are float32 in [0, 1], `n c h w`, without normalisation or padding: both belong inside the network,
 so that a radius is in pixels. CIFAR-10 takes 0.7 GB of memory this way.
@@ -18,13 +18,9 @@ from torch import Tensor
 
 from robust_nas.images import ImageFiles
 from robust_nas.registry import DATASETS, named
-from verify.checks.errors import InputError
 
 DEFAULT_ROOT = Path("data")
-DIGITS_TEST_PER_CLASS = 50
 CROP_PADDING = 4
-CLASSES = 10
-"""Of MNIST and CIFAR-10."""
 
 
 class Examples(NamedTuple):
@@ -106,7 +102,7 @@ def load(name: str, root: str | Path | None = None, download: bool = False) -> D
     Raises:
         InputError: the name is unknown, or the files are not there or cannot be read.
     """
-    return named("data set", name, DATASETS)(DEFAULT_ROOT if root is None else Path(root), download)
+    return named("data set", name, DATASETS).load(DEFAULT_ROOT if root is None else Path(root), download)
 
 
 def split(examples: Source, fraction: float, seed: int) -> tuple[Source, Source]:
@@ -189,120 +185,3 @@ def cutout(
         for size, centre in zip((height, width), middle, strict=True)
     )
     return images.masked_fill((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), 0.0)
-
-
-def digits(root: Path, download: bool) -> Data:
-    """1797 digits of 8 x 8 pixels; 50 of each class, evenly spaced in the file's order, are the test images.
-
-    The other 1297 train. The file's order goes by writer, so both parts see all writers.
-    """
-    from sklearn.datasets import load_digits  # here, because it takes a second to import
-
-    bunch = load_digits()
-    examples = Examples(
-        torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16, torch.tensor(bunch.target)
-    )
-    test = torch.zeros(len(examples.labels), dtype=torch.bool)
-    for digit in range(10):
-        places = (examples.labels == digit).nonzero().squeeze(1)
-        test[places[torch.linspace(0, len(places) - 1, DIGITS_TEST_PER_CLASS).long()]] = True
-    return Data(
-        name="digits",
-        train=examples.take((~test).nonzero().squeeze(1)),
-        test=examples.take(test.nonzero().squeeze(1)),
-        classes=10,
-        mean=(0.3048,),
-        std=(0.3758,),
-    )
-
-
-def mnist(root: Path, download: bool) -> Data:
-    """MNIST; zeros around the 28 x 28 pixels are part of the network."""
-    train, test = _torchvision("mnist", "MNIST", root, download, (1, 28, 28))
-    return Data("mnist", train, test, classes=CLASSES, mean=(0.1307,), std=(0.3081,), pad=2)
-
-
-def cifar10(root: Path, download: bool) -> Data:
-    """CIFAR-10."""
-    train, test = _torchvision("cifar10", "CIFAR10", root, download, (3, 32, 32))
-    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-    return Data("cifar10", train, test, classes=CLASSES, mean=mean, std=std, augment=True)
-
-
-def _image_folder(root: Path, name: str, size: int) -> Data:
-    """Folders train/CLASS and val/CLASS (or test/CLASS) of images; there is nothing to fetch.
-
-    Training images are random crops, mirrored at random, the others' middle is cut out, as usual with ImageNet. Those
-    for testing come in a random order, always the same.
-    """
-    from torchvision.datasets import ImageFolder  # here, because it takes a second to import
-
-    try:
-        folders = [ImageFolder(root / part) for part in ("train", "val" if (root / "val").is_dir() else "test")]
-    except OSError as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise InputError(
-            f"{name}: no images in {root.resolve()} ({reason}); "
-            "give the folder that holds train/CLASS/* and val/CLASS/* (or test/CLASS/*) with --data DIR"
-        ) from error
-    first, second = (folder.classes for folder in folders)
-    if first != second:
-        lonely = ", ".join(sorted(set(first) ^ set(second)))
-        raise InputError(f"{name}: {root.resolve()} has classes for training or for testing alone: {lonely}")
-    if len(first) < 2:
-        raise InputError(f"{name}: {root.resolve()} has one class, {first[0]}; there is nothing to tell apart")
-    train, test = (
-        FileExamples(ImageFiles([path for path, _ in folder.samples], size), torch.tensor(folder.targets))
-        for folder in folders
-    )
-    # Folders come class by class; attacks and certificates take the first images, which must not be of a few classes.
-    order = torch.randperm(len(test.labels), generator=torch.Generator().manual_seed(0))
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-    return Data(name, train, test.part(order), classes=len(first), mean=mean, std=std, augment=True)
-
-
-def imagefolder(root: Path, download: bool) -> Data:
-    """Folders of images, brought to the 224 x 224 pixels of ImageNet."""
-    return _image_folder(root, name="imagefolder", size=224)
-
-
-def imagefolder64(root: Path, download: bool) -> Data:
-    """Folders of images, brought to 64 x 64 pixels."""
-    return _image_folder(root, name="imagefolder64", size=64)
-
-
-def _torchvision(
-    name: str, class_name: str, root: Path, download: bool, shape: tuple[int, int, int]
-) -> tuple[Examples, Examples]:
-    """Training and test images of a torchvision data set whose `data` are bytes, `n h w` or `n h w c`."""
-    from torchvision import datasets  # here, because it takes a second to import
-
-    reader = getattr(datasets, class_name)
-    parts = []
-    for train in (True, False):
-        try:
-            part = reader(root, train=train, download=download)
-            parts.append(_whole(torch.as_tensor(part.data), torch.as_tensor(part.targets), shape))
-        except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
-            reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-            raise InputError(
-                f"{name}: no complete data in {root.resolve()} ({reason}); "
-                "give their folder with --data DIR, or fetch them with --download"
-            ) from error
-    return parts[0], parts[1]
-
-
-def _whole(pixels: Tensor, labels: Tensor, shape: tuple[int, int, int]) -> Examples:
-    """The examples of a part, once nothing is missing: files that were mixed up can be read as well.
-
-    Raises:
-        ValueError: they are not what the data set holds.
-    """
-    images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images and {len(labels)} labels")
-    if images.shape[1:] != shape:
-        raise ValueError(f"images of shape {tuple(images.shape[1:])}, not {shape}")
-    if not 0 <= int(labels.min()) <= int(labels.max()) < CLASSES:
-        raise ValueError(f"labels {int(labels.min())} to {int(labels.max())}, not 0 to {CLASSES - 1}")
-    return Examples(images.float().contiguous() / 255, labels)

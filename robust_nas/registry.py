@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from importlib import import_module
-from pathlib import Path
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from verify.checks.errors import InputError
@@ -16,7 +16,7 @@ from verify.propagation.methods import METHODS as BOUND_METHODS
 
 if TYPE_CHECKING:
     from robust_nas.attacks.base import Attack
-    from robust_nas.data import Data
+    from robust_nas.datasets.base import DataSet
     from robust_nas.genotype import Architecture
     from robust_nas.metrics.base import MetricSettings, RobustnessMetric
     from robust_nas.search.stopping import StoppingRule
@@ -27,7 +27,7 @@ Entry = TypeVar("Entry")
 
 
 class Registry(MutableMapping[str, Entry], Generic[Entry]):
-    """Entries by name, each imported when it is asked for. A program may add its own: `METRICS["mine"] = Mine`.
+    """Entries by name, each imported when it is asked for. A program may add its own: `METRICS["mine"] = Mine.of`.
 
     Args:
         places: `module:attribute` of each, by its name.
@@ -40,7 +40,7 @@ class Registry(MutableMapping[str, Entry], Generic[Entry]):
         found = self._entries[name]
         if isinstance(found, str):
             module, _, attribute = found.partition(":")
-            found = getattr(import_module(module), attribute)
+            found = attrgetter(attribute)(import_module(module))
         entry: Entry = found
         return entry
 
@@ -73,11 +73,11 @@ def named(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
 
 METRICS: Registry[Callable[[MetricSettings], RobustnessMetric]] = Registry(
     {
-        "cb": "robust_nas.metrics:certified_bound",
-        "log-radius": "robust_nas.metrics:log_radius",
-        "ibp-slope": "robust_nas.metrics:interval_slope",
-        "jacobian": "robust_nas.metrics:jacobian",
-        "combined": "robust_nas.metrics:combined",
+        "cb": "robust_nas.metrics.certified_bound:CertifiedBound.of",
+        "log-radius": "robust_nas.metrics.log_radius:LogRadius.of",
+        "ibp-slope": "robust_nas.metrics.interval_slope:IntervalSlope.of",
+        "jacobian": "robust_nas.metrics.jacobian:JacobianNorm.of",
+        "combined": "robust_nas.metrics.combined:combined",
     }
 )
 """What a search maximises beside accuracy. A search without a metric has none: `none` is not in here."""
@@ -137,13 +137,13 @@ ATTACKS: Registry[Attack] = Registry(
 )
 """What tries a trained network."""
 
-DATASETS: Registry[Callable[[Path, bool], Data]] = Registry(
+DATASETS: Registry[DataSet] = Registry(
     {
-        "digits": "robust_nas.data:digits",
-        "mnist": "robust_nas.data:mnist",
-        "cifar10": "robust_nas.data:cifar10",
-        "imagefolder": "robust_nas.data:imagefolder",
-        "imagefolder64": "robust_nas.data:imagefolder64",
+        "digits": "robust_nas.datasets.digits:DIGITS",
+        "mnist": "robust_nas.datasets.mnist:MNIST",
+        "cifar10": "robust_nas.datasets.cifar10:CIFAR10",
+        "imagefolder": "robust_nas.datasets.image_folder:IMAGEFOLDER",
+        "imagefolder64": "robust_nas.datasets.image_folder:IMAGEFOLDER64",
     }
 )
 """Images. Another size of the images is another name: a run's weights and certificates are of one of them."""
@@ -166,8 +166,8 @@ ORDERS = ("first", "second")
 """Of the bilevel step."""
 JUDGES = ("accuracy", "radius")
 """What the best of a search's candidates has."""
-BOUNDS = tuple(name for name, method in BOUND_METHODS.items() if not method.optimised)
-"""Of a search: the methods that compute a bound at one go."""
+BOUNDS = tuple(name for name, method in BOUND_METHODS.items() if method.step_images)
+"""Of a search: the methods that its steps can wait for."""
 TRAINING_BOUNDS = ("ibp", "crown-ibp")
 """Those that a certified training can begin with."""
 JACOBIANS = ("sampled", "exact", "projection")

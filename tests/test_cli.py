@@ -20,11 +20,11 @@ import robust_nas.zoo.listing
 import verify
 from robust_nas.attacks.base import Attack
 from robust_nas.data import load
+from robust_nas.datasets.base import DataSet
 from robust_nas.genotype import Genotype
 from robust_nas.options import SearchOptions
 from robust_nas.registry import (
     ATTACKS,
-    BOUNDS,
     DATASETS,
     METRICS,
     NOTATIONS,
@@ -35,7 +35,6 @@ from robust_nas.registry import (
     STOPPING_RULES,
     STRATEGIES,
 )
-from robust_nas.search.presets import BOUND_IMAGES
 from robust_nas.search.presets import PRESETS as SEARCH_PRESETS
 from robust_nas.training import save_weights
 from robust_nas.training.engine import build
@@ -186,12 +185,11 @@ def test_a_certificate_that_an_attack_violates_is_exit_code_1(monkeypatch, genot
 def test_what_is_known_by_name_is_there():
     """Every line of a registry leads somewhere, and the lists of names are those of the things themselves."""
     for known in (METRICS, STRATEGIES, STOPPING_RULES, RECIPES, ATTACKS, DATASETS, NOTATIONS):
-        assert all(callable(entry) or isinstance(entry, Attack) for entry in known.values())
+        assert all(callable(entry) or isinstance(entry, Attack | DataSet) for entry in known.values())
     assert all(attack.name == name for name, attack in ATTACKS.items())
     assert set(SEARCH_PRESETS) == set(TRAINING_PRESETS) == set(PRESETS)
     assert {space for strategy in STRATEGIES.values() for space in strategy.spaces} == set(SPACES)
     assert {order for strategy in STRATEGIES.values() for order in strategy.orders} == set(ORDERS)
-    assert set(BOUND_IMAGES) == set(BOUNDS)
     assert all(set(sizes) == {"none", *METRICS} for sizes in SEARCH_PRESETS.values())
 
 

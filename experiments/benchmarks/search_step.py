@@ -32,7 +32,7 @@ from robust_nas.metrics import METRICS, MetricSettings
 from robust_nas.runs import Run, device_name, versions
 from robust_nas.search.bilevel import AlphaStep
 from robust_nas.search.engine import Search
-from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset
+from robust_nas.search.presets import PRESETS, SearchPreset
 from robust_nas.search.stage import Plan, build
 from robust_nas.search.strategies import Strategy
 from robust_nas.spaces.cells import KINDS
@@ -40,6 +40,7 @@ from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.supernet import Operations, Supernet
 from verify import BoundedNetwork, margins
 from verify.graph.lirpa import BoundedModule, BoundedTensor
+from verify.propagation.methods import METHODS
 
 DEFAULT = "cb ibp"
 VARIANTS = {
@@ -137,7 +138,7 @@ def _ours(size: Size, variant: str) -> Timed:
     if bound == "crown-ibp":  # which computes in float64 in a search
         preset = replace(preset, dtype="float64")
     settings = MetricSettings(
-        "linf", bound_method=bound, bound_images=BOUND_IMAGES[bound], jacobian_images=_jacobian_images(size, preset)
+        "linf", bound_method=bound, jacobian_images=_jacobian_images(size, preset)
     )
     model, batch = _problem(size, preset)
     step = AlphaStep(
@@ -167,7 +168,7 @@ def _stock(size: Size) -> Timed:
     edges = sum(range(2, 2 + preset.nodes))
     model, batch = _problem(size, preset, dict.fromkeys(KINDS, (names,) * edges))
     twin = for_stock(model.eval(), batch.images)
-    images, labels = (part[: BOUND_IMAGES["ibp"]] for part in batch)
+    images, labels = (part[: METHODS["ibp"].step_images] for part in batch)
     graph = BoundedModule(twin, torch.zeros_like(images), bound_opts={"conv_mode": "matrix"})
     alphas = [parameter for name, parameter in graph.named_parameters() if parameter.shape == (edges, len(names))]
 
@@ -241,9 +242,9 @@ def show(results: dict[str, Any]) -> Table:
 def images_measured(size: Size, variant: str) -> int | None:
     """How many images of the batch the metric looks at; of `combined`, its bound."""
     if variant in ("none", STOCK):
-        return None if variant == "none" else BOUND_IMAGES["ibp"]
+        return None if variant == "none" else METHODS["ibp"].step_images
     metric, bound = VARIANTS[variant]
-    return _jacobian_images(size, PRESETS[size.preset][metric]) if metric == "jacobian" else BOUND_IMAGES[bound]
+    return _jacobian_images(size, PRESETS[size.preset][metric]) if metric == "jacobian" else METHODS[bound].step_images
 
 
 @click.command(cls=Script)

@@ -9,7 +9,7 @@ from functools import partial
 from experiments.fidelity.networks import EPOCHS, LEARNING_RATE, NODES, SHAPE
 from robust_nas.metrics import METRICS, MetricSettings
 from robust_nas.search.judges import Score, best
-from robust_nas.search.presets import BOUND_IMAGES, PRESETS
+from robust_nas.search.presets import PRESETS
 from robust_nas.search.stage import Plan
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.search.trials import Trial, training_preset
@@ -55,7 +55,7 @@ def baseline(recipe: str, seed: int, method: str, metric: str = "none") -> Plan:
     """A search as its authors have it, whatever its networks are trained by."""
     measure = None
     if metric != "none":
-        options = MetricSettings("linf", seed, bound_images=BOUND_IMAGES["ibp"], jacobian_images=SIZES.jacobian_images)
+        options = MetricSettings("linf", seed, jacobian_images=SIZES.jacobian_images)
         measure = METRICS[metric](options)
     return Plan(SIZES, STRATEGIES[method](), measure, GAMMA, seed=seed)
 
@@ -78,7 +78,7 @@ def mended(recipe: str, seed: int) -> Plan:
     as hard as the loss.
     """
     certified = recipe == "certified"
-    options = MetricSettings("linf", seed, bound_images=BOUND_IMAGES["ibp"])
+    options = MetricSettings("linf", seed)
     return Plan(
         replace(SHORT, learning_rate=CERTIFIED_RATE) if certified else SHORT,
         metric=None if certified else METRICS["log-radius"](options),

@@ -17,7 +17,7 @@ from experiments.tables.pool import Launcher, alone, carry_out
 from experiments.tables.report import report
 from experiments.tables.scale import load_scale
 from robust_nas.data import DEFAULT_ROOT, load
-from robust_nas.registry import named
+from robust_nas.registry import DATASETS, named
 from robust_nas.runs import Run, choose_device, versions
 from verify.checks.errors import InputError
 
@@ -95,7 +95,7 @@ def _places(jobs: Sequence[Job], data: str | Path | None, imagefolder: str | Pat
     common = Path(DEFAULT_ROOT if data is None else data)
     folders = common if imagefolder is None else Path(imagefolder)
     datasets = sorted({job.options["dataset"] for job in jobs})
-    return {dataset: folders if dataset.startswith("imagefolder") else common for dataset in datasets}
+    return {dataset: folders if DATASETS[dataset].own_folder else common for dataset in datasets}
 
 
 def _of_torchrun() -> tuple[int, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from robust_nas.datasets.base import Epsilons
+from robust_nas.registry import DATASETS
 from verify.checks.errors import InputError
 
 NORM_NAMES = {"linf": "l-infinity", "l2": "l2"}
@@ -27,39 +29,13 @@ class Threat:
             raise InputError(f"epsilon must be above 0, not {self.epsilon}")
 
 
-@dataclass(frozen=True)
-class Epsilons:
-    """Radii in [0,1] pixels.
-
-    Attributes:
-        fgsm: of FGSM in l-infinity.
-        linf: of the other l-infinity attacks.
-        l2: of the l2 attacks.
-    """
-
-    fgsm: float
-    linf: float
-    l2: float
-
-
-PAPER_EPSILONS = {
-    # DSRNA (CVPR 2021), section 4.3.1: PGD with 8/255 on CIFAR-10, 2/255 on ImageNet and .3 on MNIST, FGSM with 2/255
-    # on all three, AutoAttack l-infinity as PGD, AutoAttack l2 with 1 on all three; for C&W it names none.
-    "cifar10": Epsilons(fgsm=2 / 255, linf=8 / 255, l2=1.0),
-    "imagefolder": Epsilons(fgsm=2 / 255, linf=2 / 255, l2=1.0),
-    "imagefolder64": Epsilons(fgsm=2 / 255, linf=2 / 255, l2=1.0),
-    "mnist": Epsilons(fgsm=2 / 255, linf=0.3, l2=1.0),
-    # The paper has no digits. Ours: one of their 16 steps of grey; in l2 MNIST's 1 times the ratio of the image sides.
-    "digits": Epsilons(fgsm=1 / 16, linf=1 / 16, l2=8 / 28),
-}
-
-
 def paper_epsilons(dataset: str) -> Epsilons:
-    """The epsilons of a data set.
+    """The epsilons of a data set, those of the paper where it has some.
 
     Raises:
         InputError: there are none.
     """
-    if dataset not in PAPER_EPSILONS:
+    known = DATASETS[dataset].attacks if dataset in DATASETS else None
+    if known is None:
         raise InputError(f"no epsilon is known for {dataset}; give --norm and --epsilon")
-    return PAPER_EPSILONS[dataset]
+    return known

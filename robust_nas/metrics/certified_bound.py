@@ -10,22 +10,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robust_nas.metrics.base import Measurement, RobustnessMetric
+from robust_nas.metrics.base import ImageMetric, Measurement, MetricSettings
 from robust_nas.metrics.epsilon import VANISHING, EpsilonControl
 from robust_nas.metrics.interval_slope import INTERVALS
-from robust_nas.registry import BOUNDS
+from robust_nas.registry import BOUNDS, named
 from verify.bounds import BoundedNetwork
 from verify.checks.errors import InputError
+from verify.propagation.methods import METHODS
 from verify.specification import margins
 
 TARGETS = ("margin", "logits")
-CENTRED = ("ibp", "block")
-"""Methods that keep a radius apart from its centre, and so lose nothing however small it is."""
 ROW, REFINED = 7.0, 3.0
 """What methods with rows of coefficients keep a row, and how many times that where neurons have rows of their own."""
 
 
-class CertifiedBound(RobustnessMetric):
+class CertifiedBound(ImageMetric):
     """R = mean over images of min over k != y of the lower bound of f_y - f_k over the ball around the image.
 
     A true bound of the mixed network at the current epsilon, with batch norm's statistics held at those of the
@@ -53,7 +52,8 @@ class CertifiedBound(RobustnessMetric):
         InputError: unknown target or method.
     """
 
-    columns = ("certified_bound", "epsilon", "gap")
+    column = "certified_bound"
+    bounded = True
 
     def __init__(
         self,
@@ -68,13 +68,30 @@ class CertifiedBound(RobustnessMetric):
             raise InputError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
         if method not in BOUNDS:
             raise InputError(f"unknown bound {method!r}; known: {', '.join(BOUNDS)}")
-        self.norm, self.domain, self.method = norm, domain, method
-        self.target, self.images = target, images
-        self.control = control or (EpsilonControl(floor=VANISHING) if method in CENTRED else EpsilonControl())
+        super().__init__(norm, images)
+        self.domain, self.method, self.target = domain, method, target
+        floor = VANISHING if METHODS[method].forward else EpsilonControl.floor
+        self.control = control or EpsilonControl(floor=floor)
         self._settled = False
+
+    @classmethod
+    def of(cls, settings: MetricSettings) -> CertifiedBound:
+        method, epsilon = settings.bound_method, settings.epsilon
+        images = settings.bound_images or named("bound", method, METHODS).step_images
+        control = None if epsilon is None else EpsilonControl(epsilon, slope=0.0)
+        return cls(settings.norm, method=method, images=images, control=control)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.column, "epsilon", "gap")
 
     def restart(self) -> None:
         self._settled = False
+
+    def scores(
+        self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
+    ) -> Float[Tensor, " n"]:
+        return self.measure(network, images, labels)[0]
 
     def __call__(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
@@ -85,12 +102,10 @@ class CertifiedBound(RobustnessMetric):
             self._settle(network, images[:1], labels[:1])
         epsilon = self.control.epsilon
         values, width, unit = self.measure(network, images, labels)
-        weight = self.processes.weight(len(labels))
-        count, width, unit = self.processes.total([float(len(values)), weight * width, weight * unit])
-        value, gap = values.sum() / count, width / unit
-        found = self.processes.total([value.item()])[0]
-        self.control.update(gap)
-        return Measurement(value, dict(zip(self.columns, (found, epsilon, gap), strict=True)))
+        found, weight = self.mean(values), self.processes.weight(len(labels))
+        width, unit = self.processes.total([weight * width, weight * unit])
+        self.control.update(width / unit)
+        return Measurement(found.value, {**found.log, "epsilon": epsilon, "gap": width / unit})
 
     def measure(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
@@ -103,12 +118,13 @@ class CertifiedBound(RobustnessMetric):
 
     def held(self, network: BoundedNetwork, images: int) -> float:
         images = min(images, self.images)
-        if self.method in CENTRED:
+        method = METHODS[self.method]
+        if method.forward:
             return INTERVALS * images
-        if self.method == "crown-ibp":
+        if not method.forms:
             return ROW * network.classes * images
         rows = 2 * network.example[0].numel()  # pixels and about as many errors
-        return ROW * rows * images * (REFINED if self.method == "crown" else 1.0)
+        return ROW * rows * images * (REFINED if method.refined else 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epsilon": self.control.epsilon, "settled": self._settled}

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robust_nas.metrics.base import Measurement, RobustnessMetric
+from robust_nas.metrics.base import ImageMetric, MetricSettings
 from robust_nas.metrics.epsilon import START
 from robust_nas.registry import JACOBIANS
 from verify.bounds import BoundedNetwork
@@ -20,7 +20,7 @@ DUAL = {norm: DUAL_ORDERS[norm] for norm in ("linf", "l2")}
 """q with 1/p + 1/q = 1 for the norm p of the perturbation."""
 
 
-class JacobianNorm(RobustnessMetric):
+class JacobianNorm(ImageMetric):
     """R = -delta/N sum_i 1/K sum_k ||J_k(x_i)||_q (eq. 15), J_k the gradient of logit k in the pixels.
 
     "Frobenius norm" for sum_k ||J_k||_2, as the paper has it, is not what eq. 15 says: rows are taken here one by
@@ -40,7 +40,7 @@ class JacobianNorm(RobustnessMetric):
         InputError: another norm or estimate, or a projection for l-infinity.
     """
 
-    columns = ("jacobian",)
+    column = "jacobian"
 
     def __init__(
         self, norm: str = "linf", delta: float = START, images: int = 64, estimate: str = "sampled", seed: int = 0
@@ -51,21 +51,23 @@ class JacobianNorm(RobustnessMetric):
             raise InputError(f"unknown Jacobian estimate {estimate!r}; known: {', '.join(JACOBIANS)}")
         if estimate == "projection" and norm != "l2":
             raise InputError("a random projection estimates l2 norms only; take --norm l2 or --jacobian sampled")
-        self.q, self.delta, self.images, self.estimate = DUAL[norm], delta, images, estimate
+        super().__init__(norm, images)
+        self.q, self.delta, self.estimate = DUAL[norm], delta, estimate
         self._generator = torch.Generator().manual_seed(seed)
 
-    def __call__(
+    @classmethod
+    def of(cls, settings: MetricSettings) -> JacobianNorm:
+        images, estimate = settings.jacobian_images, settings.jacobian
+        return cls(settings.norm, images=images, estimate=estimate, seed=settings.seed)
+
+    def scores(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]
-    ) -> Measurement:
-        images = images[: self.processes.count(self.images)]
+    ) -> Float[Tensor, " b"]:
         vectors = self._vectors(network.classes, len(images)).to(images)
         products = network.vector_jacobian(images, vectors).flatten(2)
         if self.estimate == "projection":
-            value = -network.classes / 2 * products.square().sum(2).mean()
-        else:
-            value = -self.delta * torch.linalg.vector_norm(products, self.q, dim=2).mean()
-        value = self.processes.weight(len(images)) * value
-        return Measurement(value, {"jacobian": self.processes.total([value.item()])[0]})
+            return -network.classes / 2 * products.square().sum(2).mean(0)
+        return -self.delta * torch.linalg.vector_norm(products, self.q, dim=2).mean(0)
 
     def held(self, network: BoundedNetwork, images: int) -> float:
         return float(min(images, self.images)) * (network.classes if self.estimate == "exact" else 1)

@@ -29,7 +29,7 @@ class LogRadius(CertifiedBound):
         norm, domain, method, images, control: as for `CertifiedBound`.
     """
 
-    columns = ("log_radius", "epsilon", "gap")
+    column = "log_radius"
 
     def measure(
         self, network: BoundedNetwork, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]

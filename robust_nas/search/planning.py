@@ -9,16 +9,15 @@ from typing import Any
 from robust_nas.distributed import Processes
 from robust_nas.metrics import MetricSettings, RobustnessMetric
 from robust_nas.options.search import NORMS, SearchOptions
-from robust_nas.registry import JUDGES, METRICS, RECIPES, STOPPING_RULES, STRATEGIES, named
-from robust_nas.search.presets import BOUND_IMAGES, PRESETS, SearchPreset, preset_for
+from robust_nas.registry import BOUNDS, JUDGES, METRICS, RECIPES, STOPPING_RULES, STRATEGIES, named
+from robust_nas.search.presets import PRESETS, SearchPreset, preset_for
 from robust_nas.search.stage import Plan
 from robust_nas.search.strategies.base import Method
 from robust_nas.search.trials import Trial, training_preset, trial_at
 from robust_nas.training.recipes import RecipeSettings, default_epsilon
 from verify.checks.errors import InputError
+from verify.propagation.methods import METHODS
 
-BOUNDED = ("cb", "log-radius", "combined")
-"""Metrics with a certified bound."""
 DRAWN = 8
 """Architectures drawn near the result for each that is tried, where a radius judges."""
 
@@ -53,11 +52,13 @@ def plan_of(options: SearchOptions) -> Plan:
     _check_metric(options)
     _check_method(options, strategy)
     settings = _recipe_settings(options, strategy)
-    bounds_at = settings.epsilon if options.recipe == "certified" else options.epsilon
+    metric = _metric(options, sizes, settings)
+    if metric is not None and metric.bounded and METHODS[sizes.bound_method].ends:
+        sizes = replace(sizes, dtype="float64")
     return Plan(
         sizes,
         strategy,
-        metric=_metric(options, sizes, bounds_at),
+        metric=metric,
         gamma=sizes.gamma,
         balance=options.balance,
         recipe=str(options.recipe),
@@ -103,7 +104,7 @@ def check_team(team: Processes, plan: Plan) -> None:
 def _sizes(options: SearchOptions) -> SearchPreset:
     """The preset's sizes, but for those that are given."""
     metric = str(options.metric)
-    named("metric", metric, named("preset", options.preset, PRESETS))
+    named("preset", options.preset, PRESETS)
     changes: dict[str, Any] = {
         "gamma": options.gamma,
         "bound_method": options.bound,
@@ -115,12 +116,10 @@ def _sizes(options: SearchOptions) -> SearchPreset:
     sizes = preset_for(options.preset, metric, options.method)
     sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
     sizes = replace(sizes, warm_up=min(sizes.warm_up, sizes.epochs - 1))
-    if metric in BOUNDED and sizes.bound_method == "crown-ibp":
-        # It keeps lower and upper ends, which float32 cannot tell apart where it works.
-        sizes = replace(sizes, dtype="float64")
     if options.norm not in NORMS:
         raise InputError(f"unknown norm {options.norm!r} for a search; known: {', '.join(NORMS)}")
-    named("bound", sizes.bound_method, BOUND_IMAGES)
+    if sizes.bound_method not in BOUNDS:
+        raise InputError(f"unknown bound {sizes.bound_method!r}; known: {', '.join(BOUNDS)}")
     if not 0 <= sizes.gamma < math.inf:
         raise InputError(f"gamma must be a finite number >= 0, not {sizes.gamma}")
     if sizes.nodes < 1:
@@ -173,7 +172,7 @@ def _recipe_settings(options: SearchOptions, strategy: Method[Any]) -> RecipeSet
     return RecipeSettings(norm, size)
 
 
-def _metric(options: SearchOptions, sizes: SearchPreset, epsilon: float | None) -> RobustnessMetric | None:
+def _metric(options: SearchOptions, sizes: SearchPreset, recipe: RecipeSettings) -> RobustnessMetric | None:
     name = str(options.metric)
     if name == "none":
         return None
@@ -181,12 +180,11 @@ def _metric(options: SearchOptions, sizes: SearchPreset, epsilon: float | None) 
         norm=options.norm,
         seed=options.seed,
         bound_method=sizes.bound_method,
-        bound_images=BOUND_IMAGES["ibp" if name == "ibp-slope" else sizes.bound_method],
-        epsilon=epsilon,
+        epsilon=recipe.epsilon if options.recipe == "certified" else options.epsilon,
         jacobian=sizes.jacobian,
         jacobian_images=sizes.jacobian_images,
     )
-    return METRICS[name](settings)
+    return named("metric", name, METRICS)(settings)
 
 
 def _trial(

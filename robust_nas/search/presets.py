@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from robust_nas.registry import METRICS
+
 
 @dataclass(frozen=True)
 class SearchPreset:
@@ -20,7 +22,7 @@ class SearchPreset:
         clip: largest l2 norm of the weights' gradient.
         alpha_learning_rate, alpha_betas, alpha_weight_decay: of Adam for alpha; the rate is fixed.
         gamma: weight of the metric in eq. 16.
-        bound_method: of the certified bound, a key of `BOUND_IMAGES`.
+        bound_method: of the certified bound, one of `registry.BOUNDS`.
         jacobian, jacobian_images: estimate and number of images of the Jacobian metric.
         steps: most steps an epoch of the supernet, for recipes whose steps are dear; None for a pass over the images.
         candidates, trial_epochs: architectures that methods with trials draw, and epochs that each is trained.
@@ -50,9 +52,6 @@ class SearchPreset:
     trial_epochs: int
     steps: int | None = None
 
-
-BOUND_IMAGES = {"ibp": 16, "block": 16, "crown-ibp": 8, "affine": 2, "crown": 1}
-"""Images of a batch that are bounded, by method: as many as a step of a search can wait for."""
 
 # digits in about two minutes on two cores. The supernet is as deep as the networks that the quick training preset
 # builds. Alpha takes some twenty steps instead of the paper's thousands, so its rate is a hundred times the paper's,
@@ -129,7 +128,7 @@ _PAPER_JACOBIAN = replace(
     alpha_weight_decay=1e-3,
 )
 
-_METRICS = ("none", "cb", "log-radius", "ibp-slope", "jacobian", "combined")
+_METRICS = ("none", *METRICS)
 PRESETS: dict[str, dict[str, SearchPreset]] = {
     "quick": dict.fromkeys(_METRICS, _QUICK),
     "small": dict.fromkeys(_METRICS, _SMALL),
@@ -156,10 +155,11 @@ OWN: dict[str, SearchPreset] = {
 
 
 def preset_for(preset: str, metric: str, method: str) -> SearchPreset:
-    """The preset for a metric and a method; all names are known.
+    """The preset for a metric and a method. A metric that `PRESETS` does not name has the sizes of none.
 
     At paper scale a baseline, without a metric, has the settings of its own authors; with one it has DSRNA's.
     """
     if preset == "paper" and metric == "none":
         return OWN.get(method, _DARTS)
-    return PRESETS[preset][metric]
+    sizes = PRESETS[preset]
+    return sizes.get(metric, sizes["none"])

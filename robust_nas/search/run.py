@@ -18,7 +18,7 @@ from robust_nas.pictures.search import animate_alphas, plot_alphas, plot_search
 from robust_nas.runs import Row, Run, choose_device, notice, read_rows, seed_everything, versions
 from robust_nas.search.engine import Search
 from robust_nas.search.memory import advice
-from robust_nas.search.planning import BOUNDED, check_team, described, plan_of, settled
+from robust_nas.search.planning import check_team, described, plan_of, settled
 from robust_nas.search.watch import collapse
 from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.supernet import Supernet
@@ -109,7 +109,8 @@ def _summary(genotype: Architecture, rows: Sequence[Row], search: Search, second
         name if "cell" in name else f"{name} cell": Counter(operation for operation, _ in plan.edges)
         for name, plan in genotype.plans().items()
     }
-    metric = meta["metric"] + (f" by {meta['bound_method']}" if meta["metric"] in BOUNDED else "")
+    measured = search.plan.metric
+    metric = meta["metric"] + (f" by {meta['bound_method']}" if measured is not None and measured.bounded else "")
     summary = [
         (
             "search",

@@ -17,7 +17,7 @@ from robust_nas.runs import Row, choose_device, seed_everything, versions
 from robust_nas.spaces.network import Network
 from robust_nas.training.engine import Plan, Training, accuracy
 from robust_nas.training.presets import PRESETS, TrainingPreset, preset_for
-from robust_nas.training.recipes import EPSILONS, RECIPES, RecipeSettings, default_epsilon
+from robust_nas.training.recipes import RECIPES, RecipeSettings, default_epsilon
 from robust_nas.training.weights import save_weights
 from robust_nas.zoo import find
 from verify.checks.errors import InputError
@@ -104,7 +104,7 @@ def _settings(options: TrainOptions) -> RecipeSettings:
     """Of the recipe. What a recipe does not take must not be given: it would count for nothing."""
     recipe, epsilon = options.recipe, options.epsilon
     kind = named("recipe", recipe, RECIPES)
-    if recipe not in EPSILONS and (options.norm or epsilon is not None):
+    if not kind.perturbed and (options.norm or epsilon is not None):
         raise InputError(f"recipe {recipe} trains against no perturbations; leave out --norm and --epsilon")
     if recipe != "certified" and options.bound:
         raise InputError(f"recipe {recipe} has no bound to begin with; leave out --bound")

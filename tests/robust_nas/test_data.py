@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from robust_nas import data as data_sets
 from robust_nas import images as image_files
 from robust_nas.data import Examples, FileExamples, batches, crop_and_flip, in_order, load, search_split
+from robust_nas.datasets import image_folder
 from robust_nas.search.engine import Search
 from robust_nas.search.stage import Plan
 from robust_nas.training.engine import accuracy
@@ -187,7 +187,7 @@ def test_a_search_on_files_is_resumed_bit_for_bit(tmp_path, place):
     for part in ("train", "val"):
         for i in range(12):
             write_image(tmp_path / part / "ab"[i % 2] / f"{i}.png", random.integers(256, size=(20, 16, 3)))
-    data = data_sets._image_folder(tmp_path, False, name="imagefolder", size=8)
+    data = image_folder.load(tmp_path, False, name="imagefolder", size=8)
 
     def fresh():
         torch.manual_seed(0)

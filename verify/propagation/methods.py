@@ -22,6 +22,9 @@ class Method:
             unstable and bounds are slow.
         cost: of an evaluation, in evaluations by method "affine".
         gain: its radii, in radii by method "affine".
+        ends: it keeps the lower and upper ends of intervals, which float32 cannot tell apart at the tiny radii of a
+            search; the others keep a radius beside its centre.
+        step_images: how many images a step of a search can wait for; 0 where it cannot.
     """
 
     phases: tuple[str, ...]
@@ -33,17 +36,19 @@ class Method:
     growth: float = 8.0
     cost: float = 1.0
     gain: float = 1.0
+    ends: bool = False
+    step_images: int = 0
 
 
 CLIMB = ("affine", "crown", "alpha-crown")
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "ibp": Method(("ibp",), forward=True),
-        "block": Method(("block",), forward=True, relaxed=True),
-        "crown-ibp": Method(("crown-ibp",)),
-        "affine": Method(CLIMB[:1], forms=True, growth=3.0),
-        "crown": Method(CLIMB[:2], forms=True, refined=True, growth=1.3, cost=3.0, gain=1.15),
+        "ibp": Method(("ibp",), forward=True, step_images=16),
+        "block": Method(("block",), forward=True, relaxed=True, step_images=16),
+        "crown-ibp": Method(("crown-ibp",), ends=True, step_images=8),
+        "affine": Method(CLIMB[:1], forms=True, growth=3.0, step_images=2),
+        "crown": Method(CLIMB[:2], forms=True, refined=True, growth=1.3, cost=3.0, gain=1.15, step_images=1),
         "alpha-crown": Method(CLIMB, forms=True, refined=True, optimised=True, growth=1.1, cost=4.5, gain=1.17),
     }
 )

@@ -2,4 +2,4 @@
 
 from robust_nas.registry import RECIPES
 from robust_nas.training.recipes.base import Loss, Recipe, RecipeSettings
-from robust_nas.training.recipes.epsilons import EPSILONS, default_epsilon
+from robust_nas.training.recipes.epsilons import default_epsilon

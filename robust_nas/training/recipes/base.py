@@ -66,10 +66,12 @@ class Recipe(ABC):
 
     Attributes:
         columns: the names in every loss' `log`.
+        perturbed: whether it trains against perturbations of a size, so that it has an epsilon.
         norms: of perturbations that it knows.
     """
 
     columns: tuple[str, ...] = ()
+    perturbed: bool = True
     norms: tuple[str, ...] = ("linf", "l2")
 
     def __init__(self, settings: RecipeSettings, preset: TrainingPreset, device: torch.device) -> None:

@@ -23,6 +23,7 @@ class Jacobian(Recipe):
     """
 
     columns = ("jacobian",)
+    perturbed = False
 
     def __call__(
         self, learner: Learner, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], progress: float

@@ -12,6 +12,8 @@ from robust_nas.training.recipes.base import Loss, Recipe
 class Standard(Recipe):
     """Cross-entropy on clean images, with that of the auxiliary head."""
 
+    perturbed = False
+
     def __call__(
         self, learner: Learner, images: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"], progress: float
     ) -> Loss:

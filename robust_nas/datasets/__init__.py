@@ -1,0 +1,1 @@
+"""Data sets, one file each; `robust_nas.registry` has their names."""
