@@ -33,12 +33,14 @@ def verify(options: VerifyOptions) -> None:
 def export(options: ExportOptions) -> None:
     """Write a trained network as ONNX, and what is to be proven of it as VNN-LIB.
 
-    Writes network.onnx, a VNN-LIB 1.0 file an image and radius, instances.csv and config.json: a benchmark for `dsrna
+    Writes network.onnx, a VNN-LIB file an image and radius, instances.csv and config.json: a benchmark for `dsrna
     verify` and for other verifiers. Needs the packages of `pip install 'dsrna[onnx]'`.
 
     \b
-    Example:
+    Examples:
       dsrna export --arch runs/search/genotype.json --weights runs/train/model.safetensors --epsilon 2/255
+      dsrna export --arch runs/search/genotype.json --weights runs/train/model.safetensors \\
+          --certificates runs/certify/certify.csv --vnnlib 2
     """
     from robust_nas.exporting import run_export
 

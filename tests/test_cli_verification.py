@@ -244,7 +244,54 @@ def test_export_and_back_gives_the_certificates_answer(here, capsys):
     assert json.loads(Path("runs/export/config.json").read_text())["options"]["epsilons"][1] == 1
 
 
-@pytest.mark.parametrize("line, words", [(["--epsilon", ""], "number"), (["--images", "10000", "--epsilon", "1"], "test images")])
+NETWORK = ["--arch", "cell.json", "--weights", "good/model.safetensors"]
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_exported_certificates_are_checked_from_the_files_alone(here, capsys, version):
+    """One instance an image with a radius; `verify` proves each, in either version of the language."""
+    certificates = rows("good/certify.csv")
+    radii = {row["index"]: float(row["radius"]) for row in certificates if float(row["radius"])}
+    assert radii
+    assert run("export", *NETWORK, "--certificates", "good/certify.csv", "--vnnlib", version) == 0
+    texts = [path.read_text() for path in Path("runs/export").glob("*.vnnlib")]
+    assert len(texts) == len(radii)
+    assert all(("(vnnlib-version <2.0>)" in text) == (version == "2") for text in texts)
+    assert run("verify", "--instances", "runs/export/instances.csv", "--time-limit", "20") == 0
+    assert {row["answer"] for row in rows()} == {"unsat"} and len(rows()) == len(radii)
+
+
+def edited(change, path="good/certify.csv"):
+    Path(path).write_text(change(Path(path).read_text()))
+
+
+@pytest.mark.parametrize(
+    "change, path, words",
+    [
+        (lambda text: text.replace("linf", "l2"), "good/certify.csv", "no l2 balls"),
+        (lambda text: re.sub(r"^(\d+,\d+,\d+,\w+,\w+),[^,]+", r"\1,0.0", text, flags=re.M), "good/certify.csv", "no certificate has"),
+        (lambda text: text.replace("\n0,", "\n99999,"), "good/certify.csv", "test images"),
+        (lambda text: text.replace('"targeted": false', '"targeted": true'), "good/config.json", "without --targeted"),
+        (lambda text: text.replace('"weights_sha256": "', '"weights_sha256": "0'), "good/config.json", "of other weights"),
+    ],
+)
+def test_certificates_that_cannot_be_exported(here, capsys, change, path, words):
+    edited(change, path)
+    assert words in refused(capsys, "export", *NETWORK, "--certificates", "good/certify.csv")
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        (["--epsilon", ""], "number"),
+        (["--images", "10000", "--epsilon", "1"], "test images"),
+        ([], "give the radii"),
+        (["--certificates", "good/certify.csv", "--epsilon", "1"], "leave them out"),
+        (["--certificates", "good/certify.csv", "--images", "1"], "leave them out"),
+        (["--certificates", "good/certify.csv", "--domain", "free"], "leave them out"),
+        (["--certificates", "nowhere.csv"], "nowhere.csv"),
+        (["--epsilon", "1", "--vnnlib", "3"], "vnnlib"),
+    ],
+)
 def test_wrong_exports(here, capsys, line, words):
-    common = ["--arch", "cell.json", "--weights", "good/model.safetensors"]
-    assert words in refused(capsys, "export", *common, *line)
+    assert words in refused(capsys, "export", *NETWORK, *line)

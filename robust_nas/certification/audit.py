@@ -12,6 +12,7 @@ from robust_nas.certification.certify import BATCH, Summary, exact_examples, exa
 from robust_nas.certification.records import (
     Certificate,
     Claim,
+    check_images,
     check_weights,
     random_targets,
     read_certificates,
@@ -83,7 +84,7 @@ def run_audit(options: AuditOptions) -> AuditResult:
     claim, target_seed = read_claim(path, rows), read_target_seed(path)
     loaded = load(options.dataset, options.data, options.download)
     test = loaded.test
-    _check_images(path, rows, test, options.dataset)
+    check_images(path, rows, test.labels, options.dataset)
     network = exact_network(genotype, weights, loaded, place, memory)
     check_weights(path, weights)
     _check_answers(path, rows, test, network, place)
@@ -141,18 +142,6 @@ def _batches(rows: list[Certificate]) -> Iterator[list[Certificate]]:
 
 def _places(rows: list[Certificate]) -> torch.Tensor:
     return torch.tensor([row.index for row in rows])
-
-
-def _check_images(path: Path, rows: list[Certificate], test: Source, dataset: str) -> None:
-    """The rows must be about the test images that are there."""
-    for row in rows:
-        if row.index >= len(test.labels):
-            raise InputError(f"{path}: index {row.index}: {dataset} has {len(test.labels)} test images")
-        label = int(test.labels[row.index])
-        if row.label != label:
-            raise InputError(
-                f"{path}: index {row.index}: the label is {row.label}, in {dataset} {label}; other images?"
-            )
 
 
 @torch.no_grad()

@@ -153,6 +153,22 @@ def check_weights(path: Path, weights: Path) -> None:
         raise InputError(f"{path}: certificates of other weights ({options.get('weights')}) than {weights}")
 
 
+def check_images(path: Path, rows: Collection[Certificate], labels: Int[Tensor, " n"], dataset: str) -> None:
+    """The certificates of a certify.csv must be of the test images whose labels these are.
+
+    Raises:
+        InputError: they are not.
+    """
+    for row in rows:
+        if row.index >= len(labels):
+            raise InputError(f"{path}: index {row.index}: {dataset} has {len(labels)} test images")
+        label = int(labels[row.index])
+        if row.label != label:
+            raise InputError(
+                f"{path}: index {row.index}: the label is {row.label}, in {dataset} {label}; other images?"
+            )
+
+
 def random_targets(index: Int[Tensor, " b"], labels: Int[Tensor, " b"], classes: int, seed: int) -> Int[Tensor, " b"]:
     """A random class other than its label for each image, which its place in the data set and the seed decide."""
     shifts = [Random(f"{seed} {place}").randrange(1, classes) for place in index.tolist()]

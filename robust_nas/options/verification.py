@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from robust_nas.options.option import Option
-from robust_nas.options.shared import Arch, DataFolder, Dataset, Domain, Download, Images, Out, Weights
-from robust_nas.options.values import FILE, NonNegatives, Positive
+from robust_nas.options.option import Option, choice
+from robust_nas.options.shared import Arch, DataFolder, Dataset, Download, Out, Weights
+from robust_nas.options.values import FILE, NonNegatives, Positive, at_least
+from verify.checks.choices import DOMAINS
 
 TIME_LIMIT = 60.0
 """Seconds an instance, where nobody says another number."""
+IMAGES = 8
+"""In an export, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,7 @@ class VerifyOptions:
     onnx: Annotated[str | Path | None, Option("The network.", FILE)] = None
     vnnlib: Annotated[
         str | Path | None,
-        Option("What must never happen: VNN-LIB 1.0, plain or gzip.", FILE, flag="--property"),
+        Option("What must never happen: VNN-LIB 1.0 or 2, plain or gzip.", FILE, flag="--property"),
     ] = None
     instances: Annotated[
         str | Path | None,
@@ -46,7 +49,7 @@ class ExportOptions:
     dataset: Dataset = "digits"
     data: DataFolder = None
     download: Download = False
-    images: Images = 8
+    images: Annotated[int | None, Option(f"How many test images. [{IMAGES}]", at_least(1))] = None
     epsilons: Annotated[
         Sequence[float],
         Option(
@@ -55,7 +58,18 @@ class ExportOptions:
             flag="--epsilon",
             metavar="E,E,...",
         ),
-    ]
-    domain: Domain = "unit"
+    ] = ()
+    domain: Annotated[
+        str | None,
+        Option("unit: perturbed pixels stay in [0,1]; free: they may leave it. [unit]", choice(DOMAINS)),
+    ] = None
+    certificates: Annotated[
+        str | Path | None,
+        Option(
+            "A certify.csv, with the config.json of its run beside it: its images, radii and domain instead of these.",
+            FILE,
+        ),
+    ] = None
+    vnnlib: Annotated[str, Option("Version of VNN-LIB.", choice(("1", "2")))] = "1"
     time_limit: Annotated[float, Option("Seconds an instance, for instances.csv.", Positive())] = TIME_LIMIT
     out: Out = Path("runs/export")

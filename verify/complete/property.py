@@ -123,7 +123,7 @@ class Property:
         """The same about inputs of this shape.
 
         Raises:
-            InputError: they have another number of elements, or a region is a ball of another shape.
+            InputError: they have another number of elements, or other axes where neither is flat.
         """
         return Property(tuple(Case(shaped(case.region, shape), case.unsafe) for case in self.cases))
 
@@ -132,11 +132,15 @@ def shaped(region: Region, shape: Sequence[int]) -> Region:
     """The region in float64, as one of inputs of this shape; their order is that of the flattened input.
 
     Raises:
-        InputError: their numbers of elements differ.
+        InputError: their numbers of elements differ, or their axes longer than 1, where neither is flat.
     """
     size = region.centre[0].numel()
     if size != math.prod(shape):
         raise InputError(f"the property has {size} inputs, the network {math.prod(shape)}, of shape {tuple(shape)}")
+    axes, others = ([length for length in sizes if length > 1] for sizes in (region.centre.shape[1:], shape))
+    if axes != others and min(len(axes), len(others)) > 1:
+        given = tuple(region.centre.shape[1:])
+        raise InputError(f"the property is about inputs of shape {given}, the network's are {tuple(shape)}")
     if isinstance(region, Ball):
         return Ball(region.centre.double().view(-1, *shape), region.epsilon, region.norm, region.domain)
     return Box(region.lower.double().view(-1, *shape), region.upper.double().view(-1, *shape))

@@ -1,6 +1,7 @@
 """VNN-LIB: what is written is what is meant, in whatever way it is written; rounding only makes more unsafe."""
 
 import gzip
+import itertools
 import math
 from fractions import Fraction
 
@@ -134,6 +135,10 @@ WRONG = {
     "(assert (<= Y_0 inf))": "neither a number",
     "(assert (<= (+ (* 0.1234567890123456789 Y_0) (* 0.3 Y_1)) 1))": "more digits",
     "(assert (<= X_0 1))": "nothing of the outputs",
+    "(assert (<= Y_00 1))": "'Y_00'|Y_00 is neither",
+    f"(assert (<= Y_{'1' * 5000} 1))": "is neither",
+    "(assert (<= Y_0 (* 1e300 1e300)))": "beyond what float64",
+    "(declare-const X_2 Real) (assert (<= (* 1e-300 X_2) 1e300)) (assert (>= X_2 0)) (assert (<= Y_0 1))": "beyond what float64",
     "(declare-const X_5 Real) (assert (<= Y_0 Y_1))": "X_2 is missing",
     "(declare-const X_0 Real) (assert (<= Y_0 Y_1))": "X_0 is declared twice",
     "(declare-const X_2 Int) (assert (<= Y_0 Y_1))": "declared Int",
@@ -149,4 +154,108 @@ WRONG = {
 def test_what_is_no_property_is_refused_in_words(text):
     with pytest.raises(InputError, match=WRONG[text]) as caught:
         parsed(text)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+SECOND = """(vnnlib-version <2.0>) ; a comment
+(declare-network a_net (declare-input in real [1,2]) (declare-output out float32 [1, 2]))
+(assert (<= in[0,0] 1.0)) (assert (>= in [0, 0] -0.5)) (assert (<= 0.0 in[0,1])) (assert (>= 2.5 in[0,1]))
+"""
+SECOND_FORMS = {
+    "(assert (<= out[0,0] out[0,1]))": [[([[1, -1]], [0])]],
+    "(assert (or (<= out[0,0] 1.0) (and (>= out[0,1] 2.0) (>= out [0, 0] 0.0))))": [
+        [([[1, 0]], [1]), ([[0, -1], [-1, 0]], [-2, 0])]
+    ],
+    "(assert (== out[0,0] 3.5))": [[([[1, 0], [-1, 0]], [3.5, -3.5])]],
+    "(assert (<= (- (* 2.0 0.5 out[0,0] 2.0) out[0,1] 1.0) (- out[0,0])))": [[([[3, -1]], [1])]],
+}
+
+
+@pytest.mark.parametrize("text", SECOND_FORMS)
+def test_version_2_says_the_same_of_elements_by_their_indices(text):
+    wanted = parse_vnnlib(SECOND + text)
+    assert sets(wanted) == SECOND_FORMS[text]
+    region = wanted.cases[0].region
+    assert (region.lower.tolist(), region.upper.tolist()) == ([[-0.5, 0]], [[1, 2.5]])
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data())
+def test_version_2_counts_elements_as_torch_flattens_them(sizes, data):
+    places = list(itertools.product(*map(range, sizes)))
+    chosen = data.draw(st.sampled_from(places))
+    expected = torch.zeros(sizes, dtype=torch.float64)
+    expected[chosen] = 1
+    box = "".join(f"(assert (>= X{[*place]} 0.0)) (assert (<= X{[*place]} {int(place == chosen)}.0))" for place in places)
+    text = f"(vnnlib-version <2.1>)(declare-network n (declare-input X real {sizes}) (declare-output Y real []))"
+    (case,) = parse_vnnlib(f"{text}{box}(assert (<= Y 0.0))").cases
+    assert torch.equal(case.region.upper.flatten(), expected.flatten())
+    assert [size for size in case.region.upper.shape if size > 1] == [size for size in sizes if size > 1]
+
+
+def random_property(draw) -> Property:
+    floats = st.floats(-1e9, 1e9) | st.sampled_from([0.0, 5e-324, 1e-300, 0.1])
+    shape = draw(st.sampled_from([(1, 3), (1, 1, 2, 2)]))
+    ends = torch.tensor([draw(st.lists(floats, min_size=math.prod(shape), max_size=math.prod(shape))) for _ in range(2)])
+    lower, upper = ends.double().sort(0).values.view(2, *shape)
+    unsafe = [Halfspaces(torch.tensor([[1.0, draw(floats)]]), torch.tensor([draw(floats)])) for _ in range(draw(st.integers(1, 3)))]
+    return Property((Case(Box(lower, upper), tuple(unsafe)),))
+
+
+@given(st.data())
+def test_version_2_is_read_back_to_the_last_bit_and_by_the_standards_own_parser(data):
+    wanted = random_property(data.draw)
+    text = vnnlib_text(wanted, "a comment", version=2)
+    back = parse_vnnlib(text)
+    for side in ("lower", "upper"):
+        assert torch.equal(getattr(back.cases[0].region, side), getattr(wanted.cases[0].region, side))
+    assert sorted(sets(back)[0]) == sorted(sets(wanted)[0])
+    standard = pytest.importorskip("vnnlib")
+    query = standard.parse_query_string(text)
+    assert [node.shape for node in (query.networks[0].inputs[0], query.networks[0].outputs[0])] == [
+        list(wanted.cases[0].region.lower.shape), [1, 2],
+    ]  # fmt: skip
+    assert len(query.assertions) == 2 * wanted.inputs + 1
+
+
+def test_axes_in_another_order_are_refused():
+    wanted = Property.robust(Box(torch.zeros(1, 4, 4, 3), torch.ones(1, 4, 4, 3)), 0, 2)
+    assert wanted.shaped((48,)).inputs == wanted.shaped((1, 4, 4, 3)).inputs == 48
+    with pytest.raises(InputError, match="inputs of shape"):
+        wanted.shaped((3, 4, 4))
+
+
+NETWORK = "(declare-network n (declare-input X real [2]) (declare-output Y real [2]))"
+WRONG_SECOND = {
+    "(vnnlib-version <3.0>)" + NETWORK: "<3.0> is not known",
+    "(vnnlib-version 2.0)" + NETWORK: "2.0 is not known",
+    "(vnnlib-version)" + NETWORK: "has to follow",
+    "(vnnlib-version <2.0>)": "has to follow",
+    "(vnnlib-version <2.0>)" + NETWORK + NETWORK: "one network",
+    "(vnnlib-version <2.0>)" + NETWORK + "(declare-const X_0 Real)": "one network",
+    "(vnnlib-version <2.0>)" + NETWORK.replace("(declare-output", "(declare-hidden Z real [2] \"z\") (declare-output"): "known",
+    "(vnnlib-version <2.0>)" + NETWORK.replace("(declare-input", "(equal-to m) (declare-input"): "known",
+    "(vnnlib-version <2.0>)" + NETWORK.replace("Y", "X"): "another name",
+    "(vnnlib-version <2.0>)" + NETWORK.replace("real [2]", "int8 [2]"): "declared int8",
+    "(vnnlib-version <2.0>)" + NETWORK.replace("[2]", "[n]"): r"declared real\[n\]",
+    "(vnnlib-version <2.0>)" + NETWORK.replace("[2]", "[0]"): "fixed shape",
+    "(vnnlib-version <2.0>)" + NETWORK.replace("[2]", "[99999,99999]"): "more than 10000000",
+    "(vnnlib-version <2.0>)" + NETWORK.replace("X", "X-1"): "is no name",
+    **{
+        f"(vnnlib-version <2.0>){NETWORK}(assert (<= {left} 1.0))": words
+        for left, words in {
+            "Z[0]": "no element of a declared", "X_0": "no element of a declared", "X[2]": r"shape \[2\]", "X": r"shape \[2\]",
+            "X[0,0]": r"shape \[2\]", "X[-1]": "no element", "X[]": "no element", "[0]": "is no constraint", "(X 1)": "no linear term",
+            "((+) 1)": "neither a constraint nor", "(* 1e300 1e300 Y[0])": "beyond what",
+        }.items()
+    },
+    f"(vnnlib-version <2.0>){NETWORK}(assert (< X[0] 1.0))": "is no constraint",
+    f"(vnnlib-version <2.0>){NETWORK}(assert (!= X[0] 1.0))": "is no constraint",
+    f"(vnnlib-version <2.0>){NETWORK}(assert (<= Y[0] 1.0))": "X_0 has no lower bound",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRONG_SECOND, ids=range(len(WRONG_SECOND)))
+def test_what_is_no_property_in_version_2_is_refused_in_words(text):
+    with pytest.raises(InputError, match=WRONG_SECOND[text]) as caught:
+        parse_vnnlib(text)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
