@@ -157,6 +157,42 @@ def unknown_domain(model):
     model.graph.node[1].domain = "elsewhere"
 
 
+def cycle(model):
+    model.graph.node[0].input[0] = "y"
+
+
+def twice(model):
+    model.graph.node[0].output[0] = "y"
+
+
+def elsewhere(model):
+    external(model)
+    model.graph.initializer[0].external_data[0].value = "../../n.onnx"
+
+
+def huge_weights(model):
+    model.graph.initializer[0].dims[:] = [2**31, 2**31]
+
+
+def unknown_type(model):
+    model.graph.initializer[0].data_type = 99
+
+
+def no_version(model):
+    model.ClearField("opset_import")
+
+
+def a_branch(model):
+    graph = helper.make_graph([], "g", [], [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])])
+    model.graph.node[1].CopyFrom(helper.make_node("If", ["m"], ["y"], then_branch=graph, else_branch=graph))
+
+
+def letters(model):
+    model.graph.node[1].input[0] = model.graph.node[0].output[0] = "Q"
+    content = model.SerializeToString()
+    return content.replace(b"Q", b"\xff")
+
+
 def many(shape):
     return graph_model([node("Relu", "x")], shape)
 
@@ -191,6 +227,26 @@ NETWORKS = {
     "a reshape that does not fit": lambda: graph_model([node("Reshape", "x s")], [1, 2], s=np.array([1, 3])),
     "weights that are not finite": lambda: graph_model([node("MatMul", "x w")], [1, 2], w=EYE * np.nan),
     "an output that depends on nothing": lambda: graph_model([node("Relu", "w")], [1, 2], w=EYE),
+    "infinite weights": lambda: graph_model([node("MatMul", "x w")], [1, 2], w=EYE + np.float32(np.inf)),
+    "a cycle": lambda: changed(cycle),
+    "a value made twice": lambda: changed(twice),
+    "external data elsewhere": lambda: changed(elsewhere),
+    "huge weights": lambda: changed(huge_weights),
+    "weights of no type": lambda: changed(unknown_type),
+    "an operator set of no version": lambda: changed(no_version),
+    "an operator set of old": lambda: relu(opset=-1),
+    "a branch": lambda: changed(a_branch),
+    "names that are no text": lambda: letters(relu()),
+    "words for weights": lambda: graph_model([node("MatMul", "x w")], [1, 2], w=np.array([["a", "b"]])),
+    "complex weights": lambda: graph_model([node("MatMul", "x w")], [1, 2], w=EYE * 1j),
+    "a mean over no axis": lambda: graph_model([node("GlobalAveragePool", "x")], [1, 2]),
+    "a stride of 0": lambda: graph_model([node("MaxPool", "x", kernel_shape=[1], strides=[0])], [1, 1, 2]),
+    "an attribute of another type": lambda: graph_model([node("MaxPool", "x", kernel_shape="a")], [1, 1, 2]),
+    "an axis too far": lambda: graph_model([node("Concat", "x x", axis=7)], [1, 2]),
+    "an output of nothing": lambda: graph_model([node("Slice", "x s s a")], [1, 2], s=np.array([0]), a=np.array([1])),
+    "a padding without end": lambda: graph_model([node("Pad", "x p")], [1, 2], p=np.array([0, 0, 0, 2**60])),
+    "a bias that is no number": lambda: graph_model([node("Add", "x c")], [1, 2], c=np.array([np.nan, 0], dtype=np.float32)),
+    "division by 0": lambda: graph_model([node("Div", "x z")], [1, 2], z=np.float32(0)),
     "another number of inputs": lambda: many([1, 3]),
     "batches of two": lambda: graph_model([node("Conv", "x w")], [2, 1, 2, 2], w=np.ones((1, 1, 2, 2), np.float32)),
 }
@@ -204,12 +260,48 @@ def test_malformed_networks_are_one_line(files, capsys, name):
     assert "Traceback" not in line
 
 
-@pytest.mark.parametrize(
-    "text", [b"", BINARY, b"\x1f\x8bnothing", HOLDS.encode()[:-3], HOLDS.replace("X_1", "X_2").encode(), b"(" * 10**5]
-)
-def test_malformed_properties_are_one_line(files, capsys, text):
-    Path("p.vnnlib").write_bytes(text)
-    assert "p.vnnlib: " in refused(capsys, "verify", "--onnx", "n.onnx", "--property", "p.vnnlib")
+UNSAFE = "(assert (<= Y_0 0))"
+SECOND = "(vnnlib-version <2.0>)(declare-network N (declare-input X real [1,{}])(declare-output Y real [1,{}]))"
+PROPERTIES = {
+    "empty": b"",
+    "no text": BINARY,
+    "bad gzip": b"\x1f\x8bnothing",
+    "truncated": HOLDS[:-3],
+    "a variable missing": HOLDS.replace("X_1", "X_2"),
+    "never closed": "(" * 10**5,
+    "no bounds": BOX.split("(assert")[0] + UNSAFE,
+    "a lower bound alone": BOX.replace("(assert (<= X_1 1))", "") + UNSAFE,
+    "contradictory boxes": f"{BOX}(assert (>= X_0 2)){UNSAFE}",
+    "nothing unsafe": BOX,
+    "an unknown symbol": f"{BOX}(assert (<= Z_0 0))",
+    "an unknown command": f"{BOX}(check-sat)",
+    "an unknown operator": f"{BOX}(assert (xor (<= Y_0 0)))",
+    "strict": f"{BOX}(assert (< Y_0 0))",
+    "not linear": f"{BOX}(assert (<= (* Y_0 Y_1) 0))",
+    "inputs with outputs": f"{BOX}(assert (<= X_0 Y_1))",
+    "no number": f"{BOX}(assert (<= Y_0 1.2.3))",
+    "a number without end": f"{BOX}(assert (<= Y_0 {'9' * 10**6}))",
+    "a huge number": f"{BOX}(assert (<= Y_0 1e999))",
+    "a huge product": f"{BOX}(assert (<= Y_0 (* 1e300 1e300)))",
+    "too many ways": BOX + "(assert (or (<= Y_0 0) (<= Y_0 1)))" * 20,
+    "whole numbers": BOX.replace("Real", "Int") + UNSAFE,
+    "more outputs than the network": f"{BOX}(declare-const Y_2 Real){UNSAFE}",
+    "version 3": SECOND.format(2, 2).replace("2.0", "3.0"),
+    "half of version 2": SECOND.format(2, 2)[:-3],
+    "another shape": SECOND.format(3, 2) + "".join(f"(assert (== X[0,{i}] 0.0))" for i in range(3)) + "(assert (<= Y[0,0] 0.0))",
+    "an index too far": SECOND.format(2, 2) + "(assert (<= Y[0,2] 0.0))",
+    "huge shapes": SECOND.format(10**8, 10**8) + "(assert (<= Y[0,0] 0.0))",
+    "two networks": SECOND.format(2, 2) + "(declare-network M (declare-input A real [2])(declare-output B real [2]))",
+    "a hidden node": SECOND.format(2, 2).replace("(declare-output", '(declare-hidden H real [2] "h")(declare-output'),
+}
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_malformed_properties_are_one_line(files, capsys, name):
+    text = PROPERTIES[name]
+    Path("p.vnnlib").write_bytes(text if isinstance(text, bytes) else text.encode())
+    line = refused(capsys, "verify", "--onnx", "n.onnx", "--property", "p.vnnlib")
+    assert "p.vnnlib: " in line or "the property has" in line
 
 
 def test_a_missing_package_is_one_line_for_both_commands(here, capsys, monkeypatch):

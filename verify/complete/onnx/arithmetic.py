@@ -138,7 +138,8 @@ def _product(left: Argument, right: Argument) -> Value:
         _check_matrix(matrix)
         return Value(F.linear(left.tensor, matrix.tensor.t()), left.batched)
     matrix, x = constant(left), right
-    assert isinstance(x, Value)
+    if not isinstance(x, Value):
+        raise InputError("a factor is missing")
     if len(x.shape) == 1:
         _check_matrix(matrix)
         return value_of(F.linear(x.tensor, matrix.tensor))

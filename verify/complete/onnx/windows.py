@@ -40,6 +40,8 @@ def _window(node: Node, size: Sequence[int], kernel: Sequence[int]) -> _Window:
     mode = node.get("auto_pad", b"NOTSET").decode()
     if len(kernel) != axes or len(strides) != axes or len(dilations) != axes or len(pads) != 2 * axes:
         raise InputError(f"its kernel, strides, dilations or pads are not of {axes} axes")
+    if min(*kernel, *strides, *dilations, 1) < 1:
+        raise InputError("its kernel, strides or dilations hold a size below 1")
     before, after = pads[:axes], pads[axes:]
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         reach = [(length - 1) * dilation + 1 for length, dilation in zip(kernel, dilations, strict=True)]
@@ -122,4 +124,6 @@ def _pooled(node: Node, x: Value) -> tuple[Tensor, _Window]:
 @rule("GlobalAveragePool")
 def _global_average_pool(node: Node, x: Value) -> Value:
     images = x.images
+    if images.dim() < 3:
+        raise InputError(f"its input has shape {x.shape}, with no axis to take the mean over")
     return Value(images.mean(list(range(2, images.dim())), keepdim=True), True)

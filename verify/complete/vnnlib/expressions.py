@@ -162,7 +162,7 @@ def _atom(text: str, names: Query) -> Linear:
         if int(text[2:]) >= (names.inputs if text[0] == "X" else names.outputs):
             raise InputError(f"{short(text)} is not declared")
         return Linear({text: Fraction(1)}, Fraction(0))
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?", text) or len(text) > DIGITS:
+    if len(text) > DIGITS or not re.fullmatch(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,9})?", text):
         raise InputError(f"{short(text)} is neither a number nor a declared variable")
     number = Decimal(text)
     if number and not SMALLEST_POWER <= number.adjusted() <= LARGEST_POWER:
