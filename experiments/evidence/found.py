@@ -33,7 +33,7 @@ def chosen(row: str, found: Mapping[str, Any]) -> Genotype:
     choose = ROWS[row].choose
     if choose is None:
         return Genotype.from_dict(found["genotype"])
-    place = choose([Score(*trial["score"]) for trial in found["trials"]])
+    place = choose([[Score(*score) for score in trial["scores"]] for trial in found["trials"]])
     return Genotype.from_dict(found["trials"][place]["genotype"])
 
 

@@ -1,6 +1,6 @@
 """Does a search that maximises certified robustness find architectures that certify? Over seeds, against its rivals.
 
-    python experiments/evidence/study.py --data DIR --rows refined,random-radius --seeds 13,14,15
+    python experiments/evidence/study.py --data DIR --rows raced,random-radius --seeds 13,14,15
 
 Goes on where it was stopped: each search, and the trainings of each architecture, is a file in --out. Several
 processes share the work by `--part 1/2`, `--part 2/2`, one thread each. Seeds below 13 were looked at when constants
@@ -58,10 +58,11 @@ def searched(row: str, recipe: str, seed: int, data: Data, out: Path) -> dict[st
     work = Search(ROWS[row].plan(recipe, seed), data)
     for _ in work.steps():
         pass
-    tried = [] if work.trials is None else zip(work.trials.candidates, work.trials.scores, strict=True)
+    tried = [] if work.trials is None else zip(work.trials.candidates, work.trials.tries, strict=True)
+    trials = [{"genotype": each.to_dict(), "scores": [list(score) for score in scores]} for each, scores in tried]
     found = {
         "genotype": work.genotype().to_dict(),
-        "trials": [{"genotype": candidate.to_dict(), "score": list(score)} for candidate, score in tried],
+        "trials": trials,
         "search_seconds": time.process_time() - began,
         "versions": versions(),
     }

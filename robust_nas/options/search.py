@@ -34,7 +34,7 @@ class SearchOptions:
     `gamma` is the weight of eq. 16 (DSRNA, CVPR 2021), and `balance`, in its place, is about gradients: see
     `robust_nas.search.balance`. `epsilon` is the recipe's, and the metric's certified bounds are taken there too; None
     takes the recipe's own, and then bounds are at it only where the recipe is "certified": else their epsilon follows
-    their width. For methods that try candidates anyway `trials` says how many; `screen` and `refine` are those of
+    their width. For methods that try candidates anyway `trials` says how many; `screen` and `repeat` are those of
     `robust_nas.search.trials.Trial`. `seed` is for weights, alpha, the split, the order of the images, and the rows
     that the Jacobian metric draws.
     """
@@ -102,10 +102,10 @@ class SearchOptions:
             at_least(1),
         ),
     ] = None
-    refine: Annotated[
+    repeat: Annotated[
         int | None,
         Option(
-            "How many of the trials, the last ones, are the best architecture so far with an edge changed. [none]",
+            "How many of the trials, the last ones, train again what did well, from other fresh weights. [none]",
             at_least(1),
         ),
     ] = None

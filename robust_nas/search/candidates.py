@@ -1,8 +1,7 @@
-"""Which architectures are tried at the end of a search: its result, others near it, and changes of the best so far."""
+"""Which architectures are tried at the end of a search: its result, and others near it."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,19 +9,14 @@ from functools import partial
 import torch
 
 from robust_nas.data import Data, Examples
-from robust_nas.genotype import Architecture, Genotype
+from robust_nas.genotype import Architecture
 from robust_nas.search.screen import narrowest
 from robust_nas.search.stage import Plan
 from robust_nas.search.trials import Trial
 from robust_nas.spaces.backbone import OneShot
-from robust_nas.spaces.sampling import mutate
 
 NEAR = 1.0
 """Noise that leads from the architecture parameters to those of candidates nearby, in standard deviations of theirs."""
-DRAWS = 30
-"""Changes that are drawn for one that was not tried yet."""
-CHANGES = 4
-"""Of the best architecture, of which the screened one is tried, where candidates are screened."""
 
 
 @dataclass
@@ -48,7 +42,7 @@ class Candidates:
         held_out: Callable[[], Examples],
         generator: torch.Generator,
     ) -> list[Architecture]:
-        """All but those that are refined.
+        """Those that are tried.
 
         Args:
             ends: the result of every stage.
@@ -57,21 +51,13 @@ class Candidates:
             generator: to draw with.
         """
         trial, plan = self.trial, self.plan
-        count = trial.count - trial.refined
+        count = trial.count - trial.repeated
         near = partial(self._near, model, held_out)
         found = plan.strategy.candidates(ends, near, plan.preset, count * trial.drawn, generator)
         if trial.drawn == 1:
             return found
         sure = found[: 1 if ends else 0]
         return [*sure, *self._narrowest(found[len(sure) :], count - len(sure))]
-
-    def refined(self, best: Architecture, tried: Sequence[Architecture]) -> Architecture:
-        """The best with an edge changed, not tried before if there is one; by the seed and what was tried alone."""
-        assert isinstance(best, Genotype)
-        draws = random.Random(f"{self.plan.seed}/{len(tried)}")
-        drawn = [mutate(best, draws) for _ in range(DRAWS)]
-        changed: list[Architecture] = [each for each in drawn if each not in tried] or list(drawn)
-        return changed[0] if self.trial.drawn == 1 else self._narrowest(changed[:CHANGES], 1)[0]
 
     def _narrowest(self, architectures: Sequence[Architecture], count: int) -> list[Architecture]:
         return narrowest(architectures, count, self.trial, self.data, self.plan.seed, self.device)

@@ -257,11 +257,10 @@ class Search:
     def _begin_trials(self, candidates: Sequence[Architecture]) -> Trials:
         assert self.trial is not None
         supernet = None if self.stage is None else self.stage.model
-        prepare, source = partial(self.plan.strategy.prepare, supernet), self._source()
-        held_out, seed = self._halves[1], self.plan.seed
-        self.trials = Trials(
-            self.trial, candidates, source.refined, prepare, source.data, held_out, seed, self.device, self.processes
-        )
+        prepare = partial(self.plan.strategy.prepare, supernet)
+        train, held_out = self._halves
+        data, seed = replace(self.data, train=train), self.plan.seed
+        self.trials = Trials(self.trial, candidates, prepare, data, held_out, seed, self.device, self.processes)
         return self.trials
 
     def _begin_epoch(self) -> None:

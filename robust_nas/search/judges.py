@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,12 @@ def judged(
     else:
         right = accuracy(network, held_out)
     return Score(right, tight_radius(network, held_out, settings) if judge == "radius" else None)
+
+
+def mean(scores: Sequence[Score]) -> Score:
+    """Of several trainings of one candidate, judged alike."""
+    accuracy, *others = ([value for value in values if value is not None] for values in zip(*scores, strict=True))
+    return Score(fmean(accuracy), *(fmean(values) if values else None for values in others))
 
 
 def best(scores: Sequence[Score]) -> int:

@@ -82,7 +82,7 @@ def described(options: SearchOptions, plan: Plan) -> dict[str, Any]:
         "recipe_epsilon": plan.settings.epsilon,
         "trials": None if trial is None else trial.count,
         "screen": None if trial is None else trial.drawn,
-        "refine": None if trial is None else trial.refined,
+        "repeat": None if trial is None else trial.repeated,
         "judge": None if trial is None else trial.judge,
     }
 
@@ -191,7 +191,7 @@ def _trial(
     options: SearchOptions, strategy: Method[Any], sizes: SearchPreset, settings: RecipeSettings
 ) -> Trial | None:
     """How candidates are tried at the end; None where none are."""
-    recipe, trials, screen, refine = str(options.recipe), options.trials, options.screen, options.refine or 0
+    recipe, trials, screen, repeat = str(options.recipe), options.trials, options.screen, options.repeat or 0
     if trials is not None:
         if trials < 1:
             raise InputError(f"trials must be at least 1, not {trials}")
@@ -200,22 +200,22 @@ def _trial(
         sizes = replace(sizes, candidates=trials)
     own = strategy.trial(sizes, options.dataset)
     if own is None and trials is None:
-        if options.judge is not None or screen is not None or refine:
-            raise InputError("--judge, --screen and --refine are about candidates tried at the end; give --trials too")
+        if options.judge is not None or screen is not None or repeat:
+            raise InputError("--judge, --screen and --repeat are about candidates tried at the end; give --trials too")
         return None
-    if (screen is not None or refine) and (not strategy.recipes or strategy.space != "darts"):
-        raise InputError("--screen and --refine are for cells of the space darts")
+    if screen is not None and (not strategy.recipes or strategy.space != "darts"):
+        raise InputError("--screen is for cells of the space darts")
     if screen is not None and screen < 1:
         raise InputError(f"screen must be at least 1, not {screen}")
     drawn = screen or (1 if own is not None or options.judge == "accuracy" else DRAWN)
-    trial = replace(own or trial_at(sizes, "standard", options.dataset), drawn=drawn, refined=refine)
+    trial = replace(own or trial_at(sizes, "standard", options.dataset), drawn=drawn, repeated=repeat)
     if recipe != "standard":
         preset = training_preset(replace(sizes, cells=trial.preset.cells), recipe)
         trial = replace(trial, preset=preset, recipe=recipe, settings=settings)
     if trials is not None:
         trial = replace(trial, count=trials)
-    if not 0 <= refine < trial.count:
-        raise InputError(f"of {trial.count} trials the first is not refined; --refine must be less, not {refine}")
+    if not 0 <= repeat < trial.count:
+        raise InputError(f"of {trial.count} trials the first repeats none; --repeat must be less, not {repeat}")
     judge = options.judge or ("accuracy" if own is not None and recipe != "certified" else "radius")
     if judge not in JUDGES:
         raise InputError(f"unknown judge {judge!r}; known: {', '.join(JUDGES)}")

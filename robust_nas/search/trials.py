@@ -12,8 +12,9 @@ from robust_nas.data import Data, Source
 from robust_nas.distributed import Processes
 from robust_nas.genotype import Architecture
 from robust_nas.runs import Row, seed_everything
-from robust_nas.search.judges import Score, best, judged
+from robust_nas.search.judges import Score, judged, mean
 from robust_nas.search.presets import SearchPreset
+from robust_nas.search.racing import again, winner
 from robust_nas.spaces.network import Network
 from robust_nas.training.engine import Plan, Training
 from robust_nas.training.presets import PRESETS, TrainingPreset
@@ -30,13 +31,14 @@ class Trial:
     It is judged by what it was trained for, see `judged`.
 
     Attributes:
-        count: candidates.
+        count: trainings.
         preset: size and length of the training; it holds out no images, as the search does that.
         recipe, settings: of the training; the seed is the search's.
         judge: "accuracy" or "radius".
         drawn: architectures for each that is tried: the result of the stages, if there is one, and of the others those
             that have the narrowest intervals at fresh weights (`screen`).
-        refined: how many of them, the last ones, are the best one so far with an edge changed.
+        repeated: how many trainings, the last ones, are of candidates that did well, with other fresh weights and
+            another order of the images (`racing.again`); they are part of `count`.
     """
 
     count: int
@@ -45,7 +47,7 @@ class Trial:
     settings: RecipeSettings = RecipeSettings()
     judge: str = "accuracy"
     drawn: int = 1
-    refined: int = 0
+    repeated: int = 0
 
 
 def trial_at(preset: SearchPreset, recipe: str, dataset: str) -> Trial:
@@ -78,25 +80,23 @@ class Trials:
 
     Args:
         trial: how.
-        candidates: `trial.count` architectures, without those that are refined.
-        refine: gives an architecture near the best so far, which is none of those tried; from these two.
+        candidates: architectures, as many as `trial` has trainings that repeat none.
         prepare: gives a network with fresh weights others to start from, or leaves it as it is.
         data: of which nothing but `train` is read; fresh weights and order of the images go by `seed`.
         held_out: what judges.
-        seed: of everything random; the same for all candidates.
+        seed: of everything random; the same for all candidates, and one more each time that one is tried again.
         device: where.
         processes: those that share each batch.
 
     Attributes:
-        candidates: as given, and those refined so far.
-        scores: of those that are done.
+        candidates: as given.
+        tries: scores of each candidate, one a training that is done.
     """
 
     def __init__(
         self,
         trial: Trial,
         candidates: Sequence[Architecture],
-        refine: Callable[[Architecture, Sequence[Architecture]], Architecture],
         prepare: Callable[[Architecture, Network], None],
         data: Data,
         held_out: Source,
@@ -105,8 +105,8 @@ class Trials:
         processes: Processes,
     ) -> None:
         self.trial = replace(trial, settings=replace(trial.settings, seed=seed))
-        self.candidates, self.scores = list(candidates), list[Score]()
-        self._refine = refine
+        self.candidates = list(candidates)
+        self.tries: list[list[Score]] = [[] for _ in candidates]
         self._prepare, self._held_out, self._seed = prepare, held_out, seed
         self._data, self._device, self._processes = data, device, processes
         self._begin()
@@ -119,16 +119,25 @@ class Trials:
     @property
     def done(self) -> int:
         """Steps that are done."""
-        return len(self.scores) * self._training.length + (0 if self.finished else self._training.done)
+        return self._trained * self._training.length + (0 if self.finished else self._training.done)
 
     @property
     def finished(self) -> bool:
-        """Whether every candidate has its score."""
-        return len(self.scores) == self.trial.count
+        """Whether every training has its score."""
+        return self._trained == self.trial.count
+
+    @property
+    def scores(self) -> list[Score]:
+        """The mean score of each candidate that was tried."""
+        return [mean(scores) for scores in self.tries if scores]
 
     def best(self) -> Architecture:
-        """The candidate of the best score, the first among equals."""
-        return self.candidates[best(self.scores)]
+        """The candidate of the best score, of those tried most often; the first among equals."""
+        return self.candidates[winner(self.tries)]
+
+    @property
+    def _trained(self) -> int:
+        return sum(len(scores) for scores in self.tries)
 
     def steps(self) -> Iterator[Row]:
         """Go on to the end; yields `epoch` (of all trials), `step`, `train_loss` and the `COLUMNS` after every step.
@@ -137,17 +146,18 @@ class Trials:
             InputError: a training's loss is no longer finite.
         """
         while not self.finished:
-            number, training = len(self.scores) + 1, self._training
+            number, candidate, training = self._trained + 1, self._place + 1, self._training
             for figures in training.steps():
                 row: Row = dict.fromkeys(COLUMNS) | {
                     "epoch": (number - 1) * self.trial.preset.epochs + int(figures["epoch"] or 0),
                     "step": figures["step"],
                     "train_loss": figures["loss"],
-                    "candidate": number,
+                    "candidate": candidate,
                 }
                 if training.done == training.length:
-                    self.scores.append(self._score(training.network))
-                    row |= dict(zip(COLUMNS[1:], self.scores[-1], strict=True))
+                    score = self._score(training.network)
+                    self.tries[self._place].append(score)
+                    row |= dict(zip(COLUMNS[1:], score, strict=True))
                     if not self.finished:
                         self._begin()
                 yield row
@@ -156,24 +166,25 @@ class Trials:
         """The state between two steps."""
         return {
             "candidates": [candidate.to_dict() for candidate in self.candidates],
-            "scores": [list(score) for score in self.scores],
+            "tries": [[list(score) for score in scores] for scores in self.tries],
             "training": self._training.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the state of other trials of the same candidates."""
-        self.scores = [Score(*score) for score in state["scores"]]
+        self.tries = [[Score(*score) for score in scores] for scores in state["tries"]]
         if not self.finished:
             self._begin()
             self._training.load_state_dict(state["training"])
 
     def _begin(self) -> None:
-        trial, number = self.trial, len(self.scores)
-        if number == len(self.candidates):
-            self.candidates.append(self._refine(self.best(), self.candidates))
-        candidate = self.candidates[number]
-        seed_everything(self._seed)
-        plan = Plan(candidate, trial.preset, trial.recipe, trial.settings, self._seed)
+        trial = self.trial
+        self._place = self._trained if self._trained < len(self.candidates) else again(self.tries)
+        candidate = self.candidates[self._place]
+        seed = self._seed + len(self.tries[self._place])
+        seed_everything(seed)
+        settings = replace(trial.settings, seed=seed)
+        plan = Plan(candidate, trial.preset, trial.recipe, settings, seed)
         self._training = Training(plan, self._data, self._device, self._processes)
         self._prepare(candidate, self._training.network)
 

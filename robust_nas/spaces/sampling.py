@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import torch
 
 from robust_nas.genotype import CODES, Architecture, Edge, Genotype, RobNetGenotype
 from robust_nas.spaces.operations import PRIMITIVES
 
-REWIRED = 1 / 3
-"""Of the changes of an edge that has another input to come from."""
 FREE_DEPTH = 20 / 8
 """Cells of a final network where a search's preset has one: 20 where DARTS searches with 8."""
 
@@ -55,24 +52,6 @@ def sample_genotype(nodes: int, generator: random.Random) -> Genotype:
 
     concat = tuple(range(2, 2 + nodes))
     return Genotype(cell(), concat, cell(), concat, nodes)
-
-
-def mutate(genotype: Genotype, generator: random.Random) -> Genotype:
-    """The same architecture but for one edge, which has another operation or comes from another input."""
-    kind = generator.choice(("normal", "reduce"))
-    edges = list(genotype.normal if kind == "normal" else genotype.reduce)
-    place = generator.randrange(len(edges))
-    operation, source = edges[place]
-    node, other = 2 + place // 2, edges[place ^ 1]
-    sources = [free for free in range(node) if free not in (source, other[1])]
-    operations = [name for name in PRIMITIVES if name not in ("none", operation)]
-    changed: Edge = (generator.choice(operations), source)
-    if sources and generator.random() < REWIRED:
-        changed = (operation, generator.choice(sources))
-    first = place - place % 2
-    edges[first : first + 2] = sorted((changed, other), key=lambda edge: edge[1])
-    cells = {"normal": genotype.normal, "reduce": genotype.reduce, kind: tuple(edges)}
-    return replace(genotype, normal=cells["normal"], reduce=cells["reduce"], meta={})
 
 
 def sample_robnet(nodes: int, lists: int, generator: random.Random) -> RobNetGenotype:

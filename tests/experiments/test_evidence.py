@@ -46,11 +46,11 @@ def test_rows_search_under_what_they_are_for():
 
 
 def test_rows_that_share_trials_choose_differently():
-    scores = [[0.3, None, 0.2], [0.9, None, 0.1], *[[0.1, None, 0.0]] * 6, [0.2, None, 0.6]]
-    cells = [sample_genotype(1, random.Random(seed)) for seed in range(len(scores))]
-    trials = [{"genotype": cell.to_dict(), "score": score} for cell, score in zip(cells, scores, strict=True)]
-    found = {"genotype": cells[8].to_dict(), "trials": trials}
-    assert chosen("refined", found) == cells[8]
+    tries = [[[0.3, None, 0.5], [0.3, None, 0.1]], [[0.9, None, 0.1]], [[0.2, None, 0.4], [0.2, None, 0.4]]]
+    cells = [sample_genotype(1, random.Random(seed)) for seed in range(len(tries))]
+    trials = [{"genotype": cell.to_dict(), "scores": scores} for cell, scores in zip(cells, tries, strict=True)]
+    found = {"genotype": cells[2].to_dict(), "trials": trials}
+    assert chosen("raced", found) == cells[2]
     assert chosen("screened", found) == cells[0]
     assert chosen("random-accuracy", found) == cells[1]
 
@@ -63,19 +63,19 @@ def test_holm_is_the_textbooks():
 
 def test_comparisons_are_exact_paired_and_corrected_for_the_rivals_of_a_claim():
     best, worse, third = ([0.1 * place + step for place in range(8)] for step in (0.02, 0.0, 0.03))
-    found = report.comparisons(runs(refined=best, darts=worse, cb=third))
+    found = report.comparisons(runs(raced=best, darts=worse, cb=third))
     pairs = {(test["better"], test["worse"]): test for test in found}
-    assert set(pairs) == {("refined", "darts"), ("cb", "refined")}
-    test = pairs["refined", "darts"]
+    assert set(pairs) == {("raced", "darts"), ("cb", "raced")}
+    test = pairs["raced", "darts"]
     assert (test["p"], test["p_holm"], test["n"]) == (pytest.approx(2 / 256), pytest.approx(4 / 256), 8)
     assert test["difference"] == pytest.approx(0.02)
-    assert pairs["cb", "refined"]["difference"] == pytest.approx(0.01)
+    assert pairs["cb", "raced"]["difference"] == pytest.approx(0.01)
     assert test["interval"][0] <= 0.0200001 and test["interval"][1] >= 0.0199999
 
 
 def test_only_seeds_that_both_have_are_compared():
-    (test,) = report.comparisons(runs(refined=[0.5, 0.6, 0.9], cb=[0.4, 0.5]))
-    assert (test["better"], test["n"], test["difference"]) == ("refined", 2, pytest.approx(0.1))
+    (test,) = report.comparisons(runs(raced=[0.5, 0.6, 0.9], cb=[0.4, 0.5]))
+    assert (test["better"], test["n"], test["difference"]) == ("raced", 2, pytest.approx(0.1))
 
 
 def test_a_correction_takes_out_what_accuracy_does_to_the_radius():

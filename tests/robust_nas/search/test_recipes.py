@@ -126,8 +126,8 @@ def test_the_metric_is_taken_at_the_epsilon_to_be_certified(options):
         ({"recipe": "certified", "epsilon": -1.0}, "epsilon must be a finite number >= 0"),
         ({"judge": "radius"}, "give --trials too"),
         ({"screen": 2}, "give --trials too"),
-        ({"refine": 2}, "give --trials too"),
-        ({"trials": 2, "refine": 2}, "of 2 trials the first is not refined"),
+        ({"repeat": 2}, "give --trials too"),
+        ({"trials": 2, "repeat": 2}, "of 2 trials the first repeats none"),
         ({"trials": 2, "screen": 0}, "screen must be at least 1"),
         ({"method": "random", "space": "robnet", "screen": 2}, "for cells of the space darts"),
         ({"trials": 0}, "trials must be at least 1"),
@@ -144,8 +144,8 @@ def test_what_makes_no_sense_is_refused(options, changes, message):
 
 
 def test_stopped_at_any_step_it_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    trial = trial_at(replace(TINY, candidates=2, trial_epochs=1), "adversarial", "digits")
-    trial = replace(trial, judge="radius", drawn=2, refined=1)
+    trial = trial_at(replace(TINY, candidates=3, trial_epochs=1), "adversarial", "digits")
+    trial = replace(trial, judge="radius", drawn=2, repeated=1)
     monkeypatch.setattr(judges, "BOUNDED", 1)
 
     def fresh():

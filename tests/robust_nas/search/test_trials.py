@@ -35,7 +35,7 @@ DATA = replace(small_data(), train=TRAIN)
 
 def trials(recipe="standard", prepare=lambda architecture, network: None, judge="accuracy") -> Trials:
     trial = Trial(len(CANDIDATES), SIZES, recipe, SETTINGS, judge)
-    return Trials(trial, CANDIDATES, lambda best, tried: best, prepare, DATA, HELD_OUT, SEED, torch.device("cpu"), ALONE)
+    return Trials(trial, CANDIDATES, prepare, DATA, HELD_OUT, SEED, torch.device("cpu"), ALONE)
 
 
 def trained(candidate, recipe):
@@ -108,7 +108,7 @@ def test_an_attack_that_mends_an_image_does_not_make_it_right():
 
 def test_the_best_is_the_first_of_the_highest_score():
     mine = trials()
-    mine.scores = [Score(0.25), Score(0.75), Score(0.75)]
+    mine.tries = [[Score(0.25)], [Score(0.75)], [Score(0.75)]]
     assert mine.finished and mine.best() == CANDIDATES[1]
 
 
