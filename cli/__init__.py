@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from cli import architectures, attacks, certification, doctor, search, tables, training, verification
+from cli import architectures, attacks, certification, doctor, report, search, tables, training, verification
 from verify.checks.errors import InputError
 
 # What torch's allocators say; on a CPU it is a plain RuntimeError.
@@ -90,6 +90,6 @@ for command in (
     tables.table,
     *(architectures.show, architectures.zoo, architectures.convert),
     *(verification.verify, verification.export),
-    doctor.doctor,
+    *(doctor.doctor, report.report),
 ):
     dsrna.add_command(command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli.command import command, print_paths, print_summary
+from cli.command import command, print_paths, print_summary, print_text
 from robust_nas.options.architectures import ConvertOptions, ShowOptions
 
 
@@ -26,10 +26,14 @@ def show(options: ShowOptions) -> None:
 
     architecture = find(options.arch)
     pictures = draw(architecture, options.out)
-    for name, plan in architecture.plans().items():
-        for position, node in enumerate(plan.nodes):
-            for operation, source in node:
-                click.echo(f"{name}  node {2 + position} <- {source}  {operation}")
+    print_text(
+        "".join(
+            f"{name}  node {2 + position} <- {source}  {operation}\n"
+            for name, plan in architecture.plans().items()
+            for position, node in enumerate(plan.nodes)
+            for operation, source in node
+        )
+    )
     size = size_on_cifar10(architecture)
     notes = [(name, str(architecture.meta[name])) for name in ("paper", "source", "note") if name in architecture.meta]
     parameters = f"{size.parameters:,} for CIFAR-10, {architecture.depth or CELLS} cells, {CHANNELS} channels"
@@ -75,8 +79,8 @@ def convert(options: ConvertOptions) -> None:
 
     text, out = NOTATIONS[options.to](find(options.source)), options.out
     if out is None:
-        click.echo(text)
+        print_text(f"{text}\n")
         return
     with atomic_path(out) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    click.echo(out)
+    print_paths([out])

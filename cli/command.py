@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -9,10 +10,15 @@ from typing import Any, TypeVar, get_type_hints
 
 import click
 
+from cli import config
 from robust_nas import threads
 from robust_nas.options.option import Option
+from robust_nas.options.values import FILE
 
 Options = TypeVar("Options")
+
+_JSON = "dsrna.json"
+"""Where a command's context keeps what `--json` will print."""
 
 
 def command(kind: type[Options]) -> Callable[[Callable[[Options], int | None]], click.Command]:
@@ -25,12 +31,51 @@ def command(kind: type[Options]) -> Callable[[Callable[[Options], int | None]], 
     def decorate(function: Callable[[Options], int | None]) -> click.Command:
         def called(**values: Any) -> int | None:
             _prepare_threads(values)
-            return function(kind(**values))
+            options = kind(**values)
+            try:
+                code = function(options)
+            except KeyboardInterrupt:
+                _leave_config(options)
+                raise
+            _leave_config(options)
+            _print_json(code)
+            return code
 
-        help = function.__doc__
-        return click.command(function.__name__, params=parameters(kind), help=help)(called)
+        params = [*parameters(kind), *_ABOUT_THE_LINE]
+        return click.command(function.__name__, params=params, help=function.__doc__)(called)
 
     return decorate
+
+
+def _keep_results(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        context.meta[_JSON] = {}
+
+
+_ABOUT_THE_LINE = (
+    click.Option(
+        ["--config"],
+        type=FILE,
+        expose_value=False,
+        is_eager=True,
+        callback=config.read,
+        help=f"TOML file with options, such as the {config.NAME} of an earlier run; what is typed counts more.",
+    ),
+    click.Option(
+        ["--json"],
+        is_flag=True,
+        expose_value=False,
+        callback=_keep_results,
+        help="Print the results as JSON.",
+    ),
+)
+
+
+def _leave_config(options: Any) -> None:
+    """A run leaves the file that repeats it; what writes no folder leaves none."""
+    out = getattr(options, "out", None)
+    if out is not None:
+        config.write(click.get_current_context().command, options, Path(out))
 
 
 def parameters(kind: type) -> list[click.Parameter]:
@@ -71,6 +116,8 @@ def _prepare_threads(values: dict[str, Any]) -> None:
 
 def print_summary(summary: Sequence[tuple[str, str]]) -> None:
     """Names and values, one pair a line."""
+    if _collected("summary", list(summary)):
+        return
     width = max((len(name) for name, _ in summary), default=0)
     for name, value in summary:
         click.echo(f"{name:<{width}}  {value}")
@@ -78,5 +125,28 @@ def print_summary(summary: Sequence[tuple[str, str]]) -> None:
 
 def print_paths(paths: Iterable[Path]) -> None:
     """One path a line."""
-    for path in paths:
-        click.echo(path)
+    shown = [str(path) for path in paths]
+    if not _collected("paths", shown):
+        for path in shown:
+            click.echo(path)
+
+
+def print_text(text: str) -> None:
+    """What a command has to say in its own form, as it is."""
+    if not _collected("text", text):
+        click.echo(text, nl=False)
+
+
+def _collected(name: str, value: object) -> bool:
+    """Whether it was kept for `--json`."""
+    results = click.get_current_context().meta.get(_JSON)
+    if results is None:
+        return False
+    results[name] = value
+    return True
+
+
+def _print_json(code: int | None) -> None:
+    results = click.get_current_context().meta.get(_JSON)
+    if results is not None:
+        click.echo(json.dumps({"exit_code": code or 0, **results}, indent=2))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import click
-
-from cli.command import command, print_summary
+from cli.command import command, print_paths, print_summary
 from robust_nas.options.search import SearchOptions
 
 
@@ -31,4 +29,4 @@ def search(options: SearchOptions) -> None:
 
     result = run_search(options)
     print_summary(result.summary)
-    click.echo(result.genotype_path)
+    print_paths([result.genotype_path])

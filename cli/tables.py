@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli.command import command, print_paths
+from cli.command import command, print_paths, print_text
 from experiments.tables.options import TableOptions
 
 
@@ -25,7 +25,7 @@ def table(options: TableOptions) -> int:
 
     result = run_table(options)
     if result.text:  # of torchrun's processes only the first one has anything to say
-        click.echo(result.text)
+        print_text(f"{result.text}\n")
     print_paths(result.paths)
     for name, why in result.failed.items():
         click.echo(f"no result: {name}: {why}", err=True)

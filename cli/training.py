@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import click
-
-from cli.command import command, print_summary
+from cli.command import command, print_paths, print_summary
 from robust_nas.options.training import TrainOptions
 
 
@@ -25,4 +23,4 @@ def train(options: TrainOptions) -> None:
 
     result = run_training(options)
     print_summary(result.summary)
-    click.echo(result.weights_path)
+    print_paths([result.weights_path])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import click
-
-from cli.command import command, print_paths, print_summary
+from cli.command import command, print_paths, print_summary, print_text
 from robust_nas.options.verification import ExportOptions, VerifyOptions
 
 
@@ -24,7 +22,7 @@ def verify(options: VerifyOptions) -> None:
     from robust_nas.verification import run_verify
 
     result = run_verify(options)
-    click.echo(result.text, nl=False)
+    print_text(result.text)
     print_summary(result.summary)
     print_paths(result.paths)
 

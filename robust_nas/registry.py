@@ -141,7 +141,11 @@ DATASETS: Registry[DataSet] = Registry(
     {
         "digits": "robust_nas.datasets.digits:DIGITS",
         "mnist": "robust_nas.datasets.mnist:MNIST",
+        "fashionmnist": "robust_nas.datasets.fashion_mnist:FASHION_MNIST",
+        "kmnist": "robust_nas.datasets.kmnist:KMNIST",
         "cifar10": "robust_nas.datasets.cifar10:CIFAR10",
+        "cifar100": "robust_nas.datasets.cifar100:CIFAR100",
+        "svhn": "robust_nas.datasets.svhn:SVHN",
         "imagefolder": "robust_nas.datasets.image_folder:IMAGEFOLDER",
         "imagefolder64": "robust_nas.datasets.image_folder:IMAGEFOLDER64",
     }

@@ -84,6 +84,11 @@ class BoundedNetwork:
             self.rounding = rounding_for(self.graph.summands) if confirms else IGNORED
             self._check_agreement()
 
+    def __repr__(self) -> str:
+        """What is bounded, in one line."""
+        shapes = f"images {tuple(self.example.shape[1:])} -> {self.graph.final_shape[-1]} outputs"
+        return f"BoundedNetwork({type(self.model).__name__}: {shapes}, {self.example.dtype} on {self.example.device})"
+
     @in_own_modes
     def __call__(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
         """The network's outputs, with frozen statistics where it is in training mode."""

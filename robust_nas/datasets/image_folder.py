@@ -9,6 +9,7 @@ import torch
 
 from robust_nas.data import Data, FileExamples
 from robust_nas.datasets.base import DataSet, Epsilons
+from robust_nas.datasets.downloads import torchvision_datasets
 from robust_nas.images import ImageFiles
 from verify.checks.errors import InputError
 
@@ -19,10 +20,9 @@ def load(root: Path, download: bool, *, name: str, size: int) -> Data:
     Training images are random crops, mirrored at random, the others' middle is cut out, as usual with ImageNet. Those
     for testing come in a random order, always the same.
     """
-    from torchvision.datasets import ImageFolder  # here, because it takes a second to import
-
+    read = torchvision_datasets(name).ImageFolder
     try:
-        folders = [ImageFolder(root / part) for part in ("train", "val" if (root / "val").is_dir() else "test")]
+        folders = [read(root / part) for part in ("train", "val" if (root / "val").is_dir() else "test")]
     except OSError as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise InputError(

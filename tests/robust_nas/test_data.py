@@ -3,15 +3,18 @@
 import copy
 import pickle
 import struct
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 from robust_nas import images as image_files
 from robust_nas.data import Examples, FileExamples, batches, crop_and_flip, in_order, load, search_split
 from robust_nas.datasets import image_folder
+from robust_nas.registry import DATASETS
 from robust_nas.search.engine import Search
 from robust_nas.search.stage import Plan
 from robust_nas.training.engine import accuracy
@@ -29,8 +32,8 @@ def numbered(count: int) -> Examples:
     return Examples(images, torch.arange(count))
 
 
-def write_mnist(root, count):
-    raw = root / "MNIST" / "raw"
+def write_mnist(root, count, name="MNIST"):
+    raw = root / name / "raw"
     raw.mkdir(parents=True)
     pixels = np.arange(count * 28 * 28, dtype=np.uint8)
     for part in ("train", "t10k"):
@@ -61,9 +64,10 @@ def test_digits():
     assert torch.equal(load("digits").test.images, data.test.images)
 
 
-def test_mnist(tmp_path):
-    pixels = write_mnist(tmp_path, 3)
-    data = load("mnist", tmp_path)
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashionmnist", "FashionMNIST"), ("kmnist", "KMNIST")])
+def test_mnist_and_what_has_its_form(tmp_path, name, folder):
+    pixels = write_mnist(tmp_path, 3, folder)
+    data = load(name, tmp_path)
     assert data.train.images.shape == (3, 1, 28, 28) and data.pad == 2
     assert torch.equal(data.test.images[:, 0], torch.tensor(pixels).float() / 255)
     assert data.test.labels.tolist() == [0, 1, 2]
@@ -80,7 +84,41 @@ def test_cifar10(tmp_path, monkeypatch):
     assert data.train.labels.tolist() == [0, 1] * 5
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_cifar100(tmp_path, monkeypatch):
+    from torchvision.datasets import cifar
+
+    monkeypatch.setattr(cifar, "check_integrity", lambda *arguments: True)
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    rows = np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072)
+    for part in ("train", "test"):
+        (folder / part).write_bytes(pickle.dumps({"data": rows, "fine_labels": [7, 99], "coarse_labels": [1, 2]}))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": ["a"] * 100}))
+    data = load("cifar100", tmp_path)
+    assert data.classes == 100 and data.test.labels.tolist() == [7, 99]
+    assert torch.equal(data.test.images, torch.tensor(rows).view(2, 3, 32, 32).float() / 255)
+
+
+def test_svhn(tmp_path, monkeypatch):
+    from torchvision.datasets import svhn
+
+    monkeypatch.setattr(svhn, "check_integrity", lambda *arguments: True)
+    pixels = np.arange(32 * 32 * 3 * 2, dtype=np.uint8).reshape(32, 32, 3, 2)
+    for part in ("train", "test"):
+        savemat(tmp_path / f"{part}_32x32.mat", {"X": pixels, "y": np.array([[10], [3]])})
+    data = load("svhn", tmp_path)
+    assert data.test.labels.tolist() == [0, 3] and not data.augment  # the files call the digit 0 a 10
+    assert torch.equal(data.test.images, torch.tensor(pixels).permute(3, 2, 0, 1).float() / 255)
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
+def test_without_torchvision(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    with pytest.raises(InputError, match=f"^{name}: needs torchvision .*dsrna doctor"):
+        load(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashionmnist", "kmnist", "cifar10", "cifar100", "svhn"])
 def test_data_that_are_not_there(name, tmp_path):
     with pytest.raises(
         InputError, match=rf"^{name}: no complete data in .*--data DIR.*--download$"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -14,10 +15,14 @@ from torch import Tensor
 
 from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.attack import pgd, worst_margin
+from verify.certify.frame import frame
 from verify.certify.radius import images_at_once, proven_margin
 from verify.checks import inputs as checks
 from verify.checks.modes import in_own_modes
 from verify.regions import Ball
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,16 @@ class Audit:
     def broken(self) -> int:
         """How many certificates failed."""
         return int(self.failures.sum())
+
+    def __repr__(self) -> str:
+        """What was found, in one line."""
+        checked = int(self.checked.sum())
+        without = len(self.checked) - checked
+        return f"Audit({self.broken} of {checked} certificates broken; {without} images without one)"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row for each image: margin, bound, checked, and whether the certificate failed."""
+        return frame(self, failed=self.failures)
 
 
 @in_own_modes

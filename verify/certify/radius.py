@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from verify.bounds import BoundedNetwork, wrapped
+from verify.certify.frame import frame
 from verify.certify.search import search
 from verify.certify.trials import Goal, task_of
 from verify.checks import inputs as checks
@@ -20,6 +23,9 @@ from verify.propagation.batches import images_at_once as fitting
 from verify.propagation.methods import METHODS, PHASES
 from verify.regions import Ball
 from verify.specification import margins
+
+if TYPE_CHECKING:
+    import pandas
 
 AUTO_SECONDS = 10.0
 """What method "auto" spends on an image at most, if no other limit is given."""
@@ -47,6 +53,17 @@ class Certificates:
     norm: str
     domain: str
     method: str
+
+    def __repr__(self) -> str:
+        """What was certified, in one line."""
+        counts = ", ".join(f"{count} {status}" for status, count in Counter(self.status).items())
+        least, most, mean = (float(value) for value in (self.radius.min(), self.radius.max(), self.radius.mean()))
+        radii = f"{least:.3g} to {most:.3g}, mean {mean:.3g}"
+        return f"Certificates({self.norm}, {self.domain}, {self.method}: {counts}; radius {radii})"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row for each image, one column for each attribute."""
+        return frame(self)
 
 
 @in_own_modes

@@ -1,0 +1,105 @@
+"""`--config` and `--json`: what a run leaves repeats it, and results can be read by programs."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cli
+from cli import config
+from robust_nas.options import CertifyOptions
+from tests.cli_helpers import LINES, refused, replace, run
+
+
+def parsed(command, arguments):
+    """The options that a command line means."""
+    return cli.dsrna.commands[command].make_context(command, [str(word) for word in arguments]).params
+
+
+@pytest.mark.parametrize("command", ["certify", "audit", "attack", "export"])
+def test_a_run_leaves_the_file_that_repeats_it(here, command, capsys):
+    line = [*LINES[command][1:], "--seed", "3"] if command != "export" else LINES[command][1:]
+    assert run(command, *line, "--out", "out") == 0
+    again = parsed(command, ["--config", "out/run.toml"])
+    expected = parsed(command, line)
+    assert again == expected
+    assert run(command, "--config", "out/run.toml", "--out", "again") == 0
+
+
+def text(name):
+    """Values of the kinds that options have, some of them odd."""
+    numbers = st.floats(1e-9, 1e9)
+    odd = st.text(st.characters(codec="utf-8", exclude_characters="\r\n,"), min_size=1).map(str.strip).filter(bool)
+    return {"float": numbers, "floats": st.lists(numbers, min_size=1, max_size=3).map(tuple), "word": odd}[name]
+
+
+@given(epsilons=text("floats"), time_limit=st.none() | text("float"), targeted=st.booleans(), arch=text("word"))
+def test_every_value_survives(tmp_path_factory, epsilons, time_limit, targeted, arch):
+    options = CertifyOptions(arch=arch, epsilons=epsilons, time_limit=time_limit, targeted=targeted)
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "config.json").write_text('{"command": "certify"}')
+    config.write(cli.dsrna.commands["certify"], options, folder)
+    read = parsed("certify", ["--config", folder / "run.toml"])
+    assert {name: read[name] for name in ("arch", "epsilons", "time_limit", "targeted")} == {
+        "arch": arch, "epsilons": epsilons, "time_limit": time_limit, "targeted": targeted
+    }  # fmt: skip
+
+
+def test_what_is_typed_counts_more(here):
+    (here / "mine.toml").write_text('arch = "cell.json"\nimages = 3\nmethod = "crown"\n')
+    options = parsed("certify", ["--config", "mine.toml", "--images", "5"])
+    assert (options["images"], options["method"], options["arch"]) == (5, "crown", "cell.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("images = ", "not TOML"),
+        ('command = "search"', "options of search, not of certify"),
+        ('arch = "cell.json"\nimage = 3', "certify has no option image"),
+        ('arch = "cell.json"\nimages = 0', "--images"),
+        ('arch = "cell.json"\nmethod = "magic"', "magic"),
+        ("images = 3", "--arch"),
+    ],
+)
+def test_a_wrong_file_is_one_line(here, capsys, content, words):
+    (here / "mine.toml").write_text(content)
+    assert words in refused(capsys, "certify", "--config", "mine.toml")
+
+
+def test_a_run_that_is_refused_leaves_no_file(here, capsys):
+    assert run(*LINES["certify"], "--out", "out") == 0
+    before = (here / "out" / "run.toml").read_text()
+    capsys.readouterr()
+    assert run(*LINES["certify"], "--seed", "4", "--resume", "--out", "out") == 2
+    assert (here / "out" / "run.toml").read_text() == before
+
+
+def test_pictures_in_the_folder_of_a_run_leave_its_file_alone(here, capsys):
+    assert run(*LINES["certify"], "--out", "out") == 0
+    before = (here / "out" / "run.toml").read_text()
+    assert run(*LINES["show"], "--out", "out") == 0
+    assert (here / "out" / "run.toml").read_text() == before
+
+
+def test_a_stopped_run_leaves_the_file_too(here, monkeypatch, capsys):
+    def stopped(options):
+        (here / "out").mkdir()
+        (here / "out" / "config.json").write_text('{"command": "certify"}')
+        raise KeyboardInterrupt
+
+    replace(monkeypatch, "certify", stopped)
+    assert run(*LINES["certify"], "--out", "out") == 130
+    assert parsed("certify", ["--config", "out/run.toml"])["images"] == 2
+
+
+@pytest.mark.parametrize("command", ["show", "convert", "certify", "audit", "export", "verify"])
+def test_json_holds_what_is_printed_otherwise(here, capsys, command):
+    assert run(*LINES[command], *(() if command == "convert" else ("--out", "out"))) == 0
+    printed = capsys.readouterr().out
+    assert run(*LINES[command], "--json", *(() if command == "convert" else ("--out", "out"))) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results["exit_code"] == 0
+    assert all(path in printed for path in results.get("paths", ()))
+    assert all(name in printed for name, _ in results.get("summary", ()))
