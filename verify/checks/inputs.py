@@ -72,7 +72,8 @@ def instance(name: str, value: Any, kind: type[T], how: str) -> T:
 def tensor(name: str, value: Any) -> Tensor:
     """A dense tensor of real numbers, fit for derivatives."""
     if not isinstance(value, Tensor):
-        raise InputError(f"{name} must be a torch.Tensor, not {_described(value)}")
+        how = "; torch.as_tensor makes one" if isinstance(value, list | tuple) or hasattr(value, "__array__") else ""
+        raise InputError(f"{name} must be a torch.Tensor, not {_described(value)}{how}")
     if value.layout != torch.strided or value.is_nested:
         raise InputError(f"{name} must be dense; use to_dense()")
     if value.is_complex() or value.is_quantized:
