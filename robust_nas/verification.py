@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from robust_nas.files import atomic_path, digest
 from robust_nas.options.verification import TIME_LIMIT, VerifyOptions
 from robust_nas.runs import Run, progress
+from robust_nas.workers import spread, workers_for
 from verify import (
     BoundedNetwork,
     InputError,
@@ -156,10 +158,10 @@ def _benchmark(path: Path, options: VerifyOptions) -> VerifyResult:
     run = Run.resume(options.out, record) if resume else Run.start(options.out, "verify", record, cpu, (RESULTS, PLOT))
     results = _read_results(run.folder / RESULTS) if resume else []
     log = run.csv(RESULTS, len(results))
-    networks: dict[Path, BoundedNetwork] = {}
+    left = wanted[len(results) :]
+    found = spread(partial(_row, networks={}), left, workers_for(cpu, options.workers, len(left)))
     with progress("verify", len(wanted), len(results)) as step:
-        for number, instance in list(enumerate(wanted))[len(results) :]:
-            result, text = _row(instance, networks)
+        for number, (result, text) in enumerate(found, len(results)):
             if result.answer == "sat":
                 run.write_text(f"counterexample_{number}.txt", text)
             log.append(asdict(result))
@@ -170,7 +172,7 @@ def _benchmark(path: Path, options: VerifyOptions) -> VerifyResult:
 
 
 def _row(instance: Instance, networks: dict[Path, BoundedNetwork]) -> tuple[Result, str]:
-    """The result of an instance and its answer; `networks` keeps the last network that was read."""
+    """The result of an instance and its answer; `networks` keeps the last network that this process has read."""
     begin = time.perf_counter()
     asked = str(instance.onnx), str(instance.vnnlib), instance.time_limit
     try:

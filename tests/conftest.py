@@ -1,4 +1,4 @@
-"""Every test runs on one thread and on the same examples each time."""
+"""Every test runs on one core and on the same examples each time."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ import torch
 from hypothesis import settings
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+os.environ["LOKY_MAX_CPU_COUNT"] = "1"  # so that commands start none where no test asks for it
 torch.set_num_threads(1)
 settings.register_profile("fast", derandomize=True, deadline=None, max_examples=15)
 settings.register_profile("deep", settings.get_profile("fast"), max_examples=100)

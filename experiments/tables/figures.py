@@ -73,7 +73,7 @@ def attack(options: dict[str, Any], resume: bool) -> Figures:
 
 def certify(options: dict[str, Any], resume: bool) -> Figures:
     """Certify: the mean radius. A misclassified image counts 0; against one class it is skipped, as in CNN-Cert."""
-    run_certify(CertifyOptions(**options, resume=resume))
+    run_certify(CertifyOptions(**options, workers=1, resume=resume))  # the other cores have jobs of their own
     certificates = read_certificates(Path(options["out"]) / "certify.csv")
     counted = [each for each in certificates if each.correct] if options.get("targeted") else certificates
     mean = fmean(each.radius for each in counted) if counted else 0.0

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import torch
 
 from experiments.tables.cells import cells, gather
@@ -107,8 +108,8 @@ def _of_torchrun() -> tuple[int, int]:
 
 
 def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that this process may use, by its affinity and its control group."""
+    return int(joblib.cpu_count())
 
 
 def _gpus(device: str) -> list[str]:

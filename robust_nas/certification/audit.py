@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from robust_nas.certification.blocks import Portable, exact
 from robust_nas.certification.certify import BATCH, Summary, exact_examples, exact_network
 from robust_nas.certification.records import (
     Certificate,
@@ -25,6 +27,7 @@ from robust_nas.files import digest
 from robust_nas.options.certification import AuditOptions
 from robust_nas.options.option import recorded
 from robust_nas.runs import Run, choose_device, progress
+from robust_nas.workers import spread, workers_for
 from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError, audit
 from verify.propagation.affine import MEMORY
@@ -93,10 +96,12 @@ def run_audit(options: AuditOptions) -> AuditResult:
 
     log = run.csv("audit.csv")
     findings: list[_Finding] = []
+    batches = list(_batches(rows))
+    blocks = ((batch, test.take(_places(batch))) for batch in batches)
+    work = partial(_audit, Portable(network), claim, target_seed, options.seed)
     with progress("audit", len(rows)) as step:
-        for batch in _batches(rows):
-            examples = exact_examples(test, _places(batch), place)
-            for finding in _audit(network, examples, batch, claim, target_seed, options.seed):
+        for found in spread(work, blocks, workers_for(place, options.workers, len(batches))):
+            for finding in found:
                 log.append(asdict(finding))
                 findings.append(finding)
                 step("broken" if finding.broken else "holds" if finding.radius else "claims nothing")
@@ -105,13 +110,15 @@ def run_audit(options: AuditOptions) -> AuditResult:
 
 
 def _audit(
-    network: BoundedNetwork,
-    examples: Examples,
-    rows: list[Certificate],
+    portable: Portable,
     claim: Claim,
     target_seed: int | None,
     seed: int,
-) -> Iterator[_Finding]:
+    block: tuple[list[Certificate], Examples],
+) -> list[_Finding]:
+    """What one process does at a time."""
+    network, rows = portable.network, block[0]
+    examples = exact(block[1], network.example.device)
     radius = torch.tensor([row.radius for row in rows], dtype=torch.float64, device=examples.labels.device)
     images, labels = examples
     targets = None
@@ -130,9 +137,10 @@ def _audit(
         targets=targets,
     )
     columns = (result.margin, result.bound, result.failures)
-    for row, margin, bound, broken in zip(rows, *(column.tolist() for column in columns), strict=True):
-        tried = row.radius > 0
-        yield _Finding(row.index, row.radius, margin if tried else None, bound if tried else None, broken)
+    return [
+        _Finding(row.index, row.radius, margin if row.radius > 0 else None, bound if row.radius > 0 else None, broken)
+        for row, margin, bound, broken in zip(rows, *(column.tolist() for column in columns), strict=True)
+    ]
 
 
 def _batches(rows: list[Certificate]) -> Iterator[list[Certificate]]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from robust_nas.certification.blocks import Block, Effort, Portable, Work, exact
 from robust_nas.certification.pictures import CURVES, EXTREMES, draw_extremes, ends, radii_of
-from robust_nas.certification.records import Certificate, Claim, random_targets, read_certificates
+from robust_nas.certification.records import Certificate, Claim, read_certificates
 from robust_nas.data import Data, Examples, Source, load
 from robust_nas.files import digest
 from robust_nas.genotype import Architecture
@@ -25,30 +26,14 @@ from robust_nas.options.training import TrainOptions
 from robust_nas.pictures.certificates import plot_radii
 from robust_nas.runs import Run, choose_device, progress
 from robust_nas.training import TrainingResult, load_trained, run_training
+from robust_nas.workers import spread, workers_for
 from robust_nas.zoo import find
-from verify import Ball, BoundedNetwork, InputError, attack_radius, certified_radius, verified
-from verify.certify.radius import FINEST, proven_margin
+from verify import BoundedNetwork, InputError
 
 BATCH = 8
 """Images attacked and bounded at once; a row of certify.csv is written when its batch is done."""
 
 Summary = list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long to look for a radius: see `verify.certified_radius`.
-
-    Raises:
-        InputError: the tolerance is finer than bounds are.
-    """
-
-    tolerance: float
-    time_limit: float | None
-
-    def __post_init__(self) -> None:
-        if not self.tolerance >= FINEST:
-            raise InputError(f"tolerance must be at least {FINEST:g}, not {self.tolerance}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +63,7 @@ def run_certify(options: CertifyOptions) -> CertifyResult:
         UnsupportedOperator: the network holds an operator with no sound rule.
         RuntimeError: a ball is proven that holds a successful attack: a bug.
     """
-    genotype, place, seed = find(options.arch), choose_device(options.device), options.seed
+    genotype, place = find(options.arch), choose_device(options.device)
     claim = Claim(options.norm, options.domain, options.method)
     effort = Effort(options.tolerance, options.time_limit)
     loaded = load(options.dataset, options.data, options.download)
@@ -100,18 +85,16 @@ def run_certify(options: CertifyOptions) -> CertifyResult:
     log = run.csv("certify.csv", len(kept))
     certificates: list[Certificate] = []
     proven = Counter(dict.fromkeys(options.epsilons, 0))
+    begins = range(0, images, BATCH)
+    blocks = (_block(test, range(begin, min(begin + BATCH, images)), kept) for begin in begins)
+    work = Work(Portable(network), claim, effort, options.seed, options.targeted, tuple(options.epsilons))
+    done = spread(work, blocks, workers_for(place, options.workers, len(begins)))
     with progress("certify", images, len(kept)) as step:
-        for index in torch.arange(images).split(BATCH):
-            batch = exact_examples(test, index, place)
-            found = kept[len(certificates) : len(certificates) + len(index)]
-            if not found:
-                targets = random_targets(index, batch.labels, network.classes, seed) if options.targeted else None
-                found = _certify(network, batch, index, targets, claim, effort, seed)
-                for certificate in found:
-                    log.append(asdict(certificate))
-                    step(f"{certificate.status}, radius {certificate.radius:.3g}")
-            for epsilon in proven:
-                proven[epsilon] += _count_verified(network, batch, found, epsilon, claim)
+        for found, counts in done:
+            for certificate in found if len(certificates) >= len(kept) else []:
+                log.append(asdict(certificate))
+                step(f"{certificate.status}, radius {certificate.radius:.3g}")
+            proven.update(counts)
             certificates += found
     accuracies = [_accuracy(epsilon, count, claim, certificates) for epsilon, count in proven.items()]
     paths = [log.path, *_write_accuracies(run, accuracies)]
@@ -119,6 +102,11 @@ def run_certify(options: CertifyOptions) -> CertifyResult:
     if options.targeted:
         summary.append(("specification", "one random class an image does not overtake its label"))
     return CertifyResult(paths, summary + _summarise(claim, certificates, accuracies))
+
+
+def _block(test: Source, places: range, kept: list[Certificate]) -> Block:
+    index = torch.tensor(places)
+    return Block(index, test.take(index), kept[places.start : places.stop])
 
 
 def exact_network(
@@ -136,8 +124,7 @@ def exact_network(
 
 def exact_examples(examples: Source, index: Int[Tensor, " b"], device: torch.device) -> Examples:
     """The examples at these places, on the device, the images in float64."""
-    images, labels = examples.take(index)
-    return Examples(images.double().to(device), labels.to(device))
+    return exact(examples.take(index), device)
 
 
 def _whole_batches(path: Path, images: int) -> list[Certificate]:
@@ -162,91 +149,6 @@ def _train_first(options: CertifyOptions, genotype: Architecture) -> TrainingRes
     same = {name: getattr(options, name) for name in shared}
     resume = options.resume and (out / "config.json").exists()
     return run_training(TrainOptions(arch=genotype, resume=resume, out=out, **same))
-
-
-@torch.no_grad()
-def _certify(
-    network: BoundedNetwork,
-    batch: Examples,
-    index: Int[Tensor, " b"],
-    targets: Int[Tensor, " b"] | None,
-    claim: Claim,
-    effort: Effort,
-    seed: int,
-) -> list[Certificate]:
-    images, labels = batch
-    predicted = network(images).argmax(1)
-    attacked = attack_radius(network.model, images, labels, claim.norm, claim.domain, seed=seed, targets=targets)
-    proof = certified_radius(
-        network,
-        images,
-        labels,
-        **asdict(claim),
-        ceiling=attacked,
-        tolerance=effort.tolerance,
-        time_limit=effort.time_limit,
-        targets=targets,
-    )
-    _check(network, batch, proof.radius, attacked, targets, claim, effort)
-    columns = (index, labels, predicted, proof.radius, attacked, proof.evaluations, proof.seconds)
-    return [
-        Certificate(
-            index=place,
-            label=label,
-            predicted=answer,
-            correct=label == answer,
-            norm=claim.norm,
-            radius=radius,
-            attack_radius=ceiling,
-            method=claim.method,
-            evaluations=evaluations,
-            seconds=seconds,
-            status=status,
-        )
-        for place, label, answer, radius, ceiling, evaluations, seconds, status in zip(
-            *(column.tolist() for column in columns), proof.status, strict=True
-        )
-    ]
-
-
-def _check(
-    network: BoundedNetwork,
-    batch: Examples,
-    radius: Float[Tensor, " b"],
-    attacked: Float[Tensor, " b"],
-    targets: Int[Tensor, " b"] | None,
-    claim: Claim,
-    effort: Effort,
-) -> None:
-    """No ball may be proven that holds a perturbation which succeeded.
-
-    The search stops short of attacks, so a radius never says so itself. But wrong bounds would take it as near to them
-    as the tolerance lets it, and where it came so near, the attack's own ball must not be proven.
-    """
-    if (radius > attacked).any():
-        raise RuntimeError(f"certified {radius.tolist()} beyond attacks of size {attacked.tolist()}")
-    near = ((attacked > 0) & (radius * (1 + effort.tolerance) >= attacked)).nonzero().squeeze(1)
-    if len(near):
-        ball = Ball(batch.images[near], attacked[near], claim.norm, claim.domain)
-        aim = None if targets is None else targets[near]
-        if (proven_margin(network, ball, batch.labels[near], claim.method, aim) > 0).any():
-            raise RuntimeError(f"the bounds prove balls that hold successful attacks, of size {attacked.tolist()}")
-
-
-def _count_verified(
-    network: BoundedNetwork, batch: Examples, found: list[Certificate], epsilon: float, claim: Claim
-) -> int:
-    """How many images keep their label in the whole ball; bounds are needed where the radii leave it open."""
-    proven = sum(certificate.radius >= epsilon and certificate.correct for certificate in found)
-    undecided = [
-        place
-        for place, certificate in enumerate(found)
-        if certificate.correct and certificate.radius < epsilon < certificate.attack_radius
-    ]
-    if not undecided:
-        return proven
-    images, labels = batch.take(torch.tensor(undecided, device=batch.labels.device))
-    return proven + int(verified(network, images, labels, epsilon, **asdict(claim)).sum())
 
 
 def _accuracy(epsilon: float, verified_images: int, claim: Claim, certificates: list[Certificate]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from robust_nas.options.shared import (
     Radii,
     Resume,
     Seed,
+    Workers,
 )
 from robust_nas.options.values import FILE, Positive
 from verify import NORMS, RADIUS_METHODS
@@ -66,6 +67,7 @@ class CertifyOptions:
         bool, Option("Against one random class an image, as CNN-Cert does, instead of all classes.")
     ] = False
     resume: Resume = False
+    workers: Workers = None
     seed: Seed = 0
     device: Device = "auto"
     out: Out = Path("runs/certify")
@@ -85,6 +87,7 @@ class AuditOptions:
         float | None,
         Option("MiB for affine forms; with less, proofs may not repeat. [what the certificates had]", Positive()),
     ] = None
+    workers: Workers = None
     seed: Seed = 0
     device: Device = "auto"
     out: Out = Path("runs/audit")

@@ -40,7 +40,7 @@ def choice(names: Iterable[str]) -> click.ParamType:
     return click.Choice(list(names))
 
 
-MACHINE = ("data", "download", "device", "resume", "out")
+MACHINE = ("data", "download", "device", "workers", "resume", "out")
 """Fields that decide nothing of a result."""
 
 

@@ -64,5 +64,12 @@ Epochs: TypeAlias = Annotated[int | None, Option("Length of the training. [the p
 Memory: TypeAlias = Annotated[float, Option("MiB for affine forms; less is looser, never unsound.", Positive())]
 Resume: TypeAlias = Annotated[bool, Option("Go on with the run in --out, bit for bit.")]
 Seed: TypeAlias = Annotated[int, Option("Random seed.", SEED)]
+Workers: TypeAlias = Annotated[
+    int | None,
+    Option(
+        "Processes at a time, of one thread each; the results are the same for any number. [one a core, on a GPU 1]",
+        at_least(1),
+    ),
+]
 Device: TypeAlias = Annotated[str, Option("Where to compute.", choice(("auto", "cpu", "cuda")))]
 Out: TypeAlias = Annotated[str | Path, Option("Folder for the results.", FOLDER)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from robust_nas.options.option import Option, choice
-from robust_nas.options.shared import Arch, DataFolder, Dataset, Download, Out, Weights
+from robust_nas.options.shared import Arch, DataFolder, Dataset, Download, Out, Weights, Workers
 from robust_nas.options.values import FILE, NonNegatives, Positive, at_least
 from verify.checks.choices import DOMAINS
 
@@ -34,6 +34,7 @@ class VerifyOptions:
     time_limit: Annotated[
         float | None, Option(f"Seconds an instance. [the benchmark's; {TIME_LIMIT:g}]", Positive())
     ] = None
+    workers: Workers = None
     resume: Annotated[
         bool, Option("Go on with the benchmark in --out; what is decided is not run again.")
     ] = False

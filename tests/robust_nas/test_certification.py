@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ import cli
 import verify
 from robust_nas.attacks import run_attack
 from robust_nas.attacks.crosscheck import Certified
-from robust_nas.certification import audit, certify, run_audit, run_certify
+from robust_nas.certification import audit, blocks, certify, run_audit, run_certify
 from robust_nas.certification.certify import exact_examples, exact_network
 from robust_nas.certification.records import Claim, random_targets, read_certificates, read_target_seed
 from robust_nas.data import load
@@ -54,7 +55,7 @@ def light_attacks(monkeypatch):
     """Fewer and shorter: what attacks find is tested with them."""
     for effort in ("SAMPLES", "STARTS", "STEPS"):
         monkeypatch.setattr(audit, effort, 5)
-    monkeypatch.setattr(certify, "attack_radius", partial(certify.attack_radius, steps=5))
+    monkeypatch.setattr(blocks, "attack_radius", partial(blocks.attack_radius, steps=5))
 
 
 @pytest.fixture
@@ -153,9 +154,9 @@ def test_a_stopped_certification_goes_on_and_ends_as_if_it_had_not(trained, tmp_
     shutil.copytree(whole["out"], stopped["out"])
     path, lines = stopped["out"] / "certify.csv", (whole["out"] / "certify.csv").read_text().splitlines(keepends=True)
     bounded = []
-    compute = certify.certified_radius
+    compute = blocks.certified_radius
     monkeypatch.setattr(
-        certify, "certified_radius", lambda network, images, *rest, **options: (
+        blocks, "certified_radius", lambda network, images, *rest, **options: (
             bounded.append(len(images)), compute(network, images, *rest, **options))[1]
     )  # fmt: skip
     for rows, computed in ((3, 2), (0, 4), (4, 0)):
@@ -180,6 +181,38 @@ def test_a_stopped_certification_goes_on_and_ends_as_if_it_had_not(trained, tmp_
     (stopped["out"] / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="was started with weights_sha256 that of the weights before"):
         run_certify(CertifyOptions(**stopped, resume=True))
+
+
+def test_work_that_goes_to_another_process_is_the_same(trained):
+    """A network is traced anew there, of the same weights."""
+    digits = load("digits")
+    network = exact_network(GENOTYPE, trained[1], digits, CPU, 4096.0)
+    work = blocks.Work(
+        blocks.Portable(network), Claim("l2", "unit", "ibp"), blocks.Effort(0.05, None), 0, False, (0.001,)
+    )
+    block = blocks.Block(torch.arange(2), digits.test.take(torch.arange(2)), [])
+    (here, counts), (there, others) = work(block), pickle.loads(pickle.dumps(work))(block)
+    assert [replace(each, seconds=0.0) for each in here] == [replace(each, seconds=0.0) for each in there]
+    assert counts == others and any(each.radius for each in here)
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_gives_the_same_files(trained, tmp_path, monkeypatch):
+    """All but the times, of a certification that was stopped and goes on too; and of its audit."""
+    monkeypatch.setattr(certify, "BATCH", 2)
+    monkeypatch.setattr(audit, "BATCH", 2)
+    tables, audits = [], []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        options = certify_options(trained, out, images=6, epsilons=(3e-3,), workers=workers)
+        run_certify(CertifyOptions(**options))
+        path = out / "certify.csv"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
+        run_certify(CertifyOptions(**options, resume=True))
+        tables.append(([replace(row, seconds=0.0) for row in read_certificates(path)], (out / "verified.csv").read_bytes()))
+        run_audit(AuditOptions(**audit_options(trained, path, out / "audit", workers=workers)))
+        audits.append((out / "audit" / "audit.csv").read_bytes())
+    assert tables[0] == tables[1] and audits[0] == audits[1]
 
 
 def test_the_summary_names_the_threat_model(certified):
@@ -415,7 +448,7 @@ def proof_of(radius, status):
 
 
 def test_a_certificate_beyond_an_attack_is_a_bug(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(certify, "certified_radius", proof_of(2.0, "certified"))
+    monkeypatch.setattr(blocks, "certified_radius", proof_of(2.0, "certified"))
     with pytest.raises(RuntimeError, match="beyond attacks"):
         run_certify(CertifyOptions(**certify_options(trained, tmp_path)))
 
@@ -425,18 +458,18 @@ def test_bounds_that_prove_an_attack_s_ball_are_a_bug(trained, tmp_path, monkeyp
     def tiny(network, images, labels, *rest, **options):
         return torch.full((len(images),), 1e-6, dtype=torch.float64)
 
-    monkeypatch.setattr(certify, "attack_radius", tiny)
+    monkeypatch.setattr(blocks, "attack_radius", tiny)
     with pytest.raises(RuntimeError, match="the bounds prove balls that hold successful attacks"):
         run_certify(CertifyOptions(**certify_options(trained, tmp_path)))
 
 
 def test_radii_of_0_are_counted_by_status(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(certify, "certified_radius", proof_of(0.0, "overflow"))
+    monkeypatch.setattr(blocks, "certified_radius", proof_of(0.0, "overflow"))
     result = run_certify(CertifyOptions(**certify_options(trained, tmp_path, epsilons=())))
     correct = sum(row.correct for row in read_certificates(tmp_path / "certify.csv"))
     assert dict(result.summary)["radius 0"] == f"{correct} correct images: overflow"
     assert dict(result.summary)["certified / attack"].startswith("0, ")
-    monkeypatch.setattr(certify, "certified_radius", proof_of(0.0, "certified"))
+    monkeypatch.setattr(blocks, "certified_radius", proof_of(0.0, "certified"))
     result = run_certify(CertifyOptions(**certify_options(trained, tmp_path, epsilons=())))
     assert dict(result.summary)["radius 0"] == f"{correct} correct images: nothing could be proven"
 

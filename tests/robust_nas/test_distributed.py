@@ -56,7 +56,7 @@ def search(method, order, metric, recipe="standard", steps=STEPS, *, processes):
     ("method", "order", "metric", "recipe"),
     [
         ("darts", "second", "combined", "standard"),
-        ("darts", "first", "log-radius", "certified"),
+        pytest.param("darts", "first", "log-radius", "certified", marks=pytest.mark.slow),
         pytest.param("darts", "first", "ibp-slope", "adversarial", marks=pytest.mark.slow),
         pytest.param("pc-darts", "first", "ibp-slope", "standard", marks=pytest.mark.slow),
         pytest.param("enas", "first", "none", "standard", marks=pytest.mark.slow),
@@ -92,6 +92,7 @@ def trained(recipe, processes):
 UNLIKE = {recipe: {} if recipe in BOUNDED else {"drop_path": 0.0} for recipe in RECIPES}
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path):
     expected = train(processes=ALONE)
     torchrun("train", tmp_path)

@@ -37,10 +37,9 @@ def go(options, deadly=0):
     killing.run(SETUP, "run_search(SearchOptions(**options))", "search.csv", options, deadly)
 
 
+@pytest.mark.slow  # in one process, every strategy is stopped and resumed by the next test
 @pytest.mark.parametrize(
-    ("method", "order", "deaths"),
-    # in one process, every strategy is stopped and resumed by the next test
-    [("darts", "second", (3,)), pytest.param("p-darts", "first", (4, 3), marks=pytest.mark.slow)],
+    ("method", "order", "deaths"), [("darts", "second", (3,)), ("p-darts", "first", (4, 3))]
 )
 def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path, method, order, deaths):
     options = {**OPTIONS, "method": method, "order": order}

@@ -78,6 +78,7 @@ def go(options, deadly=0):
     killing.run(SETUP, "run_training(TrainOptions(**options))", "train.csv", options, deadly)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path):
     """test_engine does this for every recipe, in one process."""
     GENOTYPE.save(tmp_path / "genotype.json")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.levels import level
 from tests.verify.helpers import ORDERS, Function, random_images, randomise
 from tests.verify.networks import classifier, closed_form
 from verify import DOMAINS, NORMS, Ball, BoundedNetwork, Box, attack_radius
@@ -56,7 +57,7 @@ def test_pgd_keeps_the_best_point_and_takes_any_gradient():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_two_classes_are_attacked_near_the_optimum(norm, dtype):
     """A linear classifier has its closed form; no attack is below it."""
-    for seed in range(3):
+    for seed in range(level(1, 3)):
         model, images, labels = classifier(seed, classes=2)
         exact = closed_form(model, images, labels, norm).to(dtype)
         found = attack_radius(BoundedNetwork(model.to(dtype), images.to(dtype)), images.to(dtype), labels, norm, "free")

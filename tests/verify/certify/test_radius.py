@@ -11,7 +11,7 @@ from torch import nn
 import verify.certify.search
 import verify.certify.trials
 from tests.levels import level
-from tests.verify.helpers import random_images, randomise
+from tests.verify.helpers import FAST, random_images, randomise
 from tests.verify.networks import classifier, closed_form
 from verify import (
     DOMAINS,
@@ -82,7 +82,7 @@ def test_no_radius_exceeds_an_attack(kind, norm, domain, digits, request):
     assert 8 <= correct.sum() <= 12
     assert ((attacked > 0) == correct).all()
     share = {}
-    for method in METHODS if kind == "mlp" else ("ibp", "affine"):
+    for method in level(FAST, METHODS) if kind == "mlp" else ("ibp", "affine"):
         found = certified_radius(network, images, labels, norm, domain, method)
         assert (found.radius <= attacked).all(), method
         assert ((found.radius > 0) == correct).all()
@@ -231,7 +231,7 @@ def network_with(change: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
         "infinite bias of the label", "infinite weights", "negative infinite bias of the rivals",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", level(FAST, METHODS))
 def test_what_is_not_finite_is_never_certified(change, method):
     """A NaN bias in particular must not become 0: the network without it is certified at once."""
     model, images, labels = network_with(change)
