@@ -20,6 +20,7 @@ from robust_nas.spaces.sampling import sample_genotype
 from robust_nas.training.engine import Plan, Training
 from robust_nas.training.presets import PRESETS
 from robust_nas.training.recipes import RecipeSettings
+from tests.levels import level
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
 from verify import BoundedNetwork, attack_radius
 from verify.specification import margins
@@ -230,7 +231,7 @@ def test_a_search_counts_the_steps_of_its_trials(method, steps, trial_steps):
 
 @pytest.mark.parametrize(
     ("method", "places"),
-    [("random", range(9)), ("robnet", (1, 2, 3)), pytest.param("r-darts", (4, 7), marks=pytest.mark.slow)],
+    [("random", level((0, 3, 5), range(9))), ("robnet", level((2,), (1, 2, 3))), pytest.param("r-darts", (4, 7), marks=pytest.mark.slow)],
 )
 def test_stopped_at_any_step_it_goes_on_bit_for_bit(tmp_path, method, places):
     whole, rows = search(method), []

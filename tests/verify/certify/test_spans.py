@@ -18,7 +18,7 @@ def network_of(scale, shift=0.0, seed=0):
     return BoundedNetwork(scaled, images[:1]), images * scale + shift, model(images).argmax(1)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("norm", level(["l2"], ["linf", "l2", "l1"]))
 @pytest.mark.parametrize(("scale", "shift"), level([(255.0, -2.0)], [(255.0, 0.0), (1e-3, -2.0)]))
 def test_radii_scale_with_the_images(norm, scale, shift):
     results = []
