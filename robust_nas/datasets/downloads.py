@@ -13,6 +13,7 @@ from torch import Tensor
 from robust_nas.data import Examples
 from verify.checks.errors import InputError, first_line
 
+
 def torchvision_datasets(name: str) -> ModuleType:
     """torchvision's data sets, imported when one is asked for: that takes a second.
 
