@@ -37,7 +37,9 @@ def show(options: ShowOptions) -> None:
     size = size_on_cifar10(architecture)
     notes = [(name, str(architecture.meta[name])) for name in ("paper", "source", "note") if name in architecture.meta]
     parameters = f"{size.parameters:,} for CIFAR-10, {architecture.depth or CELLS} cells, {CHANNELS} channels"
-    print_summary([*notes, ("parameters", parameters), ("multiply-adds", f"{size.multiply_adds:,} an image")])
+    multiply_adds = f"{size.multiply_adds:,} an image"
+    rows = {"activation": architecture.activation, "parameters": parameters, "multiply-adds": multiply_adds}
+    print_summary([*notes, *rows.items()])
     print_paths(pictures)
 
 

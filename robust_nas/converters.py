@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from robust_nas.genotype import Architecture, Genotype, RobNetGenotype
+from robust_nas.genotype import AnyArchitecture, Architecture, Genotype, RobNetGenotype
 from robust_nas.notations import ENAS_OPERATIONS, FIELDS, loose_ends
 from verify.checks.errors import InputError
 
@@ -19,9 +19,9 @@ def to_darts(architecture: Architecture) -> str:
     """A line as in DARTS' genotypes.py: `Genotype(normal=[('sep_conv_3x3', 1), ...], ...)`.
 
     Raises:
-        InputError: the architecture is not of the DARTS space.
+        InputError: the architecture is not of the DARTS space, or has another activation than ReLU.
     """
-    genotype = _of_darts(architecture, "DARTS' notation")
+    genotype = _sayable(architecture, Genotype, "DARTS' notation")
     return f"Genotype({', '.join(f'{name}={list(getattr(genotype, name))!r}' for name in FIELDS)})"
 
 
@@ -29,21 +29,20 @@ def to_robnet(architecture: Architecture) -> str:
     """Lists of codes as in RobNet's architecture_code.py: `[['11', '01', ...], ...]`.
 
     Raises:
-        InputError: the architecture is not of RobNet's space.
+        InputError: the architecture is not of RobNet's space, or has another activation than ReLU.
     """
-    if not isinstance(architecture, RobNetGenotype):
-        raise InputError(f"RobNet's codes cannot say an architecture of space {architecture.space!r}")
-    return repr([list(codes) for codes in architecture.cells])
+    genotype = _sayable(architecture, RobNetGenotype, "a list of RobNet's codes")
+    return repr([list(codes) for codes in genotype.cells])
 
 
 def to_enas(architecture: Architecture) -> str:
     """A fixed arc of ENAS' micro search space: `0 2 0 0 0 4 0 1 ...`.
 
     Raises:
-        InputError: the architecture is not of the DARTS space, has an operation that ENAS has not, or does not join
-            exactly the nodes that no other reads.
+        InputError: the architecture is not of the DARTS space, has another activation than ReLU or an operation that
+            ENAS has not, or does not join exactly the nodes that no other reads.
     """
-    genotype = _of_darts(architecture, "an ENAS arc")
+    genotype = _sayable(architecture, Genotype, "an ENAS arc")
     numbers: list[int] = []
     for kind, edges, concat in (
         ("normal", genotype.normal, genotype.normal_concat),
@@ -59,7 +58,9 @@ def to_enas(architecture: Architecture) -> str:
     return " ".join(map(str, numbers))
 
 
-def _of_darts(architecture: Architecture, notation: str) -> Genotype:
-    if not isinstance(architecture, Genotype):
+def _sayable(architecture: Architecture, kind: type[AnyArchitecture], notation: str) -> AnyArchitecture:
+    if not isinstance(architecture, kind):
         raise InputError(f"{notation} cannot say an architecture of space {architecture.space!r}")
+    if architecture.activation != "relu":
+        raise InputError(f"{notation} cannot say the activation {architecture.activation}; --to json can")
     return architecture

@@ -20,7 +20,8 @@ from typing import Any, ClassVar, TypeVar
 from robust_nas import notations
 from robust_nas.files import atomic_path, decoded
 from robust_nas.notations import FORMAT, VERSION
-from robust_nas.spaces.operations import OPERATIONS
+from robust_nas.registry import ACTIVATIONS
+from robust_nas.spaces.operations import OPERATIONS, Style
 from verify.checks.errors import InputError
 
 CODES = {"00": "none", "01": "sep_conv_3x3", "10": "skip_connect", "11": "res_sep_conv_3x3"}
@@ -30,6 +31,7 @@ Edge = tuple[str, int]
 """An operation's name and the input that it reads."""
 
 _HEADER = ("format", "version", "space")
+_OPTIONAL = ("activation", "meta")
 _WORDS: dict[type, str] = {int: "a whole number", str: "text", list: "a list", dict: "an object"}
 
 Json = TypeVar("Json")
@@ -43,12 +45,12 @@ class CellPlan:
     Attributes:
         nodes: the (operation, input) pairs that each node adds up, at least one.
         concat: the nodes that make the cell's output.
-        affine: whether batch norms have a scale and a shift.
+        style: of the operations.
     """
 
     nodes: tuple[tuple[Edge, ...], ...]
     concat: tuple[int, ...]
-    affine: bool = True
+    style: Style = Style()
 
     @property
     def edges(self) -> tuple[Edge, ...]:
@@ -66,12 +68,14 @@ class Architecture(ABC):
         space: the search space; the file's field of that name.
         normalised: whether the network reads normalised pixels, or those of [0, 1] as they are.
         nodes: intermediate nodes of a cell.
+        activation: of all cells, a key of `ACTIVATIONS`; a file that has no such field means relu.
         meta: where the architecture comes from.
     """
 
     space: ClassVar[str]
     normalised: ClassVar[bool] = True
     nodes: int
+    activation: str
     meta: Mapping[str, Any]
 
     @property
@@ -141,7 +145,8 @@ class Architecture(ABC):
     def to_dict(self) -> dict[str, Any]:
         """The architecture as JSON can hold it; `from_dict` is the inverse."""
         header = {"format": FORMAT, "version": VERSION, "space": self.space, "nodes": self.nodes}
-        return {**header, **self._cells(), "meta": dict(self.meta)}
+        activation = {} if self.activation == "relu" else {"activation": self.activation}
+        return {**header, **activation, **self._cells(), "meta": dict(self.meta)}
 
     @abstractmethod
     def _cells(self) -> dict[str, Any]:
@@ -187,9 +192,11 @@ class Genotype(Architecture):
     reduce_concat: tuple[int, ...]
     nodes: int
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    activation: str = "relu"
 
     def __post_init__(self) -> None:
         _check_count(self.nodes)
+        _check_activation(self.activation)
         for cell in ("normal", "reduce"):
             _check_edges(cell, getattr(self, cell), self.nodes)
             _check_concat(f"{cell}_concat", getattr(self, f"{cell}_concat"), self.nodes)
@@ -197,8 +204,8 @@ class Genotype(Architecture):
     def plans(self) -> dict[str, CellPlan]:
         """`normal` and `reduce`."""
         return {
-            "normal": CellPlan(_pairs(self.normal), self.normal_concat),
-            "reduce": CellPlan(_pairs(self.reduce), self.reduce_concat),
+            "normal": CellPlan(_pairs(self.normal), self.normal_concat, Style(activation=self.activation)),
+            "reduce": CellPlan(_pairs(self.reduce), self.reduce_concat, Style(activation=self.activation)),
         }
 
     def plan(self, index: int, reduction: bool) -> CellPlan:
@@ -238,9 +245,11 @@ class RobNetGenotype(Architecture):
     cells: tuple[tuple[str, ...], ...]
     nodes: int = 4
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    activation: str = "relu"
 
     def __post_init__(self) -> None:
         _check_count(self.nodes)
+        _check_activation(self.activation)
         if not self.cells:
             raise InputError("cells: is empty; list the codes of all cells, or of the one that they share")
         for i, codes in enumerate(self.cells):
@@ -262,7 +271,7 @@ class RobNetGenotype(Architecture):
         codes = iter(self.cells[index if len(self.cells) > 1 else 0])
         targets = range(2, 2 + self.nodes)
         nodes = tuple(tuple((CODES[next(codes)], source) for source in range(node)) for node in targets)
-        return CellPlan(nodes, tuple(targets), affine=False)
+        return CellPlan(nodes, tuple(targets), Style(affine=False, activation=self.activation))
 
     def with_meta(self, meta: Mapping[str, Any]) -> RobNetGenotype:
         return replace(self, meta=meta)
@@ -290,12 +299,12 @@ def _parse(data: object) -> Genotype | RobNetGenotype:
     names = [attribute.name for attribute in fields(SPACES[space])]
     known = (*_HEADER, *names)
     for name in names:
-        if name not in data and name != "meta":
+        if name not in data and name not in _OPTIONAL:
             raise InputError(f"{name}: missing")
     for name in data:
         if name not in known:
             raise InputError(f"{name}: unknown field; known: {', '.join(known)}")
-    return SPACES[space](**{name: _PARSERS[name](name, data.get(name, {})) for name in names})
+    return SPACES[space](**{name: _PARSERS[name](name, data[name]) for name in names if name in data})
 
 
 def _edges(name: str, value: object) -> tuple[Edge, ...]:
@@ -334,6 +343,7 @@ _PARSERS: dict[str, Callable[[str, object], Any]] = {
     "reduce_concat": _concat,
     "cells": _code_lists,
     "nodes": lambda name, value: _typed(name, value, int),
+    "activation": lambda name, value: _typed(name, value, str),
     "meta": lambda name, value: _typed(name, value, dict),
 }
 
@@ -345,6 +355,11 @@ def _pairs(edges: tuple[Edge, ...]) -> tuple[tuple[Edge, ...], ...]:
 def _check_count(nodes: int) -> None:
     if nodes < 1:
         raise InputError(f"nodes: must be at least 1, not {nodes}")
+
+
+def _check_activation(activation: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise InputError(f"activation: unknown activation {activation!r}; known: {', '.join(ACTIVATIONS)}")
 
 
 def _check_edges(name: str, edges: tuple[Edge, ...], nodes: int) -> None:

@@ -15,6 +15,8 @@ from verify.checks.errors import InputError
 from verify.propagation.methods import METHODS as BOUND_METHODS
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from robust_nas.attacks.base import Attack
     from robust_nas.datasets.base import DataSet
     from robust_nas.genotype import Architecture
@@ -136,6 +138,18 @@ ATTACKS: Registry[Attack] = Registry(
     }
 )
 """What tries a trained network."""
+
+ACTIVATIONS: Registry[Callable[[], nn.Module]] = Registry(
+    {
+        "relu": "torch.nn:ReLU",
+        "leaky-relu": "torch.nn:LeakyReLU",
+        "elu": "torch.nn:ELU",
+        "gelu": "torch.nn:GELU",
+        "silu": "torch.nn:SiLU",
+        "tanh": "torch.nn:Tanh",
+    }
+)
+"""What cells may have where the published ones have ReLU; torch's modules as they are."""
 
 DATASETS: Registry[DataSet] = Registry(
     {

@@ -19,7 +19,18 @@ from robust_nas.options.shared import (
     Seed,
 )
 from robust_nas.options.values import NonNegative, Positive, at_least
-from robust_nas.registry import BOUNDS, JACOBIANS, JUDGES, METRICS, ORDERS, RECIPES, SPACES, STOPPING_RULES, STRATEGIES
+from robust_nas.registry import (
+    ACTIVATIONS,
+    BOUNDS,
+    JACOBIANS,
+    JUDGES,
+    METRICS,
+    ORDERS,
+    RECIPES,
+    SPACES,
+    STOPPING_RULES,
+    STRATEGIES,
+)
 
 MOST_NODES = 100
 """Of a cell in a search: more fit into no memory."""
@@ -59,6 +70,9 @@ class SearchOptions:
             choice(SPACES),
         ),
     ] = None
+    activation: Annotated[
+        str, Option("Of all cells, in place of ReLU; the genotype remembers it.", choice(ACTIVATIONS))
+    ] = "relu"
     order: Annotated[str | None, Option("Of the bilevel step. [the method's first]", choice(ORDERS))] = None
     dataset: Dataset = "digits"
     data: DataFolder = None

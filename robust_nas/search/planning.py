@@ -9,7 +9,7 @@ from typing import Any
 from robust_nas.distributed import Processes
 from robust_nas.metrics import MetricSettings, RobustnessMetric
 from robust_nas.options.search import NORMS, SearchOptions
-from robust_nas.registry import BOUNDS, JUDGES, METRICS, RECIPES, STOPPING_RULES, STRATEGIES, named
+from robust_nas.registry import ACTIVATIONS, BOUNDS, JUDGES, METRICS, RECIPES, STOPPING_RULES, STRATEGIES, named
 from robust_nas.search.presets import PRESETS, SearchPreset, preset_for
 from robust_nas.search.stage import Plan
 from robust_nas.search.strategies.base import Method
@@ -105,6 +105,7 @@ def _sizes(options: SearchOptions) -> SearchPreset:
     """The preset's sizes, but for those that are given."""
     metric = str(options.metric)
     named("preset", options.preset, PRESETS)
+    named("activation", options.activation, ACTIVATIONS)
     changes: dict[str, Any] = {
         "gamma": options.gamma,
         "bound_method": options.bound,
@@ -112,6 +113,7 @@ def _sizes(options: SearchOptions) -> SearchPreset:
         "nodes": options.nodes,
         "epochs": options.epochs,
         "batch_size": options.batch_size,
+        "activation": options.activation,
     }
     sizes = preset_for(options.preset, metric, options.method)
     sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})

@@ -25,6 +25,7 @@ class SearchPreset:
         bound_method: of the certified bound, one of `registry.BOUNDS`.
         jacobian, jacobian_images: estimate and number of images of the Jacobian metric.
         steps: most steps an epoch of the supernet, for recipes whose steps are dear; None for a pass over the images.
+        activation: of all cells, a key of `ACTIVATIONS`.
         candidates, trial_epochs: architectures that methods with trials draw, and epochs that each is trained.
     """
 
@@ -51,6 +52,7 @@ class SearchPreset:
     candidates: int
     trial_epochs: int
     steps: int | None = None
+    activation: str = "relu"
 
 
 # digits in about two minutes on two cores. The supernet is as deep as the networks that the quick training preset

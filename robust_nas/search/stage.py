@@ -208,5 +208,6 @@ def build(data: Data, preset: SearchPreset, strategy: Method[Model], operations:
         "std": data.std,
         "pad": data.pad,
         "stem_stride": preset.stem_stride,
+        "activation": preset.activation,
     }
     return strategy.supernet(operations, settings).to(getattr(torch, preset.dtype)).train()

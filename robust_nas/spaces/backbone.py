@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from robust_nas.registry import ACTIVATIONS
 from robust_nas.spaces.cells import Cell, CellShape, SearchCell
 from verify.checks.errors import InputError
 
@@ -52,6 +53,7 @@ class Backbone(nn.Module):
         stem_stride: 2 halves the resolution before the first cell.
         stem: "cifar": a convolution of that stride. "imagenet": three of stride 2, as DARTS has them for ImageNet; the
             first cell then reads the output of the second and of the third.
+        activation: between these three, a key of `ACTIVATIONS`.
 
     Raises:
         InputError: another stem, or a number that is no size of a network.
@@ -70,6 +72,7 @@ class Backbone(nn.Module):
         pad: int,
         stem_stride: int,
         stem: str = "cifar",
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         if stem not in STEMS:
@@ -87,9 +90,9 @@ class Backbone(nn.Module):
         else:
             width = channels
             self.stem = nn.Sequential(
-                _halving(in_channels, width // 2), nn.ReLU(), _halving(width // 2, width)
+                _halving(in_channels, width // 2), ACTIVATIONS[activation](), _halving(width // 2, width)
             )
-            self.second_stem = nn.Sequential(nn.ReLU(), _halving(width, width))
+            self.second_stem = nn.Sequential(ACTIVATIONS[activation](), _halving(width, width))
         self.cells = nn.ModuleList()
         before = last = width
         after_reduction = self.second_stem is not None

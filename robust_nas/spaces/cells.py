@@ -13,10 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from robust_nas.genotype import Architecture
-from robust_nas.spaces.operations import OPERATIONS, FactorizedReduce, ReLUConvBN, Zero
+from robust_nas.spaces.operations import OPERATIONS, ActivationConvBN, FactorizedReduce, Style, Zero
 
 KINDS = ("normal", "reduce")
 """The two kinds of cell; every cell of a kind has the same architecture."""
+
+SEARCHED = Style(affine=False)
+"""The operations of a supernet, unless their activation is another."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,11 @@ class CellShape:
 class CellInputs(nn.Module):
     """Brings a cell's two inputs to the cell's channels and to one resolution."""
 
-    def __init__(self, shape: CellShape, *, affine: bool) -> None:
+    def __init__(self, shape: CellShape, style: Style) -> None:
         super().__init__()
-        align = FactorizedReduce if shape.after_reduction else ReLUConvBN
-        self.before = align(shape.before, shape.channels, affine=affine)
-        self.last = ReLUConvBN(shape.last, shape.channels, affine=affine)
+        align = FactorizedReduce if shape.after_reduction else ActivationConvBN
+        self.before = align(shape.before, shape.channels, style)
+        self.last = ActivationConvBN(shape.last, shape.channels, style)
 
     def forward(
         self, before: Float[Tensor, "b c0 h0 w0"], last: Float[Tensor, "b c1 h w"]
@@ -67,23 +70,24 @@ class CellInputs(nn.Module):
 class MixedOperation(nn.Module):
     """The weighted sum of an edge's operations, DARTS eq. 2.
 
-    Batch norms have no scale or shift of their own, which could stand in for the weights, and each pool gets
-    one so that all terms have the same magnitude.
+    Batch norms should have no scale or shift of their own, which could stand in for the weights (`SEARCHED`), and each
+    pool gets one so that all terms have the same magnitude.
 
     Args:
         channels: of what the operations read and give.
         stride: of the operations.
         operations: their names, in the order of the weights.
+        style: of the operations.
 
     Attributes:
         skip_dropout: probability that an element of an identity's output is dropped, in training mode only
             (P-DARTS, Chen et al., ICCV 2019, section 3.4). At 0 nothing is drawn, and a trace shows no dropout.
     """
 
-    def __init__(self, channels: int, stride: int, operations: Sequence[str]) -> None:
+    def __init__(self, channels: int, stride: int, operations: Sequence[str], style: Style = SEARCHED) -> None:
         super().__init__()
         self.skip_dropout = 0.0
-        self.operations = nn.ModuleList(_search_operation(name, channels, stride) for name in operations)
+        self.operations = nn.ModuleList(_search_operation(name, channels, stride, style) for name in operations)
 
     def forward(
         self, x: Float[Tensor, "b c h w"], weights: Float[Tensor, " ops"]
@@ -101,8 +105,8 @@ class MixedOperation(nn.Module):
         return out
 
 
-MixedFactory = Callable[[int, int, Sequence[str]], MixedOperation]
-"""(channels, stride, names of the operations) -> what an edge of a search cell computes."""
+MixedFactory = Callable[[int, int, Sequence[str], Style], MixedOperation]
+"""(channels, stride, names of the operations, style) -> what an edge of a search cell computes."""
 
 
 class SearchCell(nn.Module):
@@ -113,18 +117,24 @@ class SearchCell(nn.Module):
         nodes: intermediate nodes.
         operations: the names of each edge's operations; edges by node and then by input.
         mixed: builds the mixed operation of an edge.
+        style: of the operations.
     """
 
     def __init__(
-        self, shape: CellShape, nodes: int, operations: Sequence[Sequence[str]], mixed: MixedFactory
+        self,
+        shape: CellShape,
+        nodes: int,
+        operations: Sequence[Sequence[str]],
+        mixed: MixedFactory,
+        style: Style = SEARCHED,
     ) -> None:
         super().__init__()
         self.reduction = shape.reduction
         self.out_channels = nodes * shape.channels
-        self.inputs = CellInputs(shape, affine=False)
+        self.inputs = CellInputs(shape, style)
         sources = [source for node in range(2, 2 + nodes) for source in range(node)]
         self.edges = nn.ModuleList(
-            mixed(shape.channels, shape.stride(source), names)
+            mixed(shape.channels, shape.stride(source), names, style)
             for source, names in zip(sources, operations, strict=True)
         )
 
@@ -161,10 +171,10 @@ class Cell(nn.Module):
         self.concat = plan.concat
         self.out_channels = len(self.concat) * shape.channels
         self.drop_path = 0.0
-        self.inputs = CellInputs(shape, affine=plan.affine)
+        self.inputs = CellInputs(shape, plan.style)
         self.sources = [[source for _, source in node] for node in plan.nodes]
         self.operations = nn.ModuleList(
-            OPERATIONS[name](shape.channels, shape.stride(source), plan.affine) for name, source in plan.edges
+            OPERATIONS[name](shape.channels, shape.stride(source), plan.style) for name, source in plan.edges
         )
 
     def forward(
@@ -196,8 +206,8 @@ def total(terms: Sequence[Tensor]) -> Tensor:
     return reduce(add, terms)
 
 
-def _search_operation(name: str, channels: int, stride: int) -> nn.Module:
-    operation = OPERATIONS[name](channels, stride, False)
+def _search_operation(name: str, channels: int, stride: int, style: Style) -> nn.Module:
+    operation = OPERATIONS[name](channels, stride, style)
     if isinstance(operation, (nn.MaxPool2d, nn.AvgPool2d)):
-        return nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
+        return nn.Sequential(operation, style.normalise(channels))
     return operation

@@ -66,6 +66,7 @@ class Network(Backbone):
             pad=pad,
             stem_stride=stem_stride,
             stem=stem,
+            activation=genotype.activation,
         )
         self.genotype = genotype
         self.settings: dict[str, Any] = {

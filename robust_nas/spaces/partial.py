@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robust_nas.spaces.cells import KINDS, MixedOperation
+from robust_nas.spaces.cells import KINDS, SEARCHED, MixedOperation
+from robust_nas.spaces.operations import Style
 from robust_nas.spaces.supernet import ALPHA_SCALE, Supernet
 from verify.checks.errors import InputError
 
@@ -26,10 +27,13 @@ class PartialMixedOperation(MixedOperation):
         stride: of the operations.
         operations: their names, in the order of the weights.
         partial: K.
+        style: of the operations.
     """
 
-    def __init__(self, channels: int, stride: int, operations: Sequence[str], partial: int) -> None:
-        super().__init__(channels // partial, stride, operations)
+    def __init__(
+        self, channels: int, stride: int, operations: Sequence[str], partial: int, style: Style = SEARCHED
+    ) -> None:
+        super().__init__(channels // partial, stride, operations, style)
         self.stride = stride
         self.partial = partial
 
@@ -80,7 +84,7 @@ class PartialSupernet(Supernet):
             in_channels,
             classes,
             channels=channels,
-            mixed=lambda c, stride, names: PartialMixedOperation(c, stride, names, partial),
+            mixed=lambda c, stride, names, style: PartialMixedOperation(c, stride, names, partial, style),
             **options,
         )
         self.betas = nn.ParameterDict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from robust_nas.genotype import RobNetGenotype
 from robust_nas.spaces.backbone import OneShot
-from robust_nas.spaces.cells import Cell, MixedOperation, SearchCell, total
+from robust_nas.spaces.cells import SEARCHED, Cell, MixedOperation, SearchCell, total
 from robust_nas.spaces.network import Network
-from robust_nas.spaces.operations import ResidualSepConv, SepConv, Zero
+from robust_nas.spaces.operations import ResidualSepConv, SepConv, Style, Zero
 
 GATED = ("sep_conv_3x3", "skip_connect")
 """The operations of an edge; in a code of `CODES` the first one's bit is the last."""
@@ -27,8 +28,8 @@ class GatedOperation(MixedOperation):
             where a graph is traced, which then goes by the weights alone.
     """
 
-    def __init__(self, channels: int, stride: int, operations: Sequence[str]) -> None:
-        super().__init__(channels, stride, operations)
+    def __init__(self, channels: int, stride: int, operations: Sequence[str], style: Style = SEARCHED) -> None:
+        super().__init__(channels, stride, operations, style)
         self.stride = stride
         self.open = (True,) * len(operations)
 
@@ -51,6 +52,7 @@ class RobNetSupernet(OneShot):
         nodes: intermediate nodes a cell; the authors have 4.
         pad: zero pixels added on every side, inside the network.
         stem_stride: 2 halves the resolution before the first cell.
+        activation: of the cells, a key of `ACTIVATIONS`.
 
     Attributes:
         gates: "cells edges 2", 1 where an operation of `GATED` counts; at first everywhere. Edges by node and then by
@@ -69,10 +71,11 @@ class RobNetSupernet(OneShot):
         nodes: int,
         pad: int = 0,
         stem_stride: int = 1,
+        activation: str = "relu",
     ) -> None:
-        edges = sum(range(2, 2 + nodes))
+        edges, style = sum(range(2, 2 + nodes)), replace(SEARCHED, activation=activation)
         super().__init__(
-            lambda shape: SearchCell(shape, nodes, [GATED] * edges, GatedOperation),
+            lambda shape: SearchCell(shape, nodes, [GATED] * edges, GatedOperation, style),
             in_channels,
             classes,
             channels=channels,
@@ -82,7 +85,7 @@ class RobNetSupernet(OneShot):
             pad=pad,
             stem_stride=stem_stride,
         )
-        self.nodes = nodes
+        self.nodes, self.activation = nodes, activation
         self.register_buffer("gates", torch.ones(cells, edges, len(GATED)))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
@@ -101,7 +104,8 @@ class RobNetSupernet(OneShot):
 
     def genotype(self) -> RobNetGenotype:
         """The architecture that the gates stand for, a list of codes for each cell."""
-        return RobNetGenotype(tuple(tuple(_code(edge) for edge in cell) for cell in self.gates.tolist()), self.nodes)
+        cells = tuple(tuple(_code(edge) for edge in cell) for cell in self.gates.tolist())
+        return RobNetGenotype(cells, self.nodes, activation=self.activation)
 
     def give(self, network: Network) -> None:
         """Copy to the network of an architecture, at this supernet's size, the weights that it shares with it."""

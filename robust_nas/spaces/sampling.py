@@ -25,18 +25,21 @@ def depth(space: str, cells: int) -> int:
     return round(FREE_DEPTH * cells) if space == "robnet-free" else cells
 
 
-def sample(space: str, nodes: int, cells: int, generator: torch.Generator) -> Architecture:
+def sample(
+    space: str, nodes: int, cells: int, generator: torch.Generator, activation: str = "relu"
+) -> Architecture:
     """An architecture of a space, drawn from a generator of the CPU.
 
     Args:
         space: "darts", "robnet" or "robnet-free".
         nodes: intermediate nodes of a cell.
         cells: of the network; see `depth`.
+        activation: of the architecture; none of what is drawn.
     """
     draws = random.Random(int(torch.randint(2**62, (), generator=generator)))
     if space == "darts":
-        return sample_genotype(nodes, draws)
-    return sample_robnet(nodes, cells if space == "robnet-free" else 1, draws)
+        return replace(sample_genotype(nodes, draws), activation=activation)
+    return replace(sample_robnet(nodes, cells if space == "robnet-free" else 1, draws), activation=activation)
 
 
 def sample_genotype(nodes: int, generator: random.Random) -> Genotype:

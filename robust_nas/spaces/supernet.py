@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from robust_nas.genotype import Edge, Genotype
 from robust_nas.spaces.backbone import OneShot
-from robust_nas.spaces.cells import KINDS, MixedFactory, MixedOperation, SearchCell
+from robust_nas.spaces.cells import KINDS, SEARCHED, MixedFactory, MixedOperation, SearchCell
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.relaxation import Relaxation
 from verify.checks.errors import InputError
@@ -41,6 +42,7 @@ class Supernet(OneShot):
         operations: what each edge chooses from, as many on all edges of a kind of cell; all of `PRIMITIVES`
             unless given.
         mixed: builds the mixed operation of an edge.
+        activation: of the cells, a key of `ACTIVATIONS`.
 
     Attributes:
         alphas: `normal` and `reduce`, each `edges x operations`; rows by node and then by input, columns in
@@ -66,11 +68,12 @@ class Supernet(OneShot):
         stem_stride: int = 1,
         operations: Operations | None = None,
         mixed: MixedFactory = MixedOperation,
+        activation: str = "relu",
     ) -> None:
-        edges = sum(range(2, 2 + nodes))
+        edges, style = sum(range(2, 2 + nodes)), replace(SEARCHED, activation=activation)
         names = _checked(dict.fromkeys(KINDS, [PRIMITIVES] * edges) if operations is None else operations, edges)
         super().__init__(
-            lambda shape: SearchCell(shape, nodes, names[shape.kind], mixed),
+            lambda shape: SearchCell(shape, nodes, names[shape.kind], mixed, style),
             in_channels,
             classes,
             channels=channels,
@@ -80,7 +83,7 @@ class Supernet(OneShot):
             pad=pad,
             stem_stride=stem_stride,
         )
-        self.nodes = nodes
+        self.nodes, self.activation = nodes, activation
         self.operations = names
         self.alphas = nn.ParameterDict(
             {kind: ALPHA_SCALE * torch.randn(edges, len(names[kind][0])) for kind in KINDS}
@@ -192,6 +195,7 @@ class Supernet(OneShot):
             reduce_concat=concat,
             nodes=self.nodes,
             meta=meta or {},
+            activation=self.activation,
         )
 
 

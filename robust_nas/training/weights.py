@@ -107,7 +107,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def _check_same(trained: Architecture, arch: Architecture, weights: Path) -> None:
-    theirs, ours = trained.to_dict(), arch.to_dict()
+    theirs, ours = ({"activation": each.activation, **each.to_dict()} for each in (trained, arch))
     for name in theirs:  # of another space they differ in it, which comes before the cells
         if name != "meta" and theirs[name] != ours[name]:
             raise InputError(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robust_nas.genotype import CODES, Architecture, CellPlan, Genotype, RobNetGenotype
-from robust_nas.spaces.operations import OPERATIONS
+from robust_nas.spaces.operations import OPERATIONS, Style
 from verify.checks.errors import InputError
 
 
@@ -205,7 +205,7 @@ def test_the_cells_of_robnet():
     architecture = RobNetGenotype.from_dict({**ROBNET, "cells": [CELL, other]})
     first = (("res_sep_conv_3x3", 0), ("skip_connect", 1))
     second = (("sep_conv_3x3", 0), ("none", 1), ("res_sep_conv_3x3", 2))
-    assert architecture.plan(0, reduction=True) == CellPlan((first, second), (2, 3), affine=False)
+    assert architecture.plan(0, reduction=True) == CellPlan((first, second), (2, 3), Style(affine=False))
     assert {operation for operation, _ in architecture.plan(1, reduction=False).edges} == {"none"}
     assert list(architecture.plans()) == ["cell_01", "cell_02"]
     shared = RobNetGenotype.from_dict(ROBNET)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from robust_nas.genotype import CODES, Genotype, RobNetGenotype
 from robust_nas.spaces.network import Network
-from robust_nas.spaces.operations import OPERATIONS, PRIMITIVES
+from robust_nas.spaces.operations import OPERATIONS, PRIMITIVES, Style
 from robust_nas.spaces.supernet import Supernet
 from tests.levels import few
 from tests.verify.helpers import (
@@ -99,7 +99,7 @@ def test_all_that_holds_for_any_network_holds_for_each_operation(operation):
 def test_operations_of_published_cells_are_sound_by_themselves(operation, stride):
     """All norms and methods, on odd and even sides; those of the DARTS space have their tests in operators/."""
     for size, train in ((5, False), (6, True)):
-        model = around(OPERATIONS[operation](2, stride, True), (2, size, size + 1))
+        model = around(OPERATIONS[operation](2, stride, Style()), (2, size, size + 1))
         assert_sound(model, (1, size, size + 1), train=train)
 
 

@@ -117,7 +117,7 @@ class SampledSupernet(Supernet):
         """An architecture's cells; a node's pairs are listed by input, so that equal cells are equal genotypes."""
         concat = tuple(range(2, 2 + self.nodes))
         normal, reduce = (_edges(cell) for cell in architecture)
-        return Genotype(normal, concat, reduce, concat, self.nodes)
+        return Genotype(normal, concat, reduce, concat, self.nodes, activation=self.activation)
 
     @torch.no_grad()
     def accuracy(self, architecture: Int[Tensor, "1 2 nodes 2 2"], batch: Examples) -> float:

@@ -41,4 +41,4 @@ class RandomSearch(Strategy):
         generator: torch.Generator,
     ) -> list[Architecture]:
         cells = depth(self.space, preset.cells)
-        return [sample(self.space, preset.nodes, cells, generator) for _ in range(count)]
+        return [sample(self.space, preset.nodes, cells, generator, preset.activation) for _ in range(count)]

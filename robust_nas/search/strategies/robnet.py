@@ -51,7 +51,7 @@ class RobNet(Method[RobNetSupernet]):
 
     @contextmanager
     def around_weight_step(self, model: RobNetSupernet, step: Step, loss: Callable[[], Tensor]) -> Iterator[None]:
-        with model.at(self._sample(step.preset.nodes, step.preset.cells, step.generator)):
+        with model.at(self._sample(step.preset, step.generator)):
             yield
 
     def training_examples(self, model: RobNetSupernet, step: Step, batch: Examples) -> Examples:
@@ -81,7 +81,7 @@ class RobNet(Method[RobNetSupernet]):
         generator: torch.Generator,
     ) -> list[Architecture]:
         (stage,) = self.stages(preset)
-        return [self._sample(stage.nodes, stage.cells, generator) for _ in range(count)]
+        return [self._sample(stage, generator) for _ in range(count)]
 
     def prepare(self, model: RobNetSupernet | None, architecture: Architecture, network: Network) -> None:
         assert model is not None
@@ -90,7 +90,7 @@ class RobNet(Method[RobNetSupernet]):
     def genotype(self, model: RobNetSupernet, held_out: Callable[[], Examples]) -> RobNetGenotype:
         return model.genotype()
 
-    def _sample(self, nodes: int, cells: int, generator: torch.Generator) -> RobNetGenotype:
-        architecture = sample(self.space, nodes, cells, generator)
+    def _sample(self, stage: SearchPreset, generator: torch.Generator) -> RobNetGenotype:
+        architecture = sample(self.space, stage.nodes, stage.cells, generator, stage.activation)
         assert isinstance(architecture, RobNetGenotype)
         return architecture
