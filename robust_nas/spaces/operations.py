@@ -21,6 +21,7 @@ from torch import Tensor, cat, nn
 
 from robust_nas.registry import ACTIVATIONS
 
+
 @dataclass(frozen=True)
 class Style:
     """What the operations of a network have in common.

@@ -12,8 +12,8 @@ from robust_nas.certification import certify, run_certify
 from robust_nas.converters import to_darts, to_enas, to_robnet
 from robust_nas.genotype import Architecture, Genotype, RobNetGenotype
 from robust_nas.options import CertifyOptions, SearchOptions, TrainOptions
-from robust_nas.search import presets as search_presets
 from robust_nas.registry import ACTIVATIONS, STRATEGIES
+from robust_nas.search import presets as search_presets
 from robust_nas.search import run as search_run
 from robust_nas.search import run_search
 from robust_nas.spaces.network import Network
