@@ -19,7 +19,7 @@ def search(options: SearchOptions) -> None:
       dsrna search --metric combined --method pc-darts --order second --stop eigenvalue
       dsrna search --metric log-radius --balance 0.5 --trials 4
       dsrna search --metric none --recipe certified --epsilon 0.05 --trials 4
-      dsrna search --method random --recipe certified --epsilon 0.05 --trials 14 --screen 16 --repeat 6
+      dsrna search --method raced --recipe certified --epsilon 0.05
       dsrna search --method enas
       dsrna search --method random --space robnet-free
       dsrna search --metric cb --dataset cifar10 --download --preset paper --norm l2 --out runs/paper

@@ -101,6 +101,7 @@ STRATEGIES: Registry[type[Method[Any]]] = Registry(
         "proxyless": "robust_nas.search.strategies.proxyless:BinaryGates",
         "robnet": "robust_nas.search.strategies.robnet:RobNet",
         "random": "robust_nas.search.strategies.random_search:RandomSearch",
+        "raced": "robust_nas.search.strategies.raced:RacedSearch",
     }
 )
 """How a search goes about it."""

@@ -68,7 +68,7 @@ def random_search(recipe: str, seed: int) -> Plan:
 def raced(recipe: str, seed: int) -> Plan:
     """Random architectures, the narrowest of the larger half tried, the better ones again; judged by radius."""
     tried = replace(trial(recipe, TRIALS + REPEATED, "radius", DRAWN), repeated=REPEATED)
-    return Plan(SIZES, STRATEGIES["random"](), trial=tried, seed=seed)
+    return Plan(SIZES, STRATEGIES["raced"](), trial=tried, seed=seed)
 
 
 def mended(recipe: str, seed: int) -> Plan:

@@ -112,14 +112,15 @@ class SearchOptions:
         int | None,
         Option(
             "Architectures drawn for each trial; those of the narrowest intervals at fresh weights are tried. "
-            "[8; methods with trials of their own, and --judge accuracy: 1]",
+            "[8; raced: 16; other methods with trials of their own, and --judge accuracy: 1]",
             at_least(1),
         ),
     ] = None
     repeat: Annotated[
         int | None,
         Option(
-            "How many of the trials, the last ones, train again what did well, from other fresh weights. [none]",
+            "How many of the trials, the last ones, train again what did well, from other fresh weights. "
+            "[none; raced: 3 of 7]",
             at_least(1),
         ),
     ] = None

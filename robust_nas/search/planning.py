@@ -193,7 +193,7 @@ def _trial(
     options: SearchOptions, strategy: Method[Any], sizes: SearchPreset, settings: RecipeSettings
 ) -> Trial | None:
     """How candidates are tried at the end; None where none are."""
-    recipe, trials, screen, repeat = str(options.recipe), options.trials, options.screen, options.repeat or 0
+    recipe, trials, screen, repeat = str(options.recipe), options.trials, options.screen, options.repeat
     if trials is not None:
         if trials < 1:
             raise InputError(f"trials must be at least 1, not {trials}")
@@ -202,23 +202,29 @@ def _trial(
         sizes = replace(sizes, candidates=trials)
     own = strategy.trial(sizes, options.dataset)
     if own is None and trials is None:
-        if options.judge is not None or screen is not None or repeat:
+        if (options.judge, screen, repeat) != (None, None, None):
             raise InputError("--judge, --screen and --repeat are about candidates tried at the end; give --trials too")
         return None
     if screen is not None and (not strategy.recipes or strategy.space != "darts"):
         raise InputError("--screen is for cells of the space darts")
     if screen is not None and screen < 1:
         raise InputError(f"screen must be at least 1, not {screen}")
-    drawn = screen or (1 if own is not None or options.judge == "accuracy" else DRAWN)
-    trial = replace(own or trial_at(sizes, "standard", options.dataset), drawn=drawn, repeated=repeat)
+    if own is None:
+        trial = trial_at(sizes, "standard", options.dataset)
+        trial = replace(trial, judge="radius", drawn=1 if options.judge == "accuracy" else DRAWN)
+    else:
+        trial = own if recipe != "certified" else replace(own, judge="radius")
+    trial = replace(trial, drawn=screen or trial.drawn, repeated=trial.repeated if repeat is None else repeat)
     if recipe != "standard":
         preset = training_preset(replace(sizes, cells=trial.preset.cells), recipe)
         trial = replace(trial, preset=preset, recipe=recipe, settings=settings)
     if trials is not None:
         trial = replace(trial, count=trials)
-    if not 0 <= repeat < trial.count:
-        raise InputError(f"of {trial.count} trials the first repeats none; --repeat must be less, not {repeat}")
-    judge = options.judge or ("accuracy" if own is not None and recipe != "certified" else "radius")
+    if not 0 <= trial.repeated < trial.count:
+        raise InputError(
+            f"of {trial.count} trials the first repeats none; --repeat must be less, not {trial.repeated}"
+        )
+    judge = options.judge or trial.judge
     if judge not in JUDGES:
         raise InputError(f"unknown judge {judge!r}; known: {', '.join(JUDGES)}")
     return replace(trial, judge=judge)

@@ -21,7 +21,7 @@ class RandomSearch(Strategy):
     the authors have 4.
     """
 
-    spaces = ("darts", "robnet", "robnet-free")
+    spaces: tuple[str, ...] = ("darts", "robnet", "robnet-free")
     orders = ("first",)
     metrics = False
 

@@ -3,10 +3,14 @@
 import random
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
+from robust_nas.options import SearchOptions
+from robust_nas.search import judges
 from robust_nas.search.judges import Score, mean
 from robust_nas.search.racing import again, winner
+from robust_nas.search.run import run_search
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.search.trials import Trials, trial_at
 from tests.robust_nas.search.helpers import TINY, tiny_search
@@ -65,5 +69,18 @@ def test_a_search_trains_its_better_candidates_again_from_other_weights(monkeypa
     assert len(rows) == search.length and search.finished and len(search.trials.candidates) == 4
     ends = [row["candidate"] for row in rows if row["trial_accuracy"] is not None]
     assert ends == [1, 2, 3, 4, 3, 2]
-    assert len(set(seen)) == 6
+    assert seen[4] != seen[2] and seen[5] != seen[1]
     assert search.genotype() == search.trials.candidates[2]
+
+
+def test_the_method_has_as_many_trainings_as_random_search_and_finds_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(judges, "BOUNDED", 1)
+    sizes = replace(TINY, candidates=14)
+    raced, plain = (STRATEGIES[name]().trial(sizes, "digits") for name in ("raced", "random"))
+    assert (raced.count, raced.repeated, raced.judge, plain.count) == (14, 6, "radius", 14)
+    options = {"method": "raced", "trials": 3, "screen": 2, "repeat": 1, "recipe": "certified", "epsilon": 0.05}
+    run_search(SearchOptions(**options, nodes=1, batch_size=256, dataset="digits", out=tmp_path))
+    rows = pd.read_csv(tmp_path / "search.csv").dropna(subset="trial_accuracy")
+    first = rows["trial_verified"].tolist()[:2]
+    assert rows["candidate"].tolist() == [1, 2, 1 + (first[1] > first[0])]
+    assert (tmp_path / "genotype.json").exists()
