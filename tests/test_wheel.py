@@ -1,5 +1,6 @@
 """What is installed is whole: the wheel, in an environment that has our dependencies and nothing of this folder."""
 
+import configparser
 import site
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 ROOT = Path(__file__).parents[1]
 EVERY_MODULE = """
@@ -76,6 +78,15 @@ def test_the_wheel_tells_type_checkers_that_it_has_types(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {"verify/py.typed", "robust_nas/py.typed"} <= set(names)
     assert not [name for name in names if name.startswith("tests")]
+
+
+def test_the_wheel_holds_what_commands_need_and_no_study():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    found = set(find_packages(str(ROOT), include=settings["options.packages.find"]["include"].split()))
+    ours = {str(path.parent.relative_to(ROOT)).replace("/", ".") for top in ("cli", "verify", "robust_nas") for path in (ROOT / top).rglob("__init__.py")}
+    assert found == ours | {"experiments", "experiments.tables"}
+    assert {path.name for path in (ROOT / "experiments").glob("*.py")} == {"__init__.py", "common.py", "demo.py"}
 
 
 def test_citation_and_package_have_one_version():

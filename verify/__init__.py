@@ -17,7 +17,7 @@ from verify.checks.choices import DOMAINS, NORMS
 from verify.checks.errors import InputError
 from verify.graph.torchvision_operators import declare_on_import
 from verify.propagation.methods import METHODS as _METHODS
-from verify.propagation.methods import PHASES as _PHASES
+from verify.propagation.methods import radius_methods as _radius_methods
 
 if TYPE_CHECKING:
     from verify.bounds import BoundedNetwork as BoundedNetwork
@@ -55,7 +55,7 @@ declare_on_import()
 
 METHODS = tuple(_METHODS)
 """Of `BoundedNetwork.bounds`, from loose and cheap to tight and dear."""
-RADIUS_METHODS = tuple(_PHASES)
+RADIUS_METHODS = _radius_methods()
 """Of `certified_radius`."""
 
 HOMES = {

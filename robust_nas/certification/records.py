@@ -17,7 +17,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from robust_nas.files import digest
-from verify import DOMAINS, NORMS, RADIUS_METHODS, InputError
+from verify import DOMAINS, NORMS, InputError
+from verify.propagation.methods import radius_methods
 
 _LONGEST = 18
 """Digits of a whole number: more would not fit into a tensor."""
@@ -43,7 +44,7 @@ class Claim:
     method: str
 
     def __post_init__(self) -> None:
-        for name, known in (("norm", NORMS), ("domain", DOMAINS), ("method", RADIUS_METHODS)):
+        for name, known in (("norm", NORMS), ("domain", DOMAINS), ("method", radius_methods())):
             if getattr(self, name) not in known:
                 raise InputError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
 
@@ -255,7 +256,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "norm": _one_of(*NORMS),
     "radius": _radius,
     "attack_radius": _size,
-    "method": _one_of(*RADIUS_METHODS),
+    "method": lambda text: _one_of(*radius_methods())(text),
     "evaluations": _whole,
     "seconds": _size,
     "status": _one_of(*STATUSES),

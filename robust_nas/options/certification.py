@@ -24,7 +24,8 @@ from robust_nas.options.shared import (
     Workers,
 )
 from robust_nas.options.values import FILE, Positive
-from verify import NORMS, RADIUS_METHODS
+from verify.checks.choices import NORMS
+from verify.propagation.methods import AUTO, METHODS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class CertifyOptions:
         Option(
             "Bounds, from cheap to tight; block is the paper's own; auto climbs from affine on as the time limit "
             "allows.",
-            choice(RADIUS_METHODS),
+            choice(METHODS, [AUTO]),
         ),
     ] = "auto"
     tolerance: Annotated[

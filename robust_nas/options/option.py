@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,9 +36,24 @@ class Option:
     argument: bool = False
 
 
-def choice(names: Iterable[str]) -> click.ParamType:
-    """One of these names."""
-    return click.Choice(list(names))
+class Known(Sequence[str]):
+    """The names of all of these, those that a program adds later among them."""
+
+    def __init__(self, *known: Iterable[str]) -> None:
+        self._known = known
+
+    def __getitem__(self, place: Any) -> Any:
+        return list(chain(*self._known))[place]
+
+    def __len__(self) -> int:
+        return len(list(chain(*self._known)))
+
+
+def choice(*known: Iterable[str]) -> click.ParamType:
+    """One of the names of these."""
+    found = click.Choice(())
+    found.choices = Known(*known)
+    return found
 
 
 MACHINE = ("data", "download", "device", "workers", "resume", "out")

@@ -55,7 +55,7 @@ class SearchOptions:
         Option(
             "Robustness metric: certified bound, logarithm of the radius that it comes to, slope of interval widths, "
             "Jacobian norm, cb and jacobian, or none. [cb, where the method takes one]",
-            choice(["none", *METRICS]),
+            choice(["none"], METRICS),
         ),
     ] = None
     method: Annotated[

@@ -20,7 +20,8 @@ from verify.certify.trials import Goal, task_of
 from verify.checks import inputs as checks
 from verify.checks.modes import in_own_modes
 from verify.propagation.batches import images_at_once as fitting
-from verify.propagation.methods import METHODS, PHASES
+from verify.propagation.methods import METHODS, radius_methods
+from verify.propagation.methods import phases as _phases
 from verify.regions import Ball
 from verify.specification import margins
 
@@ -98,7 +99,7 @@ def proven_margin(
 ) -> Float[Tensor, " b"]:
     """A lower bound of the smallest margin in each ball, in logits; -infinity where bounds are not finite.
 
-    Cheap bounds come first, and the method itself only where they prove nothing (`PHASES`). With targets the margin is
+    Cheap bounds come first, and the method itself only where they prove nothing (`phases`). With targets the margin is
     f_y - f_target alone.
 
     Raises:
@@ -128,7 +129,7 @@ def phases(method: str) -> Sequence[str]:
     Raises:
         InputError: unknown method.
     """
-    return PHASES[checks.choice("method", method, PHASES)]
+    return _phases(checks.choice("method", method, radius_methods()))
 
 
 @in_own_modes
@@ -150,7 +151,7 @@ def certified_radius(
 ) -> Certificates:
     """The largest certified radius of each image, up to `tolerance`.
 
-    Each image is tried at a radius of its own, with cheap bounds first (`PHASES`). A failure still proves something:
+    Each image is tried at a radius of its own, with cheap bounds first (`phases`). A failure still proves something:
     bounds computed for a ball hold in every smaller one, so the linear function CROWN ends with gives a smaller
     radius in closed form. The next trial is where the bounds are expected to meet 0. Success is
     not assumed to be monotone: the result is a radius at which a proof was seen to succeed, in one evaluation

@@ -13,7 +13,7 @@ from torch import Tensor
 from verify.bounds import BoundedNetwork
 from verify.certify.secant import Secant
 from verify.certify.trials import Task, Trials
-from verify.propagation.methods import METHODS, PHASES
+from verify.propagation.methods import AUTO, METHODS, phases
 from verify.regions import SMALLEST
 
 FIRST_TRIAL = {"linf": 1 / 8, "l2": 1 / 24, "l1": 1 / 24}
@@ -125,8 +125,8 @@ def _climb(
 
 def worthwhile(method: str, tolerance: float) -> Sequence[str]:
     """The phases of a method; "auto" ends before one that gains less than what is left unproven anyway."""
-    methods = PHASES[method]
-    if method == "auto":
+    methods = phases(method)
+    if method == AUTO:
         for number, (before, after) in enumerate(itertools.pairwise(methods)):
             if METHODS[after].gain <= METHODS[before].gain * (1 + tolerance):
                 return methods[: number + 1]

@@ -24,7 +24,7 @@ class Goal(NamedTuple):
     """How radii are to be searched.
 
     Attributes:
-        method: one of `PHASES`.
+        method: one of `radius_methods`.
         tolerance: as a fraction of the proven radius.
         deadline: by `time.perf_counter`.
         ceiling: radii known to be unsafe; infinite for none.

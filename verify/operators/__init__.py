@@ -2,23 +2,12 @@
 
 weighted_sum (add, multiply), product (of two that vary), convolution (and fully connected), pooling, normalisation,
 slicing and moving (every rearrangement), resampling, activation, piecewise (linear functions), smooth and power
-(curves), log_sum (softmax). To add one: a class with its rules, decorated with :func:`operator.rule`.
+(curves), log_sum (softmax). To add one: a file here with a class and its rules, decorated with :func:`operator.rule`.
 """
 
-from verify.operators import (
-    activation,
-    convolution,
-    log_sum,
-    moving,
-    normalisation,
-    piecewise,
-    pooling,
-    power,
-    resampling,
-    slicing,
-    smooth,
-    weighted_sum,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from verify.operators.call import Call, Slot
 from verify.operators.linear import LinearOperator
 from verify.operators.operator import RULES, Constant, Operator, UnsupportedOperator
@@ -34,16 +23,7 @@ __all__ = [
     "Relaxation",
     "Slot",
     "UnsupportedOperator",
-    "activation",
-    "convolution",
-    "log_sum",
-    "moving",
-    "normalisation",
-    "piecewise",
-    "pooling",
-    "power",
-    "resampling",
-    "slicing",
-    "smooth",
-    "weighted_sum",
 ]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

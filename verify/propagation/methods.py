@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -42,17 +40,23 @@ class Method:
 
 CLIMB = ("affine", "crown", "alpha-crown")
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "ibp": Method(("ibp",), forward=True, step_images=16),
-        "block": Method(("block",), forward=True, relaxed=True, step_images=16),
-        "crown-ibp": Method(("crown-ibp",), ends=True, step_images=8),
-        "affine": Method(CLIMB[:1], forms=True, growth=3.0, step_images=2),
-        "crown": Method(CLIMB[:2], forms=True, refined=True, growth=1.3, cost=3.0, gain=1.15, step_images=1),
-        "alpha-crown": Method(CLIMB, forms=True, refined=True, optimised=True, growth=1.1, cost=4.5, gain=1.17),
-    }
-)
-PHASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {**{name: method.phases for name, method in METHODS.items()}, "auto": CLIMB}
-)
-"""Of the methods that radii are searched by; "auto" goes as far as the time allows."""
+METHODS: dict[str, Method] = {
+    "ibp": Method(("ibp",), forward=True, step_images=16),
+    "block": Method(("block",), forward=True, relaxed=True, step_images=16),
+    "crown-ibp": Method(("crown-ibp",), ends=True, step_images=8),
+    "affine": Method(CLIMB[:1], forms=True, growth=3.0, step_images=2),
+    "crown": Method(CLIMB[:2], forms=True, refined=True, growth=1.3, cost=3.0, gain=1.15, step_images=1),
+    "alpha-crown": Method(CLIMB, forms=True, refined=True, optimised=True, growth=1.1, cost=4.5, gain=1.17),
+}
+AUTO = "auto"
+"""Of `certified_radius`: climb as far as the time allows."""
+
+
+def radius_methods() -> tuple[str, ...]:
+    """What radii are searched by."""
+    return (*METHODS, AUTO)
+
+
+def phases(method: str) -> tuple[str, ...]:
+    """The methods of bounds that a search for a radius goes through."""
+    return CLIMB if method == AUTO else METHODS[method].phases

@@ -1,7 +1,7 @@
 """How large the networks of the published architectures are, beside the figures in DSRNA's Table 2.
 
 Where the two differ by more than 3 %, the network is counted again as its authors built it, if that is known: the table
-says which explanations are computed, and which are only likely. Run it with `python experiments/zoo_sizes.py`.
+says which explanations are computed, and which are only likely. Run it with `python experiments/studies/zoo_sizes.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from robust_nas.runs import Run
 from robust_nas.spaces.size import CELLS, CHANNELS, size_on_cifar10
 from robust_nas.zoo import find, names
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 TOLERANCE = 0.03
 TABLE_2 = {
     "NASNet-A": 3.3,

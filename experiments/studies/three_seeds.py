@@ -1,7 +1,7 @@
 """What the certified bound changes in a search on digits, against what a seed changes.
 
 For three seeds, with metric none and cb: search, train the result the same way, certify the same digits. Finished
-steps are skipped, so a stopped run goes on where it was. Run it with `python experiments/three_seeds.py`.
+steps are skipped, so a stopped run goes on where it was. Run it with `python experiments/studies/three_seeds.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from robust_nas.training import run_training
 METRICS = ("none", "cb")
 SEEDS = (0, 1, 2)
 RUNS = Path("runs/three-seeds")
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 DIGITS = 16
 FIGURES = {"accuracy": 3, "mean_linf_radius": 4, "mean_l2_radius": 4}
 """Of a row, with the digits printed."""

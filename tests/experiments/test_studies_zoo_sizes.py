@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from experiments import zoo_sizes
-from experiments.zoo_sizes import REASONS, RESULTS, TABLE_2, TOLERANCE, Reason, enas, explained, reasons
+from experiments.studies import zoo_sizes
+from experiments.studies.zoo_sizes import REASONS, RESULTS, TABLE_2, TOLERANCE, Reason, enas, explained, reasons
 from robust_nas.spaces.size import Size, size_on_cifar10
 from robust_nas.zoo import find, names
 

@@ -1,6 +1,6 @@
 """Every row of the paper's Tables 1 and 2: the search that runs here, the published architecture, and their sizes.
 
-    python experiments/baselines.py --out RUNS       # goes on where it was stopped
+    python experiments/studies/baselines.py --out RUNS       # goes on where it was stopped
 
 Each search is run once with the quick preset on digits, seed 0, in one thread. Results: results/baselines.csv and .md.
 """
@@ -15,7 +15,7 @@ import click
 import torch
 
 from experiments.common import Script, markdown_table
-from experiments.zoo_sizes import TABLE_2
+from experiments.studies.zoo_sizes import TABLE_2
 from robust_nas.genotype import Architecture
 from robust_nas.options import SearchOptions
 from robust_nas.runs import Run, read_rows
@@ -23,7 +23,7 @@ from robust_nas.search import run_search
 from robust_nas.spaces.size import size_on_cifar10
 from robust_nas.zoo import find
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @dataclass(frozen=True)

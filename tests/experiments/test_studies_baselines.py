@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from experiments.baselines import BASELINES, RESULTS, Baseline, markdown, row, searched
+from experiments.studies.baselines import BASELINES, RESULTS, Baseline, markdown, row, searched
 from robust_nas.search import run as search_run
 from robust_nas.search.presets import PRESETS
 from robust_nas.search.strategies import STRATEGIES
@@ -30,7 +30,7 @@ def test_a_row_is_of_its_search(tmp_path, monkeypatch):
     assert found["paper_parameters"] == 3.3
     assert found["published_parameters"] == size_on_cifar10(find("DARTS-V1")).parameters / 1e6
     assert found["quick_parameters"] == size_on_cifar10(find(tmp_path / "darts--1st-" / "genotype.json")).parameters / 1e6
-    monkeypatch.setattr("experiments.baselines.run_search", lambda **_: pytest.fail("searched again"))
+    monkeypatch.setattr("experiments.studies.baselines.run_search", lambda **_: pytest.fail("searched again"))
     assert searched(baseline, tmp_path)[0] == found["quick_seconds"] > 0
 
 

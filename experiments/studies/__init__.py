@@ -1,0 +1,1 @@
+"""Small studies, a file each: what baselines find, what seeds change, how large published networks are."""
