@@ -51,9 +51,9 @@ class Known(Sequence[str]):
 
 def choice(*known: Iterable[str]) -> click.ParamType:
     """One of the names of these."""
-    found = click.Choice(())
-    found.choices = Known(*known)
-    return found
+    kind: Any = click.Choice(())
+    kind.choices = Known(*known)
+    return kind
 
 
 MACHINE = ("data", "download", "device", "workers", "resume", "out")
