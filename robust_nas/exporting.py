@@ -106,7 +106,7 @@ def _certified(loaded: Data, options: ExportOptions) -> tuple[str, list[_Wanted]
     rows = read_certificates(path)
     claim = read_claim(path, rows)
     check_images(path, rows, loaded.test.labels, options.dataset)
-    check_weights(path, Path(options.weights))
+    check_weights(path, digest(Path(options.weights)), options.weights)
     if claim.norm != "linf":
         raise InputError(f"{path}: VNN-LIB has boxes only, and no {claim.norm} balls; certify with --norm linf")
     if read_target_seed(path) is not None:

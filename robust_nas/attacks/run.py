@@ -24,12 +24,10 @@ from robust_nas.attacks.sweep import Point, plot_sweeps, sweep
 from robust_nas.attacks.threats import Threat
 from robust_nas.certification.records import check_weights
 from robust_nas.data import Examples, Source, load
-from robust_nas.files import digest
 from robust_nas.options.attacks import AttackOptions
 from robust_nas.options.option import recorded
 from robust_nas.runs import Run, choose_device, seed_everything
-from robust_nas.training import load_trained
-from robust_nas.zoo import find
+from robust_nas.subject import architecture, subject
 from verify.checks.errors import InputError
 
 RESULTS = (
@@ -66,15 +64,16 @@ def run_attack(options: AttackOptions) -> AttackResult:
         InputError: an option is wrong, a file is not what it should be, the weights are of another architecture or
             data set, or the network is none that these attacks can judge.
     """
-    genotype, place, weights = find(options.arch), choose_device(options.device), Path(options.weights)
+    arch, place = architecture(options), choose_device(options.device)
     plan = _with_search(choose(options.attacks, options.norm, options.epsilon, options.dataset), options.cw_search)
     norms = list(dict.fromkeys(threat.norm for _, threat in plan))
     found = load(options.dataset, options.data, options.download)
     examples = _first(found.test, options.images, options.dataset)
     _check_classes(plan, found.classes, options.dataset)
-    network = load_trained(genotype, weights, found).to(place)
+    given = subject(options, arch, found)
+    network = given.network.to(place)
     certified = [Certified.read(Path(path), norms) for path in options.certificates]
-    record = {**recorded(options), "weights_sha256": digest(weights)}
+    record = {**recorded(options), "weights_sha256": given.digest}
     for each in certified:
         if each.path.resolve().parent == Path(options.out).resolve():  # this run writes their config.json anew
             record["domain"] = each.claim.domain
@@ -85,7 +84,7 @@ def run_attack(options: AttackOptions) -> AttackResult:
         check_network(network, examples.images[: options.batch_size].to(place))
         target = Target.of(network, examples, place, options.batch_size)
         for each in certified:
-            check_weights(each.path, weights)
+            check_weights(each.path, given.digest, given.name)
             each.check(examples.labels.tolist(), target.predicted.tolist())
         run = _run(options, record, place)
         attacked = _attack(run, target, plan, options.seed)

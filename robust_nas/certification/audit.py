@@ -23,12 +23,11 @@ from robust_nas.certification.records import (
     read_target_seed,
 )
 from robust_nas.data import Examples, Source, load
-from robust_nas.files import digest
 from robust_nas.options.certification import AuditOptions
 from robust_nas.options.option import recorded
 from robust_nas.runs import Run, choose_device, progress
+from robust_nas.subject import architecture, subject
 from robust_nas.workers import spread, workers_for
-from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError, audit
 from verify.propagation.affine import MEMORY
 
@@ -81,17 +80,18 @@ def run_audit(options: AuditOptions) -> AuditResult:
         InputError: an option is wrong, a file is not what it should be, or the certificates are of another
             network or data set.
     """
-    genotype, place, path = find(options.arch), choose_device(options.device), Path(options.certificates)
-    weights, memory = Path(options.weights), options.memory or read_memory(path) or MEMORY
+    arch, place, path = architecture(options), choose_device(options.device), Path(options.certificates)
+    memory = options.memory or read_memory(path) or MEMORY
     rows = read_certificates(path)
     claim, target_seed = read_claim(path, rows), read_target_seed(path)
     loaded = load(options.dataset, options.data, options.download)
     test = loaded.test
     check_images(path, rows, test.labels, options.dataset)
-    network = exact_network(genotype, weights, loaded, place, memory)
-    check_weights(path, weights)
+    given = subject(options, arch, loaded)
+    check_weights(path, given.digest, given.name)
+    network = exact_network(given.network, loaded, place, memory)
     _check_answers(path, rows, test, network, place)
-    chosen = {**recorded(options), "memory": memory, "weights_sha256": digest(weights)}
+    chosen = {**recorded(options), "memory": memory, "weights_sha256": given.digest}
     run = Run.start(options.out, "audit", {**chosen, **asdict(claim), "target_seed": target_seed}, place)
 
     log = run.csv("audit.csv")

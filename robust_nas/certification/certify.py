@@ -12,22 +12,21 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_nas.certification.blocks import Block, Effort, Portable, Work, exact
 from robust_nas.certification.pictures import CURVES, EXTREMES, draw_extremes, ends, radii_of
 from robust_nas.certification.records import Certificate, Claim, read_certificates
 from robust_nas.data import Data, Examples, Source, load
-from robust_nas.files import digest
 from robust_nas.genotype import Architecture
 from robust_nas.options.certification import CertifyOptions
 from robust_nas.options.option import recorded
 from robust_nas.options.training import TrainOptions
 from robust_nas.pictures.certificates import plot_radii
 from robust_nas.runs import Run, choose_device, progress
-from robust_nas.training import TrainingResult, load_trained, run_training
+from robust_nas.subject import architecture, subject
+from robust_nas.training import TrainingResult, run_training
 from robust_nas.workers import spread, workers_for
-from robust_nas.zoo import find
 from verify import BoundedNetwork, InputError
 
 BATCH = 8
@@ -63,7 +62,7 @@ def run_certify(options: CertifyOptions) -> CertifyResult:
         UnsupportedOperator: the network holds an operator with no sound rule.
         RuntimeError: a ball is proven that holds a successful attack: a bug.
     """
-    genotype, place = find(options.arch), choose_device(options.device)
+    arch, place = architecture(options, trains=True), choose_device(options.device)
     claim = Claim(options.norm, options.domain, options.method)
     effort = Effort(options.tolerance, options.time_limit)
     loaded = load(options.dataset, options.data, options.download)
@@ -71,14 +70,14 @@ def run_certify(options: CertifyOptions) -> CertifyResult:
     _check_options(options, len(test.labels))
     summary: Summary = []
     resume = options.resume
-    if options.weights is None:
-        training = _train_first(options, genotype)
+    if arch is not None and options.weights is None:
+        training = _train_first(options, arch)
         options = replace(options, weights=training.weights_path)
         summary = [("weights", f"none given; trained first: {options.weights}"), *training.summary]
         resume = resume and (Path(options.out) / "config.json").exists()  # a run stopped while it trained has none yet
-    weights = Path(str(options.weights))
-    network = exact_network(genotype, weights, loaded, place, options.memory)
-    record = {**recorded(options), "weights_sha256": digest(weights)}
+    given = subject(options, arch, loaded)
+    network = exact_network(given.network, loaded, place, options.memory)
+    record = {**recorded(options), "weights_sha256": given.digest}
     run = Run.resume(options.out, record) if resume else Run.start(options.out, "certify", record, place)
 
     kept = _whole_batches(run.folder / "certify.csv", images) if resume else []
@@ -109,16 +108,13 @@ def _block(test: Source, places: range, kept: list[Certificate]) -> Block:
     return Block(index, test.take(index), kept[places.start : places.stop])
 
 
-def exact_network(
-    genotype: Architecture, weights: Path, data: Data, device: torch.device, memory: float
-) -> BoundedNetwork:
+def exact_network(network: nn.Module, data: Data, device: torch.device, memory: float) -> BoundedNetwork:
     """The trained network on the device, in float64 with relaxations widened outward.
 
     Raises:
-        InputError: see `load_trained`.
         UnsupportedOperator: the network holds an operator with no sound rule.
     """
-    network = load_trained(genotype, weights, data).to(device, torch.float64)
+    network = network.to(device, torch.float64)
     return BoundedNetwork(network, data.test.images[:1].to(device, torch.float64), memory, confirms=True)
 
 

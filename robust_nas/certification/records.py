@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from robust_nas.files import digest
 from verify import DOMAINS, NORMS, InputError
 from verify.propagation.methods import radius_methods
 
@@ -143,15 +142,16 @@ def read_memory(path: Path) -> float | None:
     return float(memory) if 0 < memory <= sys.float_info.max else None
 
 
-def check_weights(path: Path, weights: Path) -> None:
-    """The certificates of a certify.csv must be of these weights, where the config.json beside it says of which.
+def check_weights(path: Path, digest: str, name: object) -> None:
+    """The certificates of a certify.csv must be of the weights of this digest, where the config.json beside it says.
 
     Raises:
-        InputError: they are not.
+        InputError: they are not; `name` is how people call the weights.
     """
     options = _read_options(path.with_name("config.json"))
-    if options.get("weights_sha256", "") not in ("", digest(weights)):
-        raise InputError(f"{path}: certificates of other weights ({options.get('weights')}) than {weights}")
+    if options.get("weights_sha256", "") not in ("", digest):
+        theirs = next((options[key] for key in ("weights", "onnx", "model") if options.get(key)), None)
+        raise InputError(f"{path}: certificates of other weights ({theirs}) than {name}")
 
 
 def check_images(path: Path, rows: Collection[Certificate], labels: Int[Tensor, " n"], dataset: str) -> None:

@@ -10,15 +10,17 @@ from typing import Annotated
 from robust_nas.options.option import Option, choice
 from robust_nas.options.search import NORMS
 from robust_nas.options.shared import (
-    Arch,
     DataFolder,
     Dataset,
     Device,
     Download,
     Images,
+    Model,
+    NamedArch,
+    NamedWeights,
+    Onnx,
     Out,
     Seed,
-    Weights,
 )
 from robust_nas.options.values import FILE, Names, Positive, at_least
 from robust_nas.registry import ATTACKS
@@ -28,8 +30,10 @@ from robust_nas.registry import ATTACKS
 class AttackOptions:
     """What an attack takes. Each of the attacks starts with the seed."""
 
-    arch: Arch
-    weights: Weights
+    arch: NamedArch = None
+    weights: NamedWeights = None
+    onnx: Onnx = None
+    model: Model = None
     dataset: Dataset = "digits"
     data: DataFolder = None
     download: Download = False

@@ -8,7 +8,6 @@ from typing import Annotated
 
 from robust_nas.options.option import Option, choice
 from robust_nas.options.shared import (
-    Arch,
     DataFolder,
     Dataset,
     Device,
@@ -16,6 +15,9 @@ from robust_nas.options.shared import (
     Download,
     Images,
     Memory,
+    Model,
+    NamedArch,
+    Onnx,
     Out,
     Preset,
     Radii,
@@ -36,10 +38,13 @@ class CertifyOptions:
     attacks, of the target classes, and of the training; `preset` is for that training alone.
     """
 
-    arch: Arch
+    arch: NamedArch = None
     weights: Annotated[
-        str | Path | None, Option("Trained weights; without them the network is trained first, into --out.", FILE)
+        str | Path | None,
+        Option("Trained weights of --arch; without them the network is trained first, into --out.", FILE),
     ] = None
+    onnx: Onnx = None
+    model: Model = None
     dataset: Dataset = "digits"
     data: DataFolder = None
     download: Download = False
@@ -78,8 +83,10 @@ class CertifyOptions:
 class AuditOptions:
     """What an audit takes: the network that was certified, and its certificates with the config.json of their run."""
 
-    arch: Arch
-    weights: Annotated[str | Path, Option("The weights that were certified.", FILE)]
+    arch: NamedArch = None
+    weights: Annotated[str | Path | None, Option("The weights of --arch that were certified.", FILE)] = None
+    onnx: Onnx = None
+    model: Model = None
     certificates: Annotated[str | Path, Option("The certify.csv to try to break.", FILE)]
     dataset: Dataset = "digits"
     data: DataFolder = None

@@ -20,15 +20,26 @@ if TYPE_CHECKING:
 else:
     Architectures = Any  # the third needs torch
 
-Arch: TypeAlias = Annotated[
-    Architectures,
+_ARCH = Option(
+    "Genotype file in any notation, one of several in it, or a published architecture (`dsrna zoo`).",
+    click.STRING,
+    metavar="FILE|FILE:NAME|NAME",
+)
+Arch: TypeAlias = Annotated[Architectures, _ARCH]
+Weights: TypeAlias = Annotated[str | Path, Option("Trained weights.", FILE)]
+NamedArch: TypeAlias = Annotated[Architectures | None, _ARCH]
+NamedWeights: TypeAlias = Annotated[str | Path | None, Option("Trained weights of --arch.", FILE)]
+Onnx: TypeAlias = Annotated[
+    str | Path | None, Option("In place of --arch and --weights: an ONNX file, of pixels in [0,1].", FILE)
+]
+Model: TypeAlias = Annotated[
+    str | None,
     Option(
-        "Genotype file in any notation, one of several in it, or a published architecture (`dsrna zoo`).",
+        "In place of both, too: a function that returns a torch module, of pixels in [0,1].",
         click.STRING,
-        metavar="FILE|FILE:NAME|NAME",
+        metavar="MODULE:FUNCTION",
     ),
 ]
-Weights: TypeAlias = Annotated[str | Path, Option("Trained weights.", FILE)]
 Dataset: TypeAlias = Annotated[
     str,
     Option(

@@ -20,7 +20,7 @@ from robust_nas.certification.certify import exact_examples, exact_network
 from robust_nas.certification.records import Claim, random_targets, read_certificates, read_target_seed
 from robust_nas.data import load
 from robust_nas.options import AttackOptions, AuditOptions, CertifyOptions, TrainOptions
-from robust_nas.training import run_training
+from robust_nas.training import load_trained, run_training
 from robust_nas.training.presets import PRESETS
 from tests.robust_nas.helpers import GENOTYPE
 from verify.checks.errors import InputError
@@ -119,7 +119,7 @@ def spoil(path, row, **values):
 
 def test_certificates_are_those_of_the_library(trained, certified):
     digits = load("digits")
-    network = exact_network(GENOTYPE, trained[1], digits, CPU, 4096.0)
+    network = exact_network(load_trained(GENOTYPE, trained[1], digits), digits, CPU, 4096.0)
     images, labels = exact_examples(digits.test, torch.arange(IMAGES), CPU)
     rows = read_certificates(certified[0] / "certify.csv")
     ceiling = torch.tensor([row.attack_radius for row in rows], dtype=torch.float64)
@@ -225,7 +225,7 @@ def test_the_summary_names_the_threat_model(certified):
 
 def test_verified_accuracy_is_that_of_the_library(trained, certified):
     digits = load("digits")
-    network = exact_network(GENOTYPE, trained[1], digits, CPU, 4096.0)
+    network = exact_network(load_trained(GENOTYPE, trained[1], digits), digits, CPU, 4096.0)
     images, labels = exact_examples(digits.test, torch.arange(IMAGES), CPU)
     certificates = read_certificates(certified[0] / "certify.csv")
     rows = read(certified[0] / "verified.csv")
@@ -487,7 +487,7 @@ def test_targeted_certificates_are_about_one_class_and_audited_so(trained, tmp_p
     path = tmp_path / "certify.csv"
     assert read_target_seed(path) == 3
     digits = load("digits")
-    network = exact_network(GENOTYPE, trained[1], digits, CPU, 4096.0)
+    network = exact_network(load_trained(GENOTYPE, trained[1], digits), digits, CPU, 4096.0)
     images, labels = exact_examples(digits.test, torch.arange(IMAGES), CPU)
     targets = random_targets(torch.arange(IMAGES), labels, 10, 3)
     ceiling = torch.tensor([row.attack_radius for row in read_certificates(path)], dtype=torch.float64)

@@ -1,5 +1,7 @@
 """ONNX files: every operator means what onnxruntime computes, image by image; what is not understood is refused."""
 
+import pickle
+
 import numpy as np
 import onnx
 import pytest
@@ -128,6 +130,13 @@ def test_weights_keep_their_precision(tmp_path):
 def test_a_dynamic_first_axis_is_the_batch(tmp_path):
     model = from_onnx(saved(graph_model([node("Relu", "x")], ["n", 4]), tmp_path / "f.onnx"))
     assert model.example.shape == (1, 4)
+
+
+def test_a_model_goes_to_other_processes(tmp_path):
+    nodes, shape, constants = GRAPHS["convolution"]
+    model = from_onnx(saved(graph_model(nodes, shape, **constants), tmp_path / "f.onnx"))
+    other, x = pickle.loads(pickle.dumps(model)), torch.rand(2, *model.example.shape[1:])
+    assert torch.equal(other(x), model(x)) and torch.equal(other.reference(x), model.reference(x))
 
 
 def test_weights_beside_the_file_are_found(tmp_path):

@@ -45,24 +45,29 @@ class Step(NamedTuple):
 class Runtime:
     """An ONNX file as onnxruntime computes it.
 
+    Args:
+        source: its path, where it is on disk as it is: weights may lie in files beside it. Else its content.
+
     Raises:
         InputError: the package is missing, or does not take the file.
     """
 
-    def __init__(self, content: bytes, path: Path) -> None:
+    def __init__(self, source: str | bytes) -> None:
+        self.source = source
         runtime = package("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4  # what is wrong comes as an error
         try:
-            # By its path where it is on disk as it is: weights may lie in files beside it.
-            source = str(path) if path.suffix != ".gz" else content
             # Its fallback would print, and try the same once more.
             self.session = runtime.InferenceSession(
                 source, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except Exception as error:
             raise InputError(f"onnxruntime does not take it: {first_line(error)}") from error
+
+    def __reduce__(self) -> tuple[type[Runtime], tuple[str | bytes]]:
+        return Runtime, (self.source,)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Runtime:
         return self
@@ -204,7 +209,7 @@ def from_onnx(path: str | Path) -> OnnxModel:
     try:
         _check_names(model.graph)
         _input(model.graph)  # first: onnxruntime would make room for an input of any size
-        network = OnnxModel(model, weights, Runtime(content, path)).eval()
+        network = OnnxModel(model, weights, Runtime(content if path.suffix == ".gz" else str(path))).eval()
         _compare(network)
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
