@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -17,8 +19,8 @@ from robust_nas.options.values import FILE
 
 Options = TypeVar("Options")
 
-_JSON = "dsrna.json"
-"""Where a command's context keeps what `--json` will print."""
+_JSON, _QUIET = "dsrna.json", "dsrna.quiet"
+"""Where a command's context keeps what `--json` will print, and whether `--quiet` was said."""
 
 
 def command(kind: type[Options]) -> Callable[[Callable[[Options], int | None]], click.Command]:
@@ -33,7 +35,8 @@ def command(kind: type[Options]) -> Callable[[Callable[[Options], int | None]], 
             _prepare_threads(values)
             options = kind(**values)
             try:
-                code = function(options)
+                with _quiet() if click.get_current_context().meta.get(_QUIET) else nullcontext():
+                    code = function(options)
             except KeyboardInterrupt:
                 _leave_config(options)
                 raise
@@ -52,6 +55,17 @@ def _keep_results(context: click.Context, _: click.Parameter, asked: bool) -> No
         context.meta[_JSON] = {}
 
 
+def _be_quiet(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    context.meta[_QUIET] = asked
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the block progress and notices go nowhere; errors are told outside of it."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        yield
+
+
 _ABOUT_THE_LINE = (
     click.Option(
         ["--config"],
@@ -67,6 +81,13 @@ _ABOUT_THE_LINE = (
         expose_value=False,
         callback=_keep_results,
         help="Print the results as JSON.",
+    ),
+    click.Option(
+        ["-q", "--quiet"],
+        is_flag=True,
+        expose_value=False,
+        callback=_be_quiet,
+        help="No progress and no notices.",
     ),
 )
 

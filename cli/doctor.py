@@ -132,13 +132,12 @@ def data_sets(root: Path) -> Iterator[Finding]:
     except Exception as error:  # any: what is missing is said above
         yield Finding("data", "all", BROKEN, f"dsrna cannot be imported ({_first_line(error)})")
         return
-    for name in DATASETS:
-        if name.startswith("imagefolder") and not (root / "train").is_dir():
-            value = f"no folders train/ and val/ in {root.resolve()}"
-            yield Finding("data", name, ABSENT, value, "give the folder that holds both with --data DIR")
-            continue
-        if name.startswith("imagefolder"):
-            yield Finding("data", name, OK, f"{root.resolve()}/train")
+    for name, known in DATASETS.items():
+        if known.own_folder:
+            there = (root / "train").is_dir()
+            value = f"{root.resolve()}/train" if there else f"no folders train/ and val/ in {root.resolve()}"
+            how = "" if there else "give the folder that holds both with --data DIR"
+            yield Finding("data", name, OK if there else ABSENT, value, how)
             continue
         error = _error_of(lambda name=name: load(name, root))  # type: ignore[misc]
         state = OK if error is None else BROKEN if name == "digits" else ABSENT

@@ -17,14 +17,25 @@ def parsed(command, arguments):
     return cli.dsrna.commands[command].make_context(command, [str(word) for word in arguments]).params
 
 
-@pytest.mark.parametrize("command", ["certify", "audit", "attack", "export"])
-def test_a_run_leaves_the_file_that_repeats_it(here, command, capsys):
-    line = [*LINES[command][1:], "--seed", "3"] if command != "export" else LINES[command][1:]
-    assert run(command, *line, "--out", "out") == 0
-    again = parsed(command, ["--config", "out/run.toml"])
-    expected = parsed(command, line)
-    assert again == expected
-    assert run(command, "--config", "out/run.toml", "--out", "again") == 0
+def test_a_run_leaves_the_file_that_repeats_it(here):
+    line = [*LINES["certify"][1:], "--seed", "3", "--epsilon", "0,1/255"]
+    assert run("certify", *line, "--out", "out") == 0
+    assert parsed("certify", ["--config", "out/run.toml"]) == parsed("certify", line)
+    assert run("certify", "--config", "out/run.toml", "--out", "again") == 0
+    first, second = (json.loads((here / out / "config.json").read_text()) for out in ("out", "again"))
+    assert first == second
+
+
+@pytest.mark.parametrize("command", ["attack", "audit", "export", "search", "train"])
+def test_every_command_with_a_folder_can_be_repeated(here, monkeypatch, command):
+    def ran(options):
+        (here / "out").mkdir()
+        (here / "out" / "config.json").write_text(json.dumps({"command": command}))
+        raise KeyboardInterrupt
+
+    replace(monkeypatch, command, ran)
+    assert run(*LINES[command], "--out", "out") == 130
+    assert parsed(command, ["--config", "out/run.toml"]) == parsed(command, LINES[command][1:])
 
 
 def text(name):
@@ -94,7 +105,7 @@ def test_a_stopped_run_leaves_the_file_too(here, monkeypatch, capsys):
     assert parsed("certify", ["--config", "out/run.toml"])["images"] == 2
 
 
-@pytest.mark.parametrize("command", ["show", "convert", "certify", "audit", "export", "verify"])
+@pytest.mark.parametrize("command", ["show", "convert", "certify", "export", "verify"])
 def test_json_holds_what_is_printed_otherwise(here, capsys, command):
     assert run(*LINES[command], *(() if command == "convert" else ("--out", "out"))) == 0
     printed = capsys.readouterr().out
@@ -103,3 +114,13 @@ def test_json_holds_what_is_printed_otherwise(here, capsys, command):
     assert results["exit_code"] == 0
     assert all(path in printed for path in results.get("paths", ()))
     assert all(name in printed for name, _ in results.get("summary", ()))
+
+
+def test_quiet_leaves_results_and_errors(here, capsys):
+    assert run(*LINES["certify"], "--out", "out") == 0
+    loud = capsys.readouterr()
+    assert run(*LINES["certify"], "--out", "out", "-q") == 0
+    quiet = capsys.readouterr()
+    assert loud.err and not quiet.err
+    assert [line.split()[0] for line in quiet.out.splitlines()] == [line.split()[0] for line in loud.out.splitlines()]
+    assert "--resume" in refused(capsys, *LINES["certify"], "-q", "--seed", "9", "--resume", "--out", "out")
