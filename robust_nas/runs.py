@@ -26,7 +26,7 @@ from torch import Tensor
 from robust_nas.files import atomic_path
 from verify.checks.errors import InputError
 
-_PACKAGES = ("torch", "numpy", "auto-LiRPA", "dsrna")
+PACKAGES = ("torch", "numpy", "auto-LiRPA", "dsrna")
 _SECONDS_BETWEEN_LINES = 1.0
 
 Row = dict[str, int | float | None]
@@ -267,7 +267,7 @@ def device_name(device: torch.device) -> str:
 def versions() -> dict[str, str | None]:
     """Versions of Python and of the packages that results depend on; None for one that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

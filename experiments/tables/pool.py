@@ -84,7 +84,7 @@ class Launcher:
         context = get_context("spawn") if self.gpus else get_context("forkserver")
         context.set_forkserver_preload(list(PRELOADED))
         gpu = self.gpus[worker % len(self.gpus)] if self.gpus else None
-        process = context.Process(target=_work, args=(task, folder / LOG, self.threads, _Inherited(self.lock)))
+        process = context.Process(target=work, args=(task, folder / LOG, self.threads, _Inherited(self.lock)))
         resource_tracker.ensure_running()  # the first start would do it, and let the signals through
         with _signals_blocked(), _visible(gpu):
             process.start()
@@ -135,9 +135,9 @@ def _number(duplicate: Any) -> int:
     return int(duplicate.detach())
 
 
-def _work(task: Mapping[str, Any], log: Path, threads: int, lock: int) -> None:
+def work(task: Mapping[str, Any], log: Path, threads: int, lock: int) -> None:
     """What a job's process does, from its start to its exit code; `lock` stays open until then."""
-    Thread(target=_die_with_parent, daemon=True).start()
+    Thread(target=die_with_parent, daemon=True).start()
     with log.open("wb") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
@@ -149,7 +149,7 @@ def _work(task: Mapping[str, Any], log: Path, threads: int, lock: int) -> None:
     sys.exit(worker.main(task, threads))
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """End when the parent has ended, killed or not."""
     parent = parent_process()
     assert parent is not None

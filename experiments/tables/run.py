@@ -69,8 +69,8 @@ def run_table(options: TableOptions) -> TableResult:
     found = cells(plan, options.table, wanted, options.protocol, options.seeds or plan.seeds, options.targeted)
     jobs = graph(cell.job for cell in found)
     root = Path(options.out) / JOBS
-    gpus = _gpus(options.device)
-    workers = options.workers or team or len(gpus) or max(1, _cores() // plan.threads)
+    gpus = visible_gpus(options.device)
+    workers = options.workers or team or len(gpus) or max(1, usable_cores() // plan.threads)
     if options.dry_run:
         return TableResult(listing(jobs, root, workers, Estimates.read()), [], {})
     places = _places([job for job in jobs if not job.done(root)], options.data, options.imagefolder)
@@ -107,12 +107,12 @@ def _of_torchrun() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(team)
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Those that this process may use, by its affinity and its control group."""
     return int(joblib.cpu_count())
 
 
-def _gpus(device: str) -> list[str]:
+def visible_gpus(device: str) -> list[str]:
     """What CUDA_VISIBLE_DEVICES may be, one GPU each; none where the CPU computes.
 
     Raises:

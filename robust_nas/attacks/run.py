@@ -69,7 +69,7 @@ def run_attack(options: AttackOptions) -> AttackResult:
     norms = list(dict.fromkeys(threat.norm for _, threat in plan))
     found = load(options.dataset, options.data, options.download)
     examples = _first(found.test, options.images, options.dataset)
-    _check_classes(plan, found.classes, options.dataset)
+    check_classes(plan, found.classes, options.dataset)
     given = subject(options, arch, found)
     network = given.network.to(place)
     certified = [Certified.read(Path(path), norms) for path in options.certificates]
@@ -116,7 +116,12 @@ def _first(test: Source, images: int, dataset: str) -> Examples:
     return test.take(torch.arange(images))
 
 
-def _check_classes(plan: Plan, classes: int, dataset: str) -> None:
+def check_classes(plan: Plan, classes: int, dataset: str) -> None:
+    """Every attack must have as many classes as it needs.
+
+    Raises:
+        InputError: one has not.
+    """
     for attack, _ in plan:
         if classes < attack.fewest_classes:
             raise InputError(f"{attack.name} needs {attack.fewest_classes} classes; {dataset} has {classes}")

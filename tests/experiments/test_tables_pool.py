@@ -180,12 +180,12 @@ from experiments.tables import pool
 from tests.experiments.tables_helpers import idle_job
 
 def idle(task, log, threads, lock):
-    pool.Thread(target=pool._die_with_parent, daemon=True).start()
+    pool.Thread(target=pool.die_with_parent, daemon=True).start()
     log.write_text(str(os.getpid()))
     time.sleep(600)
 
 if __name__ == "__main__":
-    pool.PRELOADED, pool._work = (), idle
+    pool.PRELOADED, pool.work = (), idle
     root = Path(sys.argv[1])
     with pool.alone(root) as lock:
         pool.Launcher(root, 1, [], "cpu", {"digits": root}, lock)(idle_job("a"), 0)
@@ -194,7 +194,7 @@ if __name__ == "__main__":
 
 
 def test_a_killed_parent_takes_its_processes_along_and_they_hold_the_folder_until_then(tmp_path):
-    """`idle` in place of `_work`, which would take seconds to start."""
+    """`idle` in place of `work`, which would take seconds to start."""
     program = tmp_path / "parent.py"
     program.write_text(PARENT)
     log = tmp_path / "root" / idle_job("a").name / "log.txt"

@@ -215,8 +215,8 @@ def test_without_a_number_of_workers_there_is_one_for_each_gpu_or_for_all_cores(
     tmp_path, scale, monkeypatch, gpus, cores, threads, workers
 ):
     asked = []
-    monkeypatch.setattr(run, "_cores", lambda: cores)
-    monkeypatch.setattr(run, "_gpus", lambda device: gpus)
+    monkeypatch.setattr(run, "usable_cores", lambda: cores)
+    monkeypatch.setattr(run, "visible_gpus", lambda device: gpus)
     monkeypatch.setattr(run, "carry_out", lambda jobs, root, workers, launch: asked.append(workers) or {})
     scale.write_text(scale.read_text().replace("threads = 1", f"threads = {threads}"))
     assert run_table(TableOptions(table=2, scale=scale, out=tmp_path / "out")).text == "no figure yet"

@@ -147,5 +147,5 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch, capsys):
 
 
 def test_versions_of_a_missing_package_are_none(monkeypatch):
-    monkeypatch.setattr(runs, "_PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(runs, "PACKAGES", ("no-such-package",))
     assert runs.versions()["no-such-package"] is None

@@ -31,7 +31,7 @@ VERSION = "0.3"
 _OPSET = 12
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
     """One line for a missing or different auto_LiRPA.
 
     Raises:
@@ -149,7 +149,7 @@ def _kept_settings() -> Iterator[None]:
 
 def _import() -> types.ModuleType:
     """auto_LiRPA, importable: with the names it looks for at import time and has lost since."""
-    _check_installed()
+    check_installed()
     with (
         _kept_settings(),
         _module("numpy.lib.arraysetops", isin=np.isin),  # gone in numpy 2

@@ -32,8 +32,8 @@ class Certified(Recipe):
     What holds in the free domain holds in [0, 1].
 
     While epsilon grows, two regularisers (Shi et al., section 3.2) keep intervals from exploding and neurons from
-    dying: `_tightness`, relu(tau - w_0 / w_i) / tau with w_i the mean width of the intervals that a layer of ReLUs
-    reads and w_0 that of the ball, and `_balance`, which wants active and inactive neurons to weigh the same in the
+    dying: `tightness`, relu(tau - w_0 / w_i) / tau with w_i the mean width of the intervals that a layer of ReLUs
+    reads and w_0 that of the ball, and `balance`, which wants active and inactive neurons to weigh the same in the
     mean and the variance of the intervals' centres. Fresh weights have the spread that keeps widths in expectation
     (section 3.1).
 
@@ -70,10 +70,10 @@ class Certified(Recipe):
         grown = self.grown(progress)
         ball = Ball(images, self.settings.epsilon * grown, self.settings.norm, "free")
         rows = margins(labels, logits.shape[1])
-        ball, bounds = self._intervals(ball, rows, grown)
+        ball, bounds = self.bounds(ball, rows, grown)
         lower = self._margins(ball, rows, bounds.lower, grown)
         robust = self.mean(torch.logsumexp(torch.cat([torch.zeros_like(lower[:, :1]), -lower], 1), 1))
-        regulariser = self._regulariser(ball, bounds.intervals) if grown < 1 else torch.zeros_like(robust)
+        regulariser = self.regulariser(ball, bounds.intervals) if grown < 1 else torch.zeros_like(robust)
         value = robust + REGULARISATION * (1 - grown) * regulariser
         return Loss(
             value,
@@ -85,20 +85,20 @@ class Certified(Recipe):
             },
         )
 
-    def _intervals(self, ball: Ball, rows: Float[Tensor, "b s k"], grown: float) -> tuple[Ball, Bounds]:
+    def bounds(self, ball: Ball, rows: Float[Tensor, "b s k"], grown: float) -> tuple[Ball, Bounds]:
         """Bounds by intervals, and the balls, some of them made smaller, that they are of."""
 
-        def bounds() -> Bounds:
+        def by_intervals() -> Bounds:
             return self.network.bounds(ball, specification=rows, method="ibp", keep_intervals=grown < 1)
 
-        found = bounds()
+        found = by_intervals()
         too_wide = ~((found.upper - found.lower).detach() < WIDEST).all(1)  # not a number is too wide
         if too_wide.any():
             with torch.no_grad():
                 slope = self.network.width_slope(ball.centre, ball.norm, rows, ball.domain).amax(1).double()
             smaller = torch.fmin(ball.epsilon, (math.log(WIDEST) - slope).exp())
             ball = ball.with_epsilon(torch.where(too_wide, smaller, ball.epsilon))
-            found = bounds()
+            found = by_intervals()
         return ball, found
 
     def _margins(
@@ -110,12 +110,12 @@ class Certified(Recipe):
         tighter = self.network.bounds(ball, specification=rows, method="crown-ibp").lower
         return grown * lower + (1 - grown) * tighter
 
-    def _regulariser(self, ball: Ball, intervals: Intervals) -> Float[Tensor, ""]:
+    def regulariser(self, ball: Ball, intervals: Intervals) -> Float[Tensor, ""]:
         """This process' part of the mean over layers of both regularisers."""
         width = ball.epsilon.mean()  # of the pixels; their ends, in float32, are one number where epsilon is tiny
-        layers = torch.stack([_sums(lower.double(), upper.double()) for lower, upper in intervals.values()])
+        layers = torch.stack([sums(lower.double(), upper.double()) for lower, upper in intervals.values()])
         layers = self.processes.sum(layers)
-        terms = [_tightness(layer, width) + _balance(layer) for layer in layers]
+        terms = [tightness(layer, width) + balance(layer) for layer in layers]
         return torch.stack(terms).mean().to(ball.centre) / self.processes.size
 
 
@@ -133,7 +133,7 @@ def keep_widths(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _sums(lower: Tensor, upper: Tensor) -> Float[Tensor, "9"]:
+def sums(lower: Tensor, upper: Tensor) -> Float[Tensor, "9"]:
     """What the regularisers need of a layer's neurons, as sums over neurons and images: they add up over processes.
 
     Number; half widths; centres; number, centres and their squares of those surely active; the same two of those surely
@@ -147,17 +147,18 @@ def _sums(lower: Tensor, upper: Tensor) -> Float[Tensor, "9"]:
     return torch.stack([part.sum() for part in parts])
 
 
-def _tightness(sums: Tensor, width: Tensor) -> Float[Tensor, ""]:
-    number, radius = sums[0], sums[1]
+def tightness(layer: Float[Tensor, "9"], width: Tensor) -> Float[Tensor, ""]:
+    """relu(tau - w_0 / w_i) / tau of a layer's `sums`, for w_0 the width of the ball and w_i that of its intervals."""
+    number, radius = layer[0], layer[1]
     return torch.relu(TOLERANCE - width * number / radius.clamp(min=torch.finfo(radius.dtype).tiny)) / TOLERANCE
 
 
-def _balance(sums: Tensor) -> Float[Tensor, ""]:
+def balance(layer: Float[Tensor, "9"]) -> Float[Tensor, ""]:
     """relu(tau - ratio) / tau for the ratios, at most 1, of means and of variances; 0 where a side has no neuron."""
-    mean = sums[2] / sums[0]
+    mean = layer[2] / layer[0]
     totals, spreads = [], []
     for first in (3, 6):
-        count, centres, squares = sums[first : first + 3]
+        count, centres, squares = layer[first : first + 3]
         if count == 0:
             return torch.zeros_like(mean)
         totals.append(centres.abs())

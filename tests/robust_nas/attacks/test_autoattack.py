@@ -9,7 +9,7 @@ from torch import nn
 
 from robust_nas.attacks import Threat, evaluate
 from robust_nas.attacks.autoattack import PARTS, AutoAttack, library_log
-from robust_nas.attacks.run import _check_classes
+from robust_nas.attacks.run import check_classes
 from tests.robust_nas.attacks.helpers import interior_images, target_of
 from verify.checks.errors import InputError
 
@@ -82,5 +82,5 @@ def test_the_library_speaks_to_its_file_only(network, tmp_path, caplog, capfd):
 def test_autoattack_needs_four_classes():
     plan = [(AutoAttack(), Threat("linf", 0.1))]
     with pytest.raises(InputError, match="autoattack needs 4 classes; imagefolder has 3"):
-        _check_classes(plan, 3, "imagefolder")
-    _check_classes(plan, 4, "imagefolder")
+        check_classes(plan, 3, "imagefolder")
+    check_classes(plan, 4, "imagefolder")

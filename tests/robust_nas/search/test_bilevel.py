@@ -1,5 +1,6 @@
 """Steps of weights and alpha: the second order against the hypergradient by autograd, and what must stay as it was."""
 
+import copy
 import itertools
 import math
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
-from robust_nas.data import Examples
+from robust_nas.data import Examples, search_split
 from robust_nas.metrics import JacobianNorm, Measurement, RobustnessMetric
 from robust_nas.search import bilevel
 from robust_nas.search.bilevel import AlphaStep, Unrolled, weight_step
@@ -99,13 +100,13 @@ def test_second_order_leaves_weights_buffers_and_momentum_alone():
     steps = search.steps()
     next(steps)
     state = {name: value.clone() for name, value in search.model.state_dict().items() if "alphas" not in name}
-    momenta = [search.stage._weights.state[w]["momentum_buffer"].clone() for w in search.model.weights()]
-    half = search._halves[1].take(torch.arange(6))
+    momenta = copy.deepcopy(search.stage.state_dict()["weights"]["state"])
+    half = search_split(small_data(), 0)[1].take(torch.arange(6))
     batch = Examples(half.images.double(), half.labels)
     search.stage._alpha_step(batch, batch)
     assert all(torch.equal(search.model.state_dict()[name], value) for name, value in state.items())
-    now = [search.stage._weights.state[w]["momentum_buffer"] for w in search.model.weights()]
-    assert all(torch.equal(old, new) for old, new in zip(momenta, now, strict=True))
+    now = search.stage.state_dict()["weights"]["state"]
+    assert momenta and all(torch.equal(old["momentum_buffer"], now[w]["momentum_buffer"]) for w, old in momenta.items())
     assert all(parameter.grad is None for parameter in search.model.parameters())
 
 

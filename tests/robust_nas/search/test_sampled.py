@@ -34,7 +34,7 @@ def test_r_darts_gives_the_result_of_the_weight_decay_that_wins_with_its_alphas(
     decays, models, alphas, genotypes, stage = [], [], [], [], search.stage
     for _ in search.steps():
         if search.stage is not stage or search.trials is not None and len(genotypes) == 3:  # a stage has just ended
-            decays.append(stage._weights.param_groups[0]["weight_decay"])
+            decays.append(stage.state_dict()["weights"]["param_groups"][0]["weight_decay"])
             models.append(stage.model)
             alphas.append({name: alpha.detach().clone() for name, alpha in stage.model.alphas.items()})
             genotypes.append(stage.model.genotype())

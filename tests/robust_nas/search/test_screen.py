@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from robust_nas.data import search_split
 from robust_nas.genotype import Genotype
 from robust_nas.search.screen import fresh_width, narrowest, weights
 from robust_nas.search.strategies import STRATEGIES
@@ -63,7 +64,7 @@ def test_a_search_tries_its_own_result_and_the_narrowest_of_the_others(method, s
     search = tiny_search(PRESET, strategy=strategy, trial=trial)
     list(search.steps())
     assert len(drawn) == 8 and len(search.trials.candidates) == 2
-    data = replace(small_data(), train=search._halves[0])
+    data = replace(small_data(), train=search_split(small_data(), 0)[0])
     others = narrowest(drawn[sure:], 2 - sure, trial, data, 0, CPU)
     assert search.trials.candidates == [*drawn[:sure], *others]
 

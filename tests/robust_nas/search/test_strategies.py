@@ -97,7 +97,7 @@ def test_a_rule_ends_the_last_stage_and_chooses_the_epoch(method, epochs):
     rows = list(search.steps())
     assert rows[-1]["epoch"] == epochs
     assert search.finished and search.stopped == Stop("enough", 1)
-    assert search.genotype() == search._genotypes[0]
+    assert search.genotype().to_dict() == search.state_dict()["genotypes"][0]
 
 
 def test_the_eigenvalue_is_taken_every_second_epoch():

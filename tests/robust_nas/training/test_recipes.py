@@ -10,7 +10,7 @@ from torch import nn
 
 from robust_nas.distributed import normalise
 from robust_nas.training.recipes import RecipeSettings, certified, default_epsilon
-from robust_nas.training.recipes.certified import _balance, _sums, _tightness, keep_widths
+from robust_nas.training.recipes.certified import balance, keep_widths, sums, tightness
 from robust_nas.training.statistics import fixed, recorded
 from tests.robust_nas.training.helpers import BOUNDED, TINY, small_data, training
 from verify.checks.errors import InputError
@@ -158,7 +158,7 @@ def test_only_images_with_intervals_too_wide_are_given_smaller_balls(monkeypatch
     bounds = recipe.network.bounds(ball, specification=rows, method="ibp")
     widest = 10 * (bounds.upper - bounds.lower)[small].amax().item()
     monkeypatch.setattr(certified, "WIDEST", widest)
-    given, bounds = recipe._intervals(ball, rows, 0.6)
+    given, bounds = recipe.bounds(ball, rows, 0.6)
     assert torch.equal(given.epsilon[small], due[small])
     assert ((given.epsilon[~small] > 0) & (given.epsilon[~small] < 1e-4)).all()
     assert torch.equal(bounds.lower, recipe.network.bounds(given, specification=rows, method="ibp").lower)
@@ -233,7 +233,7 @@ def test_tightness_is_felt_in_a_ball_that_float32_cannot_hold():
     ball = Ball(torch.full((2, 1, 4, 4), 0.5), 1e-12, "linf", "free")
     assert (ball.lower == ball.upper).all()
     radius = torch.tensor([[1e-11, 2e-11]] * 2, dtype=torch.float64, requires_grad=True)
-    recipe._regulariser(ball, {"layer": (-radius, radius)}).backward()
+    recipe.regulariser(ball, {"layer": (-radius, radius)}).backward()
     assert radius.grad is not None and (radius.grad > 0).all()
 
 
@@ -242,9 +242,9 @@ def test_the_regularisers_are_those_of_the_paper():
     generator = torch.Generator().manual_seed(0)
     centre = torch.randn(4, 5, generator=generator) + 0.3
     radius = torch.rand(4, 5, generator=generator)
-    sums = _sums(centre - radius, centre + radius)
+    layer = sums(centre - radius, centre + radius)
     width = torch.tensor(0.1)
-    assert _tightness(sums, width) == pytest.approx(F.relu(0.5 - 0.1 / radius.mean()).item() / 0.5)
+    assert tightness(layer, width) == pytest.approx(F.relu(0.5 - 0.1 / radius.mean()).item() / 0.5)
     active, inactive = centre - radius > 0, centre + radius < 0
     assert active.any()
     assert inactive.any()
@@ -252,8 +252,8 @@ def test_the_regularisers_are_those_of_the_paper():
     variances = [((centre - centre.mean()).square() * side).sum() for side in (active, inactive)]
     expected = sum(F.relu(0.5 - min(pair) / max(pair)) for pair in (means, variances)) / 0.5
     assert expected > 0
-    assert _balance(sums).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert _balance(_sums(centre.abs(), centre.abs() + 1)) == 0
+    assert balance(layer).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert balance(sums(centre.abs(), centre.abs() + 1)) == 0
 
 
 def test_fresh_weights_keep_the_width_of_intervals():

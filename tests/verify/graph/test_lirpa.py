@@ -63,7 +63,7 @@ def test_another_auto_lirpa_is_refused_in_one_line(version, monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", installed)
     with pytest.raises(InputError) as caught:
-        lirpa._check_installed()
+        lirpa.check_installed()
     assert str(caught.value) == (
         f"auto-LiRPA {'is not installed' if version is None else f'{version} is installed, dsrna needs 0.3'}; "
         "install it with: pip install --no-deps auto-LiRPA==0.3"
@@ -71,7 +71,7 @@ def test_another_auto_lirpa_is_refused_in_one_line(version, monkeypatch):
 
 
 def test_the_version_that_is_installed_is_accepted():
-    lirpa._check_installed()
+    lirpa.check_installed()
 
 
 def plain(seed: int) -> nn.Module:
