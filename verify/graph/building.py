@@ -133,6 +133,8 @@ class Builder:
 
     def _composed(self, call: Call, inputs: list[Bound]) -> Bound | None:
         """The call by the simpler ones that it is made of, where there are such."""
+        if call.target not in composed.COMPOSED:
+            return None
         values = [parent.forward_value for parent in inputs]
         floats = [value.to(self.example.dtype) if value.is_floating_point() else value for value in values]
         varying = [slot for slot, parent in enumerate(inputs) if parent.from_input]

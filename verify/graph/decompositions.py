@@ -164,6 +164,11 @@ def _places(result: Tensor) -> Tensor:
     return result.to(torch.int64)
 
 
+def _rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Any:
+    """With the epsilon of the type that the model computes in, where none is given: bounds may be in another."""
+    return NotImplemented if eps is not None else torch.rms_norm(x, shape, weight, torch.finfo(x.dtype).eps)
+
+
 def _first(value: Any) -> int:
     return value if isinstance(value, int) else value[0]
 
@@ -203,6 +208,7 @@ TABLE: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     overload("threshold.default"): _threshold,
     overload("prelu.default"): _prelu,
     overload("rrelu.default"): _rrelu,
+    overload("rms_norm.default"): _rms_norm,
     overload("maximum.default"): _maximum,
     overload("minimum.default"): _minimum,
     overload("max.other"): _maximum,

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from verify.checks import inputs as checks
 from verify.checks.errors import first_line
+from verify.graph.attention import BatchFirst, cancel_orders
 from verify.graph.decompositions import TABLE
 from verify.operators import UnsupportedOperator
 
@@ -87,7 +88,8 @@ def _graph(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
     tensors = copies(model)
 
     def run(*values: Tensor) -> Any:
-        return evaluated(model, dict(zip(tensors, values[:-1], strict=True)), values[-1])
+        with BatchFirst():
+            return evaluated(model, dict(zip(tensors, values[:-1], strict=True)), values[-1])
 
     # Fake tensors have shapes and no values: what asks for a value, by .item(), .numpy() or nonzero(), would fix it in
     # the graph, and fails. Without a mode of ours torch's tracer makes one a node: half of the time.
@@ -104,6 +106,7 @@ def _graph(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
         node.meta["tensor"] = name
     for node in traced.graph.nodes:
         _write_out(node)
+    cancel_orders(traced.graph)
     return traced.graph
 
 
@@ -180,8 +183,8 @@ def kept_random_state(device: torch.device) -> Iterator[None]:
 
 def out_of_place(target: Any) -> Any:
     """The call that leaves its arguments alone, for one such as relu_ that overwrites them."""
-    packet, overload = str(target).removeprefix("aten.").split(".")
-    if not packet.endswith("_") or packet.endswith("__"):
+    namespace, packet, overload = str(target).split(".")
+    if namespace != "aten" or not packet.endswith("_") or packet.endswith("__"):
         return target
     functional = getattr(torch.ops.aten, packet.removesuffix("_"), None)
     return getattr(functional, overload, target)

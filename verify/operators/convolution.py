@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,8 @@ from verify.operators.call import Call, Slot
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.layout import innermost, outermost, pays
 from verify.operators.linear import LinearOperator
-from verify.operators.operator import rule
+from verify.operators.operator import Operator, rule
+from verify.operators.product import MatrixProduct
 
 
 class Weighted(LinearOperator):
@@ -121,6 +123,11 @@ class MatMul(Weighted):
     """x W or W x with a fixed W, one for all images."""
 
     bias_argument = None
+
+    @classmethod
+    def rule_for(cls, call: Call, varying: Collection[int]) -> type[Operator]:
+        factors = [part.position for part in call.args[:2]]
+        return MatrixProduct if set(factors) <= set(varying) else cls
 
     @property
     def input_argument(self) -> int:  # type: ignore[override]

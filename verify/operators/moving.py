@@ -6,12 +6,14 @@ None of them changes a value. That images do not meet is tried out, see `LinearO
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from torch import Tensor
 
 from verify.operators.call import Call
 from verify.operators.linear import LinearOperator
-from verify.operators.operator import rule
+from verify.operators.operator import Operator, rule
+from verify.operators.product import MatrixProduct
 
 
 @rule(
@@ -99,6 +101,11 @@ class Cumulated(LinearOperator):
 @rule("einsum.default")
 class Contraction(LinearOperator):
     """A sum over shared indices of a tensor that varies and of others that do not."""
+
+    @classmethod
+    def rule_for(cls, call: Call, varying: Collection[int]) -> type[Operator]:
+        factors = [slot.position for slot in call.args[1]]
+        return MatrixProduct if len(factors) == 2 and set(factors) <= set(varying) else cls
 
     def check(self) -> None:
         if sum(slot.position in self.varying for slot in self.call.args[1]) != 1:

@@ -147,10 +147,11 @@ RULES: dict[str, type[Operator]] = {}
 
 
 def rule(*names: str) -> Callable[[type[Operator]], type[Operator]]:
-    """Register an operator class for ATen calls, each by its name without the namespace: "relu.default"."""
+    """Register an operator class for ATen calls, each by its name without the namespace: "relu.default"; or for calls of
+    another namespace, by their names with it."""
 
     def register(cls: type[Operator]) -> type[Operator]:
-        RULES.update(dict.fromkeys((f"aten.{name}" for name in names), cls))
+        RULES.update(dict.fromkeys((name if name.count(".") > 1 else f"aten.{name}" for name in names), cls))
         return cls
 
     return register

@@ -1,7 +1,9 @@
-"""Products of two tensors that both depend on the network's input: gates, attention to channels."""
+"""Products of two tensors that both depend on the network's input: gates, attention."""
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from verify.operators.arithmetic import inner
 from verify.operators.envelope import ULPS
 from verify.operators.form import Form, Sweep, aligned
 from verify.operators.layout import in_layout_of
-from verify.operators.operator import Backward, Coefficients, Interval, Radius, Read
+from verify.operators.operator import Backward, Coefficients, Radius, Read
 from verify.operators.relaxation import Relaxation
 
 
@@ -20,39 +22,54 @@ class Bilinear(Relaxation):
     """x y = p y + q x - p q + (x - p) (y - q), with p and q the middles of the intervals.
 
     What is not linear is no larger than the product of the radii. These are the averages of McCormick's planes, and as
-    near to the product in the middle as each of them.
+    near to the product in the middle as each of them. The product may be any: subclasses say which.
     """
 
-    def check(self) -> None:
-        ranks = {len(self.inputs[slot].output_shape) for slot in self._slots}
-        if len(ranks) > 1:
-            raise self.refuse("broadcasting that moves the batch dimension")
-
     @property
-    def _slots(self) -> tuple[int, int]:
+    def factors(self) -> tuple[int, int]:
         """The inputs that the factors are."""
         first, second = self.slot_of(0), self.slot_of(1)
         assert first is not None and second is not None
         return first, second
 
+    @property
+    def length(self) -> int:
+        """How many products an element of the result is a sum of."""
+        return 1
+
+    def product(self, x: Tensor, y: Tensor) -> Tensor:
+        """The product; of either there may be several, in dimensions before the batch."""
+        raise self.refuse("a product without a rule")
+
+    def back(self, A: Tensor, other: Tensor, first: bool) -> Tensor:
+        """The coefficients of a factor, the first or the second, from those of the product and the other factor."""
+        raise self.refuse("a product without a rule")
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return self.product(*(values[slot] for slot in self.factors))
+
     def centred(
         self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
     ) -> tuple[Tensor, Tensor]:
-        (p, r), (q, t) = ((centres[slot], radii[slot]) for slot in self._slots)
+        (p, r), (q, t) = ((centres[slot], radii[slot]) for slot in self.factors)
         assert r is not None and t is not None
-        return p * q, p.abs() * t + q.abs() * r + scale * r * t
+        mixed, both = self.product(p.abs(), t) + self.product(r, q.abs()), self.product(r, t)
+        return self.product(p, q), mixed + scale.reshape(-1, *[1] * (both.dim() - 1)) * both
+
+    def hidden(self, values: list[Tensor]) -> Tensor | float:
+        if self.length == 1:
+            return 0.0
+        return self.product(*(values[slot].abs() for slot in self.factors))
 
     def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
-        first, second = self._slots
-        return self._to_inputs([rows * values[second], rows * values[first]], 1)
+        return self._to_inputs(rows, *(values[slot] for slot in self.factors), leading=1)
 
     def terms(self, largest: list[Tensor]) -> Tensor:
-        first, second = self._slots
-        return 4 * largest[first] * largest[second]
+        return 4 * self.product(*(largest[slot] for slot in self.factors))
 
     @property
     def summands(self) -> int:
-        return 4
+        return 4 * self.length
 
     def backward(self, last_lA: Coefficients, last_uA: Coefficients, read: Read) -> Backward:
         p, q, error = self._plane(read)
@@ -64,39 +81,135 @@ class Bilinear(Relaxation):
         """A lower bound of <A, x y>; an upper one with a negative error."""
         if A is None:
             return [None] * len(self.inputs), 0
-        p, q, error = (in_layout_of(A, part) for part in (p, q, error))
-        image = self._to_inputs([A * q, A * p], 2)
-        return [*image], inner(A, -p * q) - inner(A.abs(), error)
+        image = self._to_inputs(A, p, q, leading=2)
+        return [*image], inner(A, -self.product(p, q)) - inner(A.abs(), error)
 
     def affine(self, forms: list[Form | None], read: Read, sweep: Sweep) -> Form:
         p, q, error = self._plane(read)
-        first, second = (forms[slot] for slot in self._slots)
+        first, second = (forms[slot] for slot in self.factors)
         assert first is not None and second is not None
+        if sweep.rounding.step:
+            sizes = [sweep.terms(form) for form in (first, second)]
+            terms = self.product(sizes[0], q.abs()) + self.product(p.abs(), sizes[1] + q.abs())
+            error = error + sweep.rounding.step * (1 + terms)
         left, right = aligned([first, second])
-        rows = left * in_layout_of(left, q) + right * in_layout_of(right, p)
-        ends = [_ends(form, factor) for form, factor in ((first, q), (second, p))]
-        lower, upper = (mine + theirs - p * q for mine, theirs in zip(*ends, strict=True))
-        return Form(lower, upper, rows).with_error(-error, error, sweep)
+        rows = self.product(left, in_layout_of(left, q)) + self.product(in_layout_of(right, p), right)
+        (x, r), (y, t) = (_middle_and_half(form.lower, form.upper) for form in (first, second))
+        constant = self.product(x, q) + self.product(p, y - q)
+        half = self.product(r, q.abs()) + self.product(p.abs(), t)
+        return Form(constant - half, constant + half, rows).with_error(-error, error, sweep)
 
     def _plane(self, read: Read) -> tuple[Tensor, Tensor, Tensor]:
-        """p, q and the most that is not linear, with what rounding may do to it; all as large as the result."""
-        intervals = [read[slot] for slot in self._slots]
+        """p, q and the most that is not linear, with what rounding may do to it."""
+        intervals = [read[slot] for slot in self.factors]
         (l, u), (m, v) = (interval for interval in intervals if interval is not None)
-        p, q, size = l / 2 + u / 2, m / 2 + v / 2, l.abs().maximum(u.abs()) * m.abs().maximum(v.abs())
-        error = (u - p).maximum(p - l) * (v - q).maximum(q - m) + ULPS * torch.finfo(size.dtype).eps * size
-        return p.expand_as(error), q.expand_as(error), error
+        (p, r), (q, t) = _middle_and_half(l, u), _middle_and_half(m, v)
+        size = self.product(l.abs().maximum(u.abs()), m.abs().maximum(v.abs()))
+        return p, q, self.product(r, t) + (ULPS + self.length) * torch.finfo(size.dtype).eps * size
 
-    def _to_inputs(self, parts: list[Tensor], leading: int) -> list[Tensor]:
-        """The coefficients of the factors, added up where they are broadcast."""
-        result = list(parts)
-        for slot, part in zip(self._slots, parts, strict=True):
+    def _to_inputs(self, A: Tensor, p: Tensor, q: Tensor, leading: int) -> list[Tensor]:
+        """The coefficients of the factors p and q; added up where they are broadcast, and where they are one input."""
+        result: dict[int, Tensor] = {}
+        for slot, other, first in zip(self.factors, (q, p), (True, False), strict=True):
+            part = self.back(A, in_layout_of(A, other) if leading > 1 else other, first)
             shape = self.inputs[slot].output_shape[1:]
             repeated = [place + leading for place, size in enumerate(shape) if size < part.shape[place + leading]]
-            result[slot] = part.sum(repeated, keepdim=True) if repeated else part
-        return result
+            part = part.sum(repeated, keepdim=True) if repeated else part
+            result[slot] = result[slot] + part if slot in result else part
+        return [part for _, part in sorted(result.items())]
 
 
-def _ends(form: Form, factor: Tensor) -> Interval:
-    """The ends of a form's constant, times a factor."""
-    ends = form.lower * factor, form.upper * factor
-    return torch.minimum(*ends), torch.maximum(*ends)
+class ElementProduct(Bilinear):
+    """Of each element with another, with broadcasting."""
+
+    def check(self) -> None:
+        ranks = {len(self.inputs[slot].output_shape) for slot in self.factors}
+        if len(ranks) > 1:
+            raise self.refuse("broadcasting that moves the batch dimension")
+
+    def product(self, x: Tensor, y: Tensor) -> Tensor:
+        return x * y
+
+    def back(self, A: Tensor, other: Tensor, first: bool) -> Tensor:
+        return A * other
+
+
+class MatrixProduct(Bilinear):
+    """A sum of products over an index that both factors have: `matmul`, `bmm`, and `einsum` of two tensors.
+
+    Each index of a factor is one of the other or of the result; of both, where it counts images.
+    """
+
+    def check(self) -> None:
+        first, second, result = self.indices
+        indices = {index for term in (first, second, result) for index in term}
+        if any(term[:1] != result[:1] for term in (first, second)):
+            raise self.refuse("a product in which images meet")
+        if any(sum(index in term for term in (first, second, result)) < 2 for index in indices):
+            raise self.refuse("a sum over an index that one factor has")
+        if any(len(set(term)) < len(term) for term in (first, second, result)):
+            raise self.refuse("a diagonal")
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        if self.call.name != "aten.einsum.default":
+            return super().factors
+        first, second = self.call.args[1]
+        return first.position, second.position
+
+    @cached_property
+    def indices(self) -> tuple[str, str, str]:
+        """Those of the first factor, of the second and of the result, a letter each."""
+        ranks = [len(self.inputs[slot].output_shape) for slot in self.factors]
+        if self.call.name == "aten.einsum.default":
+            return _spelt_out(self.call.args[0], ranks)
+        if ranks[0] != ranks[1] or ranks[0] < 3:
+            raise self.refuse("broadcasting that moves the batch dimension")
+        outer = _LETTERS[: ranks[0] - 2]
+        return f"{outer}IJ", f"{outer}JK", f"{outer}IK"
+
+    @property
+    def length(self) -> int:
+        shapes = [self.inputs[slot].output_shape for slot in self.factors]
+        sizes = [dict(zip(term, shape, strict=True)) for term, shape in zip(self.indices, shapes, strict=False)]
+        return math.prod(size for index, size in sizes[0].items() if index in sizes[1] and index not in self.indices[2])
+
+    def product(self, x: Tensor, y: Tensor) -> Tensor:
+        first, second, result = self.indices
+        rows = "R" if x.dim() > len(first) else "", "R" if y.dim() > len(second) else ""
+        leading = max(rows)
+        return torch.einsum(f"{rows[0]}{first},{rows[1]}{second}->{leading}{result}", x, y)
+
+    def back(self, A: Tensor, other: Tensor, first: bool) -> Tensor:
+        mine, theirs, result = self.indices if first else (self.indices[1], self.indices[0], self.indices[2])
+        leading = "R" if A.dim() > len(result) else ""
+        return torch.einsum(f"{leading}{result},{theirs}->{leading}{mine}", A, other)
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+"""Indices of a product; "R" counts rows."""
+
+
+def _spelt_out(equation: str, ranks: list[int]) -> tuple[str, str, str]:
+    """The indices of two factors and of their product; dots stand for as many letters as there are dimensions."""
+    terms, _, result = equation.replace(" ", "").partition("->")
+    first, second = terms.split(",")
+    if not result and "->" not in equation:
+        named = sorted(set(first + second) - {"."})
+        dots = "..." if "." in terms else ""
+        result = dots + "".join(index for index in named if (first + second).count(index) == 1)
+    free = [letter for letter in _LETTERS + _LETTERS.upper() if letter not in equation]
+    width = max(rank - len(term.replace("...", "")) for rank, term in zip(ranks, (first, second), strict=True))
+    dots = "".join(free[:width])
+    spelt = []
+    for term, rank in ((first, ranks[0]), (second, ranks[1]), (result, None)):
+        count = width if rank is None else rank - len(term.replace("...", ""))
+        spelt.append(term.replace("...", dots[width - count :]))
+    names = dict(zip(dict.fromkeys("".join(spelt)), _LETTERS, strict=False))
+    first, second, result = ("".join(names[index] for index in term) for term in spelt)
+    return first, second, result
+
+
+def _middle_and_half(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    middle = lower / 2 + upper / 2
+    return middle, torch.maximum(upper - middle, middle - lower)

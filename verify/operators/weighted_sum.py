@@ -15,7 +15,7 @@ from verify.operators.call import Call, Slot
 from verify.operators.linear import LinearOperator
 from verify.operators.operator import Operator, rule
 from verify.operators.power import Square
-from verify.operators.product import Bilinear
+from verify.operators.product import ElementProduct
 
 
 class Signed(LinearOperator):
@@ -102,7 +102,7 @@ class Product(Scaled):
         factors = [part.position for part in call.args[:2] if isinstance(part, Slot)]
         if len(factors) < 2 or not set(factors) <= set(varying):
             return cls
-        return Square if factors[0] == factors[1] else Bilinear
+        return Square if factors[0] == factors[1] else ElementProduct
 
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         if values[self.varying[0]].shape[1:] != rows.shape[1:]:
