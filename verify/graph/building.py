@@ -15,6 +15,7 @@ from verify.graph import composed
 from verify.graph.lirpa import Bound, BoundInput
 from verify.graph.tracing import Trace, out_of_place
 from verify.operators import RULES, Call, Constant, Operator, Slot, UnsupportedOperator
+from verify.operators.alternatives import advice
 from verify.operators.normalisation import BatchNorm, moments
 from verify.operators.operator import refused
 
@@ -195,9 +196,7 @@ class Builder:
         fixed = not varies and not call.is_random and not call.target._schema.is_mutable
         cls = Constant if fixed else RULES.get(call.name)
         if cls is None:
-            raise UnsupportedOperator(
-                f"{call.name}: no sound bound is known for this operator (those of verify/operators are)"
-            )
+            raise UnsupportedOperator(f"{call.name}: no sound bound is known for this operator; {advice(call.name)}")
         made = cls.rule_for(call, [slot for slot, parent in enumerate(inputs) if parent.from_input])(call, inputs)
         made.name, made.from_input = name, varies
         self.operators.append(made)

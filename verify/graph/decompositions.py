@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 _COMPOSITE = (
     "adjoint.default", "atleast_1d.Sequence", "atleast_1d.default", "atleast_2d.Sequence", "atleast_2d.default",
@@ -34,8 +38,19 @@ def _addcdiv(start: Tensor, first: Tensor, second: Tensor, *, value: Any = 1) ->
     return start + value * (first / second)
 
 
-def _baddbmm(start: Tensor, first: Tensor, second: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    return beta * start + alpha * torch.bmm(first, second)
+def _plus(product: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The call that adds a product to what there is."""
+
+    def plus(start: Tensor, first: Tensor, second: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+        parts = ((start, beta), (product(first, second), alpha))
+        before, added = (part if factor == 1 else factor * part for part, factor in parts)
+        return before + added
+
+    return plus
+
+
+def _inner(first: Tensor, second: Tensor) -> Tensor:
+    return _tensordot(first, second, [-1], [-1])
 
 
 def _tensordot(first: Tensor, second: Tensor, dims_self: Sequence[int], dims_other: Sequence[int]) -> Tensor:
@@ -46,6 +61,28 @@ def _tensordot(first: Tensor, second: Tensor, dims_self: Sequence[int], dims_oth
     kept = [index for index in [*left, *right] if not (index in left and index in right)]
     indices = ["".join(chr(ord("a") + index) for index in part) for part in (left, right, kept)]
     return torch.einsum("{},{}->{}".format(*indices), first, second)
+
+
+def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
+    """A mask as the places that it selects: their number is that of the result, so its values have to be known."""
+    if all(index is None or index.dtype not in (torch.bool, torch.uint8) for index in indices):
+        return NotImplemented
+    places: list[Tensor | None] = []
+    for index in indices:
+        if index is None or index.dtype not in (torch.bool, torch.uint8):
+            places.append(index)
+            continue
+        if isinstance(index, FakeTensor):
+            raise ValueError(
+                "an index by a mask that is a buffer or made in forward; keep its places, mask.nonzero(), as a buffer"
+            )
+        with unset_fake_temporarily(), disable_proxy_modes_tracing():
+            places += index.nonzero(as_tuple=True)
+    return torch.ops.aten.index.Tensor(x, places)
+
+
+def _index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Any:
+    return NotImplemented if alpha == 1 else torch.index_add(x, dim, index, alpha * source)
 
 
 def _glu(x: Tensor, dim: int = -1) -> Tensor:
@@ -142,15 +179,21 @@ def _pool3d(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dilation
     return torch.max_pool2d(deep.flatten(3), *column, ceil).unflatten(3, deep.shape[3:])
 
 
-def _adaptive_pool(x: Tensor, size: Any) -> Any:
-    """Windows of one size; where they are not, it stays as it is."""
+def _adaptive_pool(x: Tensor, size: Any) -> tuple[Tensor, Tensor]:
+    """A pool, where all windows are of one size; else window by window."""
     sizes = [size] if isinstance(size, int) else list(size)
     image = x.shape[-len(sizes) :]
     if any(whole % part for whole, part in zip(image, sizes, strict=True)):
-        return NotImplemented
-    kernel = [whole // part for whole, part in zip(image, sizes, strict=True)]
-    pool = (torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)[len(sizes) - 1]
-    result = pool(x, kernel)
+        axes = [
+            [slice(number * whole // part, -(-(number + 1) * whole // part)) for number in range(part)]
+            for whole, part in zip(image, sizes, strict=True)
+        ]
+        before = (slice(None),) * (x.dim() - len(sizes))
+        windows = [x[before + places].flatten(-len(sizes)) for places in itertools.product(*axes)]
+        result = torch.stack([_largest(window) for window in windows], -1).unflatten(-1, sizes)
+    else:
+        kernel = [whole // part for whole, part in zip(image, sizes, strict=True)]
+        result = (torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)[len(sizes) - 1](x, kernel)
     return result, _places(result)
 
 
@@ -194,9 +237,19 @@ TABLE: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     overload("lerp.Tensor"): _lerp,
     overload("addcmul.default"): _addcmul,
     overload("addcdiv.default"): _addcdiv,
-    overload("baddbmm.default"): _baddbmm,
+    overload("addmm.default"): _plus(torch.mm),
+    overload("addmv.default"): _plus(torch.mv),
+    overload("baddbmm.default"): _plus(torch.bmm),
+    overload("inner.default"): _inner,
     overload("tensordot.default"): _tensordot,
+    overload("index.Tensor"): _index,
+    overload("index_add.default"): _index_add,
     overload("glu.default"): _glu,
+    overload("exp2.default"): lambda x: torch.exp(math.log(2) * x),
+    overload("log1p.default"): lambda x: torch.log(x + 1),
+    overload("log2.default"): lambda x: torch.log(x) / math.log(2),
+    overload("log10.default"): lambda x: torch.log(x) / math.log(10),
+    overload("erfc.default"): lambda x: 1 - torch.erf(x),
     overload("clamp.default"): _clamp,
     overload("clip.default"): _clamp,
     overload("clamp.Tensor"): _clamp_tensors,
@@ -211,10 +264,13 @@ TABLE: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     overload("rms_norm.default"): _rms_norm,
     overload("maximum.default"): _maximum,
     overload("minimum.default"): _minimum,
+    overload("fmax.default"): _maximum,
+    overload("fmin.default"): _minimum,
     overload("max.other"): _maximum,
     overload("min.other"): _minimum,
     overload("amax.default"): _amax,
     overload("amin.default"): _amin,
+    overload("aminmax.default"): lambda x, *, dim=(), keepdim=False: (_amin(x, dim, keepdim), _amax(x, dim, keepdim)),
     overload("max.dim"): _max,
     overload("min.dim"): _min,
     overload("max_pool1d.default"): _pool1d,

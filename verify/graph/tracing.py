@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.func import functional_call
 from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -100,7 +101,7 @@ def _graph(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
                 tracer = make_fx(run, TABLE, tracing_mode="fake", pre_dispatch=True)
                 traced = tracer(*tensors.values(), example.clone())
         except Exception as error:
-            raise UnsupportedOperator(f"the network cannot be traced: {first_line(error)}") from error
+            raise UnsupportedOperator(f"the network cannot be traced: {_in_words(error)}") from error
         _refuse_hidden_writes(traced, *copies(model).values(), example.clone())
     for node, name in zip(traced.graph.find_nodes(op="placeholder"), [*tensors, None], strict=True):
         node.meta["tensor"] = name
@@ -108,6 +109,15 @@ def _graph(model: nn.Module, example: Float[Tensor, "b *shape"]) -> fx.Graph:
         _write_out(node)
     cancel_orders(traced.graph)
     return traced.graph
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
+        return (
+            f"{error.func}: what it does depends on the values of a tensor, as with `if`, .item() or nonzero(); "
+            "a network is bounded as one sequence of operations, so write the choice with relu, maximum or clamp"
+        )
+    return first_line(error)
 
 
 @contextmanager

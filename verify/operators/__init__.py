@@ -1,8 +1,9 @@
 """The operators of a bounded graph: one file a family, each call registered under its ATen name.
 
 weighted_sum (add, multiply), product (of two that vary), convolution (and fully connected), pooling, normalisation,
-image_norm (by an image's own statistics), slicing and moving (every rearrangement), resampling, activation, piecewise
-(linear functions), smooth and power (curves), log_sum (softmax). To add one: a file here with a class and its rules, decorated with :func:`operator.rule`.
+image_norm (by an image's own statistics), slicing, moving and scattering (every rearrangement), resampling, activation,
+piecewise (linear functions), smooth and power (curves), log_sum (softmax). To add one: a file here with a class and its
+rules, decorated with :func:`operator.rule`.
 """
 
 from importlib import import_module

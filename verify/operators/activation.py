@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from verify.operators.arithmetic import over
-from verify.operators.operator import Interval, Radius, rule
+from verify.operators.call import Call
+from verify.operators.operator import Interval, Operator, Radius, rule
+from verify.operators.piecewise import PiecewiseLinear
 from verify.operators.relaxation import Elementwise, Lines
 
 STEEPNESS = 3.0
@@ -115,7 +119,22 @@ class ReLU(Hinge):
 class LeakyReLU(Hinge):
     """x where it is positive, left x elsewhere."""
 
+    @classmethod
+    def rule_for(cls, call: Call, varying: Collection[int]) -> type[Operator]:
+        return cls if 0 <= _left(call) < 1 else Bent
+
     def check(self) -> None:
-        self.left = float(self.call.argument(1, 0.01))
-        if not 0 <= self.left < 1:
-            raise self.refuse("a slope outside of [0, 1)")
+        self.left = _left(self.call)
+
+
+class Bent(PiecewiseLinear):
+    """The same with any other slope."""
+
+    knots = (0.0,)
+
+    def check(self) -> None:
+        self.slopes = (_left(self.call), 1.0)
+
+
+def _left(call: Call) -> float:
+    return float(call.argument(1, 0.01))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from verify.operators.call import Call, Slot
+from verify.operators.call import Call
 from verify.operators.correlation import Geometry, correlate, correlate_transposed
 from verify.operators.layout import innermost, outermost, pays
 from verify.operators.linear import LinearOperator
@@ -118,7 +118,7 @@ class Linear(Weighted):
         return [outermost(weight.T @ innermost(rows))]
 
 
-@rule("matmul.default", "mm.default", "bmm.default")
+@rule("matmul.default", "mm.default", "bmm.default", "mv.default")
 class MatMul(Weighted):
     """x W or W x with a fixed W, one for all images."""
 
@@ -153,20 +153,3 @@ class MatMul(Weighted):
         ranks = [len(self.inputs[slot].output_shape) for slot in (self.varying[0], self.weight_slot)]
         if ranks[1] > ranks[0] or (self.input_argument == 1 and ranks[0] < 3):
             raise self.refuse("broadcasting that moves the batch dimension")
-
-
-@rule("addmm.default")
-class AddMM(Weighted):
-    """b + x W."""
-
-    input_argument = 1
-    bias_argument = 0
-
-    @classmethod
-    def has_part_an_image(cls, call: Call, slot: int, rank: int) -> bool:
-        return bool(call.args[cls.bias_argument] == Slot(slot))
-
-    def check(self) -> None:
-        super().check()
-        if self.call.kwargs:
-            raise self.refuse("factors beta or alpha")

@@ -50,7 +50,7 @@ class LinearOperator(Operator):
         generator = torch.Generator().manual_seed(0)
 
         def noise(like: Tensor, shape: Sequence[int]) -> Tensor:
-            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
+            return torch.randn(list(shape), generator=generator, dtype=torch.float64).to(like)
 
         values = [node.forward_value for node in self.inputs]
         shapes = [(3, *value.shape[1:]) if slot in self.varying else value.shape for slot, value in enumerate(values)]

@@ -112,11 +112,9 @@ class MaxPool(Relaxation):
     """2-d max pooling: overlapping, padded, strided and dilated windows."""
 
     def check(self) -> None:
-        if self.call.argument(5, False):
-            raise self.refuse("ceil_mode")
         if len(self.inputs[0].output_shape) != 4:
             raise self.refuse('an input that is not "b c h w"')
-        sizes = self.inputs[0].output_shape[2:], self.call(self.inputs[0].forward_value).shape[2:]
+        sizes = self.inputs[0].output_shape[2:], self._size
         if any(_some_all_padding(*axis) for axis in zip(*sizes, *self.geometry, strict=True)):
             raise self.refuse("a window of nothing but padding")  # torch's derivative writes beyond its memory
 
@@ -126,6 +124,24 @@ class MaxPool(Relaxation):
         kernel = _pair(self.call.args[1])
         stride = _pair(self.call.argument(2, None) or kernel)
         return kernel, stride, _pair(self.call.argument(3, 0)), _pair(self.call.argument(4, 1))
+
+    @cached_property
+    def _size(self) -> torch.Size:
+        """Of the result, rows and columns."""
+        return self.call(self.inputs[0].forward_value).shape[2:]
+
+    @cached_property
+    def _left_over(self) -> tuple[int, int]:
+        """By how much the last windows reach beyond the padding, as they may with ceil_mode; rows and columns."""
+        sizes = zip(self.inputs[0].output_shape[2:], self._size, *self.geometry, strict=True)
+        rows, columns = (max(0, s * (m - 1) + d * (k - 1) + 1 - n - 2 * p) for n, m, k, s, p, d in sizes)
+        return rows, columns
+
+    @property
+    def _border(self) -> tuple[int, int, int, int]:
+        """What is padded before the first and after the last column, and before the first and after the last row."""
+        (rows, columns), (below, behind) = self.geometry[2], self._left_over
+        return columns, columns + behind, rows, rows + below
 
     def centred(
         self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
@@ -249,14 +265,14 @@ class MaxPool(Relaxation):
         self, positive: Float[Tensor, "s b c h2 w2"], negative: Tensor, windows: Windows, size: torch.Size
     ) -> Float[Tensor, "s b c h w"]:
         """What every element of x receives, element of the windows by element, with the rows innermost throughout."""
-        _, _, (rows, columns), _ = self.geometry
-        high, wide = size[0] + 2 * rows, size[1] + 2 * columns
+        left, right, above, below = self._border
+        high, wide = size[0] + above + below, size[1] + left + right
         images, channels = positive.shape[1:3]
         padded = positive.new_zeros(channels, high, wide, images, len(positive)).permute(4, 3, 0, 1, 2)
         for number in range(windows.lower.shape[2]):
             lower, upper = (side[:, :, number].view(positive.shape[1:]) for side in (windows.lower, windows.upper))
             padded[self._places(number)].addcmul_(positive, lower).addcmul_(negative, upper)
-        return padded[..., rows : rows + size[0], columns : columns + size[1]]
+        return padded[..., above : above + size[0], left : left + size[1]]
 
     def _candidates(self, l: Float[Tensor, "b c k n"], u: Float[Tensor, "b c k n"]) -> Bool[Tensor, "b c k n"]:
         """Elements that can be the maximum: the one of the largest lower bound, and all whose upper exceeds it."""
@@ -278,14 +294,13 @@ class MaxPool(Relaxation):
 
     def _windows(self, x: Float[Tensor, "b c h w"], border: float = -torch.inf) -> Float[Tensor, "b c k n"]:
         """The elements of every window; padding is -inf, so it never competes."""
-        kernel, stride, (rows, columns), dilation = self.geometry
-        padded = F.pad(x, (columns, columns, rows, rows), value=border)
+        kernel, stride, _, dilation = self.geometry
+        padded = F.pad(x, self._border, value=border)
         return F.unfold(padded, kernel, dilation, 0, stride).unflatten(1, (x.shape[1], -1))
 
     def _element(self, x: Float[Tensor, "*some h w"], number: int) -> Float[Tensor, "*some h2 w2"]:
         """The element of that number of every window; 0 where it is padding."""
-        _, _, (rows, columns), _ = self.geometry
-        return bordered(x, (columns, columns, rows, rows))[self._places(number)]
+        return bordered(x, self._border)[self._places(number)]
 
     def _places(self, number: int) -> tuple[Any, slice, slice]:
         """Where in the padded image the element of that number of every window is."""
@@ -297,7 +312,11 @@ class MaxPool(Relaxation):
     def _scatter(self, elements: Float[Tensor, "b c k n"], size: torch.Size) -> Float[Tensor, "b c h w"]:
         """The transpose of `_windows`: what every element of x receives from the windows it is in."""
         kernel, stride, padding, dilation = self.geometry
-        return F.fold(elements.flatten(1, 2), size, kernel, dilation, padding, stride)
+        below, behind = self._left_over
+        image = F.fold(
+            elements.flatten(1, 2), (size[0] + below, size[1] + behind), kernel, dilation, padding, stride
+        )
+        return image[..., : size[0], : size[1]]
 
 
 def _some_all_padding(size: int, windows: int, kernel: int, stride: int, padding: int, dilation: int) -> bool:

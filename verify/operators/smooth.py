@@ -163,6 +163,26 @@ class Expm1(Exp):
     """exp(x) - 1."""
 
 
+@rule("sinh.default")
+class Sinh(Curve):
+    """(exp(x) - exp(-x)) / 2."""
+
+    knots = (0.0,)
+
+    def derivative(self, x: Tensor) -> Tensor:
+        return torch.cosh(x)
+
+
+@rule("cosh.default")
+class Cosh(Curve):
+    """(exp(x) + exp(-x)) / 2."""
+
+    turns = (0.0,)
+
+    def derivative(self, x: Tensor) -> Tensor:
+        return torch.sinh(x)
+
+
 @rule("erf.default")
 class Erf(Curve):
     """The error function."""

@@ -80,6 +80,10 @@ FULLY_CONNECTED = {
     "matmul": lambda m, x: x @ m.weight.T,
     "mm": lambda m, x: torch.mm(x, m.weight.T),
     "addmm": lambda m, x: torch.addmm(m.bias, x, m.weight.T),
+    "addmm with factors": lambda m, x: torch.addmm(m.bias, x, m.weight.T, beta=2, alpha=-0.5),
+    "addmm of two that vary": lambda m, x: torch.addmm(x[:, :4], x, m.weight.T, alpha=2),
+    "addmv": lambda m, x: torch.addmv(x[:, 0], x, m.weight[0], beta=2, alpha=3).unsqueeze(1),
+    "inner": lambda m, x: torch.inner(x, m.weight),
     "a weight computed from parameters": lambda m, x: F.linear(x, torch.tanh(m.weight) * 2 - m.weight, m.bias),
     "tokens": lambda m, x: F.linear(x.unflatten(1, (-1, 2)), m.weight[:, :2], m.bias).flatten(1),
     "a shared factor for tokens": lambda m, x: (x.unflatten(1, (-1, 2)) @ m.weight[:, :2].T).flatten(1),
@@ -101,12 +105,9 @@ def operator_width(operator: nn.Module) -> int:
 @pytest.mark.parametrize(
     "function",
     [
-        lambda m, x: torch.addmm(x[:, 0], x[:, 1], m.weight),
-        lambda m, x: torch.addmm(x.flatten(1), x.flatten(1), m.square),
         lambda m, x: torch.matmul(x, x.transpose(1, 2)).flatten(1),
         lambda m, x: (x @ x).flatten(1),
         lambda m, x: F.linear(x, m.weight, x[0, 0]).flatten(1),
-        lambda m, x: torch.addmm(m.weight[0], x.flatten(1), m.weight.repeat(3, 1), beta=2.0),
         lambda m, x: torch.bmm(x, x).flatten(1),
         lambda m, x: F.bilinear(x.flatten(1), x.flatten(1), m.cube),
     ],

@@ -12,6 +12,14 @@ from tests.verify.helpers import BALLS, Function, around, assert_sound, random_i
 from verify import BoundedNetwork, UnsupportedOperator
 
 SHAPE = (4, 4, 6)
+MASK = torch.tensor([True, False, True, True])
+PIXELS = MASK.view(4, 1) & torch.tensor([True, False] * 3)
+
+
+def assigned(x, places, value):
+    x[(slice(None), *places) if isinstance(places, tuple) else (slice(None), places)] = value
+    return x
+
 
 MOVED = {
     "a list": lambda m, x: x[:, [2, 0]],
@@ -44,6 +52,23 @@ MOVED = {
     "channel_shuffle": lambda m, x: F.channel_shuffle(x, 2),
     "F.unfold": lambda m, x: F.unfold(x, 2, padding=1),
     "unfold": lambda m, x: x.unfold(3, 2, 1),
+    "a mask": lambda m, x: x[:, MASK],
+    "a mask of pixels": lambda m, x: x[:, 1:, PIXELS],
+    "a mask and a list": lambda m, x: x[:, MASK, [0, 2, 3]],
+    "scatter of a number": lambda m, x: x.scatter(1, m.places.expand(len(x), -1, -1, -1), 0.5),
+    "scatter": lambda m, x: x.scatter(1, m.places.expand(len(x), -1, -1, -1), 2 * x[:, :2]),
+    "scatter into a constant": lambda m, x: m.full.expand(len(x), -1, -1, -1).scatter(1, m.places.expand(len(x), -1, -1, -1), x[:, 1:3]),
+    "scatter of a constant": lambda m, x: x.scatter(1, m.places.expand(len(x), -1, -1, -1), m.full[:, :2].expand(len(x), -1, -1, -1)),
+    "index_copy": lambda m, x: x.index_copy(2, m.order, x[:, :, 1:] * 2),
+    "index_copy of a constant": lambda m, x: x.index_copy(1, m.order, m.full[:, 1:].expand(len(x), -1, -1, -1)),
+    "index_fill": lambda m, x: x.index_fill(1, m.order, 0.5),
+    "assignment by a list": lambda m, x: assigned(2 * x, [0, 2], 0.5),
+    "assignment of what varies": lambda m, x: assigned(2 * x, m.order, x[:, :1]),
+    "assignment by two buffers": lambda m, x: assigned(2 * x, (m.order, m.order), m.full[0, 0, 0]),
+    "select_scatter": lambda m, x: torch.select_scatter(x, 2 * x[:, 1], 1, 0),
+    "slice_scatter": lambda m, x: torch.slice_scatter(x, x[:, :2] * 2, 1, 0, None, 2),
+    "slice_scatter of a constant": lambda m, x: torch.slice_scatter(x, m.full[:, :2].expand(len(x), -1, -1, -1), 1, 0, 2),
+    "diagonal_scatter": lambda m, x: torch.diagonal_scatter(x, x[:, :, 0, :4], 0, 2, 3),
     "fold": lambda m, x: F.fold(F.unfold(x, 2), (4, 6), 2),
     "squeeze": lambda m, x: x[:, :1, :1].squeeze((1, 2)),
     "broadcast_to": lambda m, x: x[:, :1].broadcast_to(len(x), 3, 4, 6),
@@ -59,6 +84,9 @@ WEIGHED = {
     "einsum from the left": lambda m, x: torch.einsum("d c, b c h w -> b d h w", m.weight, x),
     "einsum with dots": lambda m, x: torch.einsum("...ij,jk->...ik", x, m.right),
     "einsum without a result": lambda m, x: torch.einsum("bchw,hk", x, m.weight),
+    "scatter_add": lambda m, x: x.scatter_add(1, m.places.expand(len(x), -1, -1, -1) * 0, 2 * x[:, 1:3]),
+    "index_add": lambda m, x: x.index_add(1, m.order * 0, x[:, 1:], alpha=-2),
+    "index_add into a constant": lambda m, x: m.full.expand(len(x), -1, -1, -1).index_add(1, m.order, x[:, 1:]),
     "einsum of three": lambda m, x: torch.einsum("bchw,cd,wk->bdhk", x, m.weight, m.right),
     "einsum alone": lambda m, x: torch.einsum("bchw->bwc", x),
     "einsum that sums a weight": lambda m, x: torch.einsum("bchw,cd->bhw", x, m.weight),
@@ -153,6 +181,9 @@ MIXING = {
     "roll": lambda m, x: x.roll(1, 0),
     "rot90": lambda m, x: x.rot90(1, (0, 1)).mT,
     "triangle": lambda m, x: x.tril(),
+    "scatter": lambda m, x: x.scatter(0, torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]]), x),
+    "index_copy": lambda m, x: x.index_copy(0, torch.tensor([1, 0]), x),
+    "index_add": lambda m, x: x.index_add(0, torch.tensor([1, 0]), x),
     "diagonal": lambda m, x: torch.diag_embed(x.diagonal()),
     "cumsum": lambda m, x: x.cumsum(0),
     "einsum": lambda m, x: torch.einsum("bi,cb->ci", x, m.two),
@@ -162,6 +193,15 @@ MIXING = {
     "a vector from the left": lambda m, x: (m.two[0] @ x).unsqueeze(0).repeat(2, 1),
     "swapaxes": lambda m, x: x.swapaxes(0, 1).reshape(len(x), -1),
 }
+
+
+def test_a_mask_whose_values_are_not_known_is_refused():
+    """What it selects, and how much, would be fixed in the graph."""
+    module = nn.Sequential(Function(lambda m, x: x[:, m.mask]), nn.Linear(3, 2))
+    module[0].register_buffer("mask", MASK)
+    for model in (module, Function(lambda m, x: x[:, x[0] > -1])):
+        with pytest.raises(UnsupportedOperator, match="an index by a mask .* keep its places, mask.nonzero"):
+            BoundedNetwork(model, torch.rand(1, 4))
 
 
 @pytest.mark.parametrize("name", MIXING)
@@ -195,8 +235,12 @@ def test_images_do_not_meet_where_a_weight_of_0_hides_it(mixing):
         lambda m, x: torch.bmm(x.unsqueeze(2), x.unsqueeze(1)).flatten(1),
         lambda m, x: x.gather(1, x.argsort(1)),
         lambda m, x: x[:, x.argmax(1)],
+        lambda m, x: x.scatter(1, torch.tensor([[0, 0], [0, 0]]), x[:, :2]),
+        lambda m, x: x.scatter_add(1, torch.tensor([[0, 1], [0, 1]]), x),
+        lambda m, x: x.index_copy(1, torch.tensor([2, 2]), x[:, :2]),
+        lambda m, x: assigned(2 * x, [2, 2], x[:, :2]),
     ],
 )
-def test_products_and_places_that_both_vary_are_refused(function):
+def test_products_places_that_vary_and_two_elements_at_one_place_are_refused(function):
     with pytest.raises(UnsupportedOperator, match=r"^aten\.\w+"):
         BoundedNetwork(Function(function, w=torch.ones(4)), torch.rand(2, 4))
