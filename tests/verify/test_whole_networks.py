@@ -82,8 +82,8 @@ def test_a_network_is_bounded_by_every_method_and_has_radii(name):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = NETWORKS[name]().double().eval()
-    images = random_images((1, 32, 32), 2)
-    network, rows = BoundedNetwork(model, images[:1]), random_rows(2, 3, 2)
+    images = random_images((1, 32, 32), 1)
+    network, rows = BoundedNetwork(model, images[:1]), random_rows(2, 3, 1)
     ball = Ball(images, 1e-3)
     points = attack(model, ball, rows, samples=4, steps=4)
     low, high = extremes(model, points, rows)

@@ -118,7 +118,12 @@ def _count(x: Tensor, dims: list[int]) -> int:
 
 
 def _layer_norm(
-    x: Tensor, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *_: Any
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: bool,
 ) -> Tensor:
     return _scaled(_standardised(x, _last(shape), eps), weight, bias)
 

@@ -147,8 +147,7 @@ RULES: dict[str, type[Operator]] = {}
 
 
 def rule(*names: str) -> Callable[[type[Operator]], type[Operator]]:
-    """Register an operator class for ATen calls, each by its name without the namespace: "relu.default"; or for calls of
-    another namespace, by their names with it."""
+    """Register an operator class for calls, ATen's each by its name without the namespace: "relu.default"."""
 
     def register(cls: type[Operator]) -> type[Operator]:
         RULES.update(dict.fromkeys((name if name.count(".") > 1 else f"aten.{name}" for name in names), cls))
