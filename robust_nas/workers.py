@@ -49,6 +49,8 @@ def spread(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iter
         try:
             yield from processes(joblib.delayed(_do)(item) for item in items)
         except TerminatedWorkerError as error:
+            if "SIGKILL" not in str(error):
+                raise
             raise MemoryError("a process was killed; take fewer --workers") from error
 
 

@@ -78,9 +78,11 @@ def test_a_process_that_is_killed_is_want_of_memory():
 
 
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from robust_nas.workers import spread
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell in the background takes away
 
 def wait(folder):
     Path(folder, str(os.getpid())).touch()
