@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -201,8 +201,8 @@ def test_a_command_line_with_nothing_but_what_is_required_gives_the_defaults(com
     with contextlib.suppress(AttributeError):  # a runner gives a result; this one gives nothing
         run(BARE[command])
     [options] = seen
-    required = {field.name: getattr(options, field.name) for field in fields(options) if field.default is MISSING}
-    assert options == type(options)(**required)
+    given = {field.name for field in fields(options) if getattr(options, field.name) != field.default}
+    assert given <= {"arch", "weights", "certificates", "epsilons", "table"}
 
 
 @pytest.mark.parametrize(
