@@ -183,7 +183,7 @@ def test_ctrl_c_leaves_whole_files_to_go_on_from(options, tmp_path, monkeypatch)
     monkeypatch.setattr(CsvLog, "append", interrupted)
     line = ["search", "--metric", "none", "--out", str(out)]
     assert cli.main(line) == 130
-    names = ["checkpoint.safetensors", "config.json", "search.csv", "timing.csv"]
+    names = ["checkpoint.safetensors", "config.json", "run.toml", "search.csv", "timing.csv"]
     assert sorted(path.name for path in out.iterdir() if "previous" not in path.name) == names
     before = (out / "search.csv").read_text()
     assert before.endswith("\n") and before.count("\n") == 2
