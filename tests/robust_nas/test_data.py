@@ -252,7 +252,7 @@ def test_accuracy_of_files_is_that_of_their_pixels(folder):
 
 
 def test_unknown_data_set():
-    with pytest.raises(InputError, match="^unknown data set 'fruit'; known: digits, mnist, cifar10, "):
+    with pytest.raises(InputError, match="^unknown data set 'fruit'; known: digits, mnist, "):
         load("fruit")
 
 
