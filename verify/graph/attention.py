@@ -65,19 +65,23 @@ def _attention(given: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
 def cancel_orders(graph: fx.Graph) -> None:
     """Let what reads a tensor that was put in another order, and then back, read the tensor itself."""
     for node in graph.nodes:
-        order, source = _order(node), node.args[0] if node.args else None
-        before = _order(source) if isinstance(source, fx.Node) else None
-        if order is not None and before is not None and [before[place] for place in order] == sorted(order):
-            node.replace_all_uses_with(source.args[0])
+        source = node.args[0] if node.args else None
+        if not isinstance(source, fx.Node):
+            continue
+        order, before, first = _order(node), _order(source), source.args[0] if source.args else None
+        if order and before and isinstance(first, fx.Node) and [before[place] for place in order] == sorted(order):
+            node.replace_all_uses_with(first)
 
 
 def _order(node: fx.Node) -> list[int] | None:
     """Which dimension each of the result's is, of a call that moves dimensions."""
-    if node.target not in (torch.ops.aten.transpose.int, torch.ops.aten.permute.default):
+    aten = torch.ops.aten
+    arguments: Any = node.args
+    if node.target is aten.permute.default:
+        return [dim % len(arguments[1]) for dim in arguments[1]]
+    if node.target is not aten.transpose.int:
         return None
-    rank = node.meta["val"].dim()
-    if node.target is torch.ops.aten.permute.default:
-        return [dim % rank for dim in node.args[1]]
-    order, (first, second) = list(range(rank)), (dim % rank for dim in node.args[1:3])
-    order[first], order[second] = second, first
+    order = list(range(node.meta["val"].dim()))
+    first, second = arguments[1:3]
+    order[first], order[second] = order[second], order[first]
     return order

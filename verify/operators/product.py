@@ -62,7 +62,8 @@ class Bilinear(Relaxation):
         return self.product(*(values[slot].abs() for slot in self.factors))
 
     def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
-        return self._to_inputs(rows, *(values[slot] for slot in self.factors), leading=1)
+        first, second = (values[slot] for slot in self.factors)
+        return self._to_inputs(rows, first, second, leading=1)
 
     def terms(self, largest: list[Tensor]) -> Tensor:
         return 4 * self.product(*(largest[slot] for slot in self.factors))

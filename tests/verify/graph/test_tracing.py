@@ -296,3 +296,11 @@ def test_modules_and_weights_in_several_places():
     model.zero_grad()
     model(x).sum().backward()
     torch.testing.assert_close(through_both, [2 * parameter.grad for parameter in model.parameters()])
+
+
+def test_a_call_of_another_library_is_refused_by_name():
+    library = torch.library.Library("tests_of_tracing", "DEF")
+    library.define("twice(Tensor x) -> Tensor")
+    library.impl("twice", lambda x: 2 * x, "CompositeImplicitAutograd")
+    with pytest.raises(UnsupportedOperator, match="tests_of_tracing.twice.default: no sound bound"):
+        BoundedNetwork(Function(lambda m, x: torch.ops.tests_of_tracing.twice(x)), torch.rand(1, 2))

@@ -1,6 +1,7 @@
 """Softmax and its logarithms: planes in boxes of all kinds, intervals, errors that cancel, networks."""
 
 import itertools
+from decimal import Decimal, localcontext
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from verify.operators.log_sum import LogSoftmax, LogSumExp, planes_of
 OPERATORS = {
     "softmax": lambda m, x: F.softmax(3 * x, 1),
     "softmax in another place": lambda m, x: x.softmax(-1, dtype=x.dtype) * x,
-    "log_softmax": lambda m, x: F.log_softmax(x, 2),
+    "log_softmax": lambda m, x: 1 + F.log_softmax(x, 2),
     "logsumexp": lambda m, x: torch.cat([x.logsumexp(1), x.logsumexp((1, 3), keepdim=True).squeeze(1)], 2),
     "softmin": lambda m, x: F.softmin(x, 1),
 }
@@ -59,6 +60,24 @@ def test_planes_enclose_the_function_in_every_box(corner, width, size, seed):
         assert torch.isfinite(line).all() or width > 1e15
 
 
+@pytest.mark.parametrize("width", [0.0, 1e-15, 1e-9])
+def test_planes_hold_in_real_arithmetic(width):
+    """Where they touch, nothing but what rounding is given is between them and the function."""
+    with localcontext() as context:
+        context.prec = 60
+        for seed in range(6):
+            l, u = boxes(3.0, width, 4, seed)
+            planes = planes_of(l, u, 1)
+            for row, x in enumerate((l / 2 + u / 2)[:4].tolist()):
+                value = sum(Decimal(part).exp() for part in x).ln()
+                under, over = (
+                    sum(Decimal(s) * Decimal(part) for s, part in zip(slope[row].tolist(), x, strict=True))
+                    + Decimal(intercept[row].item())
+                    for slope, intercept in ((planes.below, planes.under), (planes.above, planes.over))
+                )
+                assert under <= value <= over
+
+
 def test_boxes_without_an_end_claim_nothing_false():
     infinite, one = torch.full((1, 2), torch.inf, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
     for l, u in ((one, infinite), (-infinite, one), (-infinite, infinite), (one, one * torch.nan)):
@@ -77,9 +96,12 @@ def envelope(l: Tensor, u: Tensor) -> float:
 
 
 @pytest.mark.parametrize("width", [0.1, 1.0, 4.0])
-def test_the_planes_are_near_the_tightest_there_are(width):
-    """The tangent is; over boxes of four elements the plane above is off by at most a quarter of what the best one is."""
+@pytest.mark.parametrize("lead", [0.0, 6.0])
+def test_the_planes_are_near_the_tightest_there_are(width, lead):
+    """The tangent is; over boxes of four elements the plane above is off by at most a quarter of what the best one is,
+    whether one element is far larger than the others or not."""
     l, u = boxes(0.0, width, 4, 3)
+    l[:, 0], u[:, 0] = l[:, 0] + lead, u[:, 0] + lead
     middle = (l + u) / 2
     planes, value = planes_of(l, u, 1), middle.logsumexp(1)
     torch.testing.assert_close((planes.below * middle).sum(1) + planes.under[:, 0], value, rtol=1e-12, atol=1e-12)

@@ -54,6 +54,19 @@ def test_powers_are_bounded_on_either_side_of_0_and_not_across(exponent):
     assert not torch.isfinite(middle + half).any()
 
 
+def test_lines_hold_where_a_slope_has_lost_its_digits():
+    """1 / x^2 is as small as float64 has numbers, with few digits, and times x it is no smaller than 1 / x."""
+    node = BoundedNetwork(Function(lambda m, x: x.reciprocal()), torch.ones(1, 1)).graph.final_node()
+    assert isinstance(node, Curve)
+    l = torch.logspace(153, 162, 200, dtype=torch.float64)
+    u = l * torch.linspace(1.01, 4.0, 200, dtype=torch.float64)
+    near = torch.logspace(-7, -1, 200, dtype=torch.float64)[:, None]
+    x = torch.cat([(l / 2 + u / 2) * (1 + near), (l / 2 + u / 2) * (1 - near), l[None], u[None]]).clamp(l, u)
+    for lines in (node.lines(l, u), node.parallel(l, u)):
+        assert not (lines.lower_slope * x + lines.lower_intercept > 1 / x * (1 + 1e-15)).any()
+        assert not (lines.upper_slope * x + lines.upper_intercept < 1 / x * (1 - 1e-15)).any()
+
+
 @pytest.mark.parametrize("function", [lambda m, x: 1 / (x - 0.5), lambda m, x: x / x, lambda m, x: (x - 0.5).rsqrt()])
 def test_what_may_divide_by_0_proves_nothing(function):
     images = random_images((3,), 2)
