@@ -21,6 +21,8 @@ PRODUCTS = {
     "einsum with dots": lambda m, x: torch.einsum("... i R, ... j R -> ... i j", x, x),
     "einsum without a result": lambda m, x: torch.einsum("...id,...jd", x, x.flip(2)),
     "einsum that keeps an index": lambda m, x: torch.einsum("bid,bjd->bijd", x, x.flip(1)),
+    "einsum to a number": lambda m, x: torch.einsum("bid,bid->b", x, x.flip(1)).unsqueeze(1),
+    "outer product": lambda m, x: torch.einsum("bi,bj->bij", x.flatten(1), x.flip(2).flatten(1)),
     "with a vector": lambda m, x: torch.einsum("bid,bd->bi", x, x[:, 0]),
     "tensordot by hand": lambda m, x: (x.unsqueeze(2) * x.unsqueeze(1)).sum(3),
 }
