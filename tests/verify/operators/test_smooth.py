@@ -12,6 +12,7 @@ from torch import nn
 from tests.levels import few
 from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images, randomise
 from verify import Ball, BoundedNetwork, UnsupportedOperator, certified_radius, prove
+from verify.graph.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
 from verify.operators.curve import Curve
 
 CURVES = {
@@ -31,6 +32,8 @@ CURVES = {
     "hardswish": F.hardswish,
     "exp": torch.exp,
     "expm1": torch.expm1,
+    "sinh": torch.sinh,
+    "cosh": torch.cosh,
     "erf": torch.erf,
     "atan": torch.atan,
     "log": torch.log,
@@ -126,6 +129,28 @@ def test_the_lines_are_as_tight_as_any(name):
         mine = float((lines.upper_slope - lines.lower_slope) * middle + lines.upper_intercept - lines.lower_intercept)
         if not (name == "sin" or name == "cos") or u - l < 6.28:
             assert mine <= best_area(name, l, u) * 1.001 + 1e-9, (l, u)
+
+
+def areas_of_stock(module: nn.Module, l: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """Between auto_LiRPA's two lines, over the width of each interval; in float32, as it is used."""
+    lower, upper = l.float()[None], u.float()[None]
+    stock = BoundedModule(nn.Sequential(module), lower)
+    ball = BoundedTensor(lower / 2 + upper / 2, PerturbationLpNorm(norm=torch.inf, x_L=lower, x_U=upper))
+    names = stock.output_name[0], stock.input_name[0]
+    *_, found = stock.compute_bounds(x=(ball,), method="backward", return_A=True, needed_A_dict={names[0]: {names[1]}})
+    lines = found[names[0]][names[1]]
+    slopes = lines["uA"][0].diagonal() - lines["lA"][0].diagonal()
+    return (slopes * ball[0] + lines["ubias"][0] - lines["lbias"][0]).double()
+
+
+@pytest.mark.parametrize(("name", "module"), [("sigmoid", nn.Sigmoid()), ("tanh", nn.Tanh())])
+def test_the_lines_are_no_looser_than_those_of_auto_lirpa(name, module):
+    """Wherever its curves are these: it has no GELU, SiLU or ELU."""
+    ends = torch.linspace(-9, 9, 25, dtype=torch.float64)
+    l, u = (side[torch.triu(torch.ones(25, 25), 1).bool()] for side in torch.meshgrid(ends, ends, indexing="ij"))
+    lines, middle = NODES[name].lines(l, u), (l + u) / 2
+    mine = (lines.upper_slope - lines.lower_slope) * middle + lines.upper_intercept - lines.lower_intercept
+    assert (mine <= areas_of_stock(module, l, u) * 1.001 + 1e-5).all()
 
 
 @pytest.mark.parametrize("name", CURVES)
