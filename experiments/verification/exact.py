@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from verify import Box, InputError
 
 TOLERANCE = 1e-6
+SIGN = 0.999
+"""The gap, relative to the best value found, at which the solver may stop: a least value above 0 is known to be so."""
 KINKS = (nn.ReLU, nn.MaxPool2d)
 CURVES = (nn.Sigmoid, nn.Tanh, nn.Softmax)
 
@@ -49,7 +51,9 @@ def decide(model: nn.Module, box: Box, label: int, time_limit: float) -> str:
     model, example = copy.deepcopy(model).double(), box.lower.double()
     stages, logits = _stages(model, example)
     program = _Program(stages, box)
-    for other in range(len(logits.offsets)):
+    with torch.no_grad():
+        nearest_first = model(box.centre.double())[0].argsort(descending=True).tolist()
+    for other in nearest_first:
         if other == label:
             continue
         margin = (logits.rows[label] - logits.rows[other])[0], float((logits.offsets[label] - logits.offsets[other])[0])
@@ -178,19 +182,19 @@ class _Program:
         if seconds <= 0:
             return Least(-np.inf, None)
         size = len(self.lower)
-        matrix = np.zeros((len(self.constraints), size))
+        matrix = np.zeros((len(self.constraints), size + 1))  # a last variable is 1: the offset counts into the gap
         for number, (terms, _, _) in enumerate(self.constraints):
             matrix[number, list(terms)] = list(terms.values())
         low, high = ([constraint[side] for constraint in self.constraints] for side in (1, 2))
         found = milp(
-            np.concatenate([row, np.zeros(size - len(row))]),
-            integrality=np.arange(size) >= self.reals,
-            bounds=Bounds(self.lower, self.upper),
+            np.concatenate([row, np.zeros(size - len(row)), [offset]]),
+            integrality=[*(place >= self.reals for place in range(size)), False],
+            bounds=Bounds([*self.lower, 1.0], [*self.upper, 1.0]),
             constraints=LinearConstraint(matrix, low, high),
-            options={"time_limit": seconds},
+            options={"time_limit": seconds, "mip_rel_gap": SIGN},
         )
         lower = found.mip_dual_bound if found.mip_dual_bound is not None else found.fun
         ends = self.lower[: self.inputs], self.upper[: self.inputs]
         x = None if found.x is None else np.clip(found.x[: self.inputs], *ends)
-        return Least(-np.inf if lower is None else float(lower) + offset, x)
+        return Least(-np.inf if lower is None else float(lower), x)
 

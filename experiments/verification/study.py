@@ -153,7 +153,7 @@ def report(path: Path) -> list[str]:
 
 @click.command(cls=Script, epilog="Example: study.py --network dense --epsilon 0.02 --out runs/verification")
 @click.option("--network", "names", type=click.Choice(list(NETWORKS)), multiple=True, help="This one; repeat. [all]")
-@click.option("--epsilon", "epsilons", type=float, multiple=True, default=(0.05, 0.2), show_default=True)
+@click.option("--epsilon", "epsilons", type=float, multiple=True, default=(0.05, 0.15), show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=2, show_default=True, help="Of each network.")
 @click.option("--time-limit", type=float, default=60.0, show_default=True, help="Seconds of a verifier.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/verification"))

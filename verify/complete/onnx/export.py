@@ -51,6 +51,7 @@ def to_onnx(model: nn.Module, example: Float[Tensor, "b *shape"], path: str | Pa
         if expected.shape != found.shape or not torch.allclose(expected, found, rtol=1e-4, atol=1e-4):
             raise InputError("the exported network computes something else than the model")
         os.replace(temporary, path)
+    written.runtime.source = str(path)
     return written
 
 
