@@ -120,7 +120,7 @@ def test_warm_up_trains_the_weights_alone():
 
 
 def test_divergence_is_one_line(options, monkeypatch):
-    monkeypatch.setitem(PRESETS, "quick", {"cb": replace(TINY, learning_rate=1e306, clip=1e300)})
+    monkeypatch.setitem(PRESETS, "quick", dict.fromkeys(("none", "cb"), replace(TINY, learning_rate=1e306, clip=1e300)))
     with pytest.raises(InputError, match=r"^the search diverged in epoch 1 \(training loss .*try another --seed"):
         run_search(SearchOptions(**options))
     assert not (options["out"] / "genotype.json").exists()
