@@ -4,9 +4,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from robust_nas.converters import NOTATIONS, to_darts, to_enas, to_robnet
+from robust_nas.converters import to_darts, to_enas, to_robnet
 from robust_nas.genotype import CODES, Architecture, Genotype, RobNetGenotype
 from robust_nas.notations import ENAS_OPERATIONS
+from robust_nas.registry import NOTATIONS
 from robust_nas.spaces.operations import OPERATIONS
 from robust_nas.zoo import find, names
 from verify.checks.errors import InputError
