@@ -63,6 +63,18 @@ class Region:
         lower, upper = (side.flatten(1).unsqueeze(1) for side in (self.lower, self.upper))
         return (lower + upper) / 2, (upper - lower) / 2 * A.sign()
 
+    def take(self, index: Int[Tensor, " m"]) -> Region:
+        """The regions of these images."""
+        raise NotImplementedError
+
+    def repeat(self, times: int) -> Region:
+        """The same regions, one set after the other."""
+        raise NotImplementedError
+
+    def to(self, dtype: torch.dtype) -> Region:
+        """The same regions in another precision, up to its rounding."""
+        raise NotImplementedError
+
     def project(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
         """A point of the region near x, for attacks and samples."""
         return torch.minimum(torch.maximum(x, self.lower), self.upper)
@@ -101,6 +113,19 @@ class Box(Region):
         if not (torch.isfinite(lower).all() and torch.isfinite(upper).all() and (lower <= upper).all()):
             raise InputError("box: bounds must be finite with lower <= upper everywhere")
         super().__init__((lower + upper) / 2, lower, upper)
+
+    def take(self, index: Int[Tensor, " m"]) -> Box:
+        """The boxes of these images."""
+        return Box(self.lower[index], self.upper[index])
+
+    def repeat(self, times: int) -> Box:
+        """The same boxes, one set after the other."""
+        lower, upper = (side.repeat(times, *[1] * (side.dim() - 1)) for side in (self.lower, self.upper))
+        return Box(lower, upper)
+
+    def to(self, dtype: torch.dtype) -> Box:
+        """The same boxes in another precision, up to its rounding."""
+        return Box(self.lower.to(dtype), self.upper.to(dtype))
 
 
 class Ball(Region):

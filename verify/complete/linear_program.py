@@ -25,7 +25,7 @@ from verify.operators import LinearOperator
 from verify.operators.activation import ReLU
 from verify.operators.layout import flat
 from verify.propagation.neurons import Intervals
-from verify.regions import Ball
+from verify.regions import Ball, Region
 
 Array = np.ndarray
 Neuron = tuple[str, int]
@@ -35,6 +35,8 @@ Splits = dict[Neuron, int]
 
 SLACK = 1e-10
 """Relative to the terms of a dual bound: far above their rounding errors, far below what decides a proof."""
+WIDER = 1 + 2.0**-50
+"""A factor that makes up for the rounding of a reach and of the sum that it enters."""
 ROUNDS, ROUND, GAIN, TANGENTS = 12, 1e-4, 0.02, 12
 """An l2 ball is refined until the solution sticks out of it by no more than ROUND radii or the bound gains less than
 the fraction GAIN of itself, at most ROUNDS times; TANGENTS a pixel are kept."""
@@ -46,12 +48,10 @@ class Solution(NamedTuple):
     Attributes:
         bound: of the objective from below, proven; infinity where no input meets the splits.
         point: the input at which the relaxation is least, "1 *shape"; it can stick out of an l2 ball a little.
-        scores: for each unstable neuron, in the program's order: how much its relaxation lowers the bound.
     """
 
     bound: float
     point: Float[Tensor, "1 *shape"] | None
-    scores: Float[Array, " u"]
 
 
 class Form(NamedTuple):
@@ -85,15 +85,19 @@ def ends_of(neurons: list[Neuron], intervals: Intervals) -> Float[Array, "2 u"]:
     return np.array([ends[name][:, index] for name, index in neurons]).reshape(-1, 2).T
 
 
-def check(network: BoundedNetwork) -> None:
-    """Refuse a network that these programs cannot represent.
+def represents(network: BoundedNetwork) -> bool:
+    """Whether these programs can say what a network is: one whose every relaxed operator is ReLU."""
+    nodes = (node for node in network.graph.nodes if node.from_input and node.inputs)
+    return all(isinstance(node, (LinearOperator, ReLU)) for node in nodes)
 
-    Raises:
-        UnsupportedOperator: naming the first relaxed operator that is not ReLU.
-    """
-    for node in network.graph.nodes:
-        if node.from_input and node.inputs and not isinstance(node, (LinearOperator, ReLU)):
-            raise node.refuse("branch and bound, where every relaxed operator has to be ReLU")
+
+def _scaled(region: Region) -> tuple[Float[Tensor, "1 *shape"], Float[Tensor, "1 *shape"]]:
+    """The point that pixels are told from, and how far they reach; of a box a little further, as both are rounded."""
+    if isinstance(region, Ball):
+        return region.centre, region.epsilon.view_as(region.centre.flatten(1)[:, :1]) * torch.ones_like(region.centre)
+    centre = region.lower + (region.upper - region.lower) / 2
+    reach = torch.maximum(region.upper - centre, centre - region.lower)
+    return centre, torch.where(reach > 0, reach * WIDER + centre.abs() * (WIDER - 1), 0.0)
 
 
 class RoundBall:
@@ -139,44 +143,43 @@ class RoundBall:
 
 
 class Program:
-    """The relaxation of a network over the part of a ball that meets some splits: A v <= b, low <= v <= high.
+    """The relaxation of a network over the part of a region that meets some splits: A v <= b, low <= v <= high.
 
-    Variables are scaled: pixel i is centre_i + epsilon v_i, the output of an unstable ReLU is u v_j with v_j in [0, 1].
+    Variables are scaled: pixel i is centre_i + reach_i v_i, with the radius of a ball or half the width of a box as its
+    reach; the output of an unstable ReLU is u v_j with v_j in [0, 1].
 
     Args:
-        network: from `BoundedNetwork.double`; one that `check` accepts.
-        ball: one image, in float64.
+        network: from `BoundedNetwork.double`; one that is represented (`represents`).
+        region: of one image, in float64.
         intervals: of all ReLU inputs, one image, valid where the splits are met; not crossed.
         splits: constraints on ReLU inputs.
-        round_ball: for l1 and l2; shared by the programs of a ball.
+        round_ball: for l1 and l2 balls; shared by the programs of a ball.
     """
 
     @torch.no_grad()
     def __init__(
         self,
         network: BoundedNetwork,
-        ball: Ball,
+        region: Region,
         intervals: Intervals,
         splits: Splits,
         round_ball: RoundBall | None,
     ) -> None:
-        self.ball, self.intervals, self.splits, self.round_ball = ball, intervals, splits, round_ball
+        self.intervals, self.splits, self.round_ball = intervals, splits, round_ball
+        self.centre, self.reach = _scaled(region)
         self.neurons = unstable(intervals)
         self.ends = ends_of(self.neurons, intervals)
-        self.pixels = ball.centre[0].numel()
+        self.pixels = self.centre.numel()
         variables = self.pixels + len(self.neurons)
-        self.chords = np.zeros(len(self.neurons), dtype=np.int64)
-        """The row of each unstable neuron's upper line."""
         self.A, self.b = np.zeros((0, variables)), np.zeros(0)
         self._read: set[str] = set()
         self.output = self._walk(network)
-        epsilon = max(float(ball.epsilon), 1e-300)
-        centre = ball.centre.flatten().numpy()
         self.low, self.high = np.zeros(variables), np.ones(variables)
         self.low[: self.pixels] = -1
-        if ball.domain == "unit":
-            self.low[: self.pixels] = np.maximum(-1, -centre / epsilon)
-            self.high[: self.pixels] = np.minimum(1, (1 - centre) / epsilon)
+        if isinstance(region, Ball) and region.domain == "unit":
+            centre, reach = self.centre.flatten().numpy(), self.reach.flatten().clamp(min=1e-300).numpy()
+            self.low[: self.pixels] = np.maximum(-1, -centre / reach)
+            self.high[: self.pixels] = np.minimum(1, (1 - centre) / reach)
 
     # From the network to rows.
 
@@ -203,10 +206,9 @@ class Program:
         return forms[network.graph.final_name]
 
     def _input(self) -> Form:
-        centre = self.ball.centre
-        rows = centre.new_zeros(self.A.shape[1], self.pixels)
-        rows[: self.pixels].fill_diagonal_(float(self.ball.epsilon))
-        return Form(rows.view(-1, *centre.shape[1:]), centre, torch.zeros_like(centre))
+        rows = self.centre.new_zeros(self.A.shape[1], self.pixels)
+        rows[: self.pixels].diagonal().copy_(self.reach.flatten())
+        return Form(rows.view(-1, *self.centre.shape[1:]), self.centre, torch.zeros_like(self.centre))
 
     def _relu(self, name: str, form: Form) -> Form:
         """0 or the input itself for stable and split neurons, a variable of their own for the others."""
@@ -230,7 +232,6 @@ class Program:
         y = torch.zeros_like(x)
         y[self.pixels + mine, torch.arange(len(mine))] = slope
         self._add_rows(x - y, error - offset)
-        self.chords[mine.numpy()] = len(self.b) + np.arange(len(mine))
         self._add_rows(y - slope * x, slope * (offset + error - lower / width))
 
     def _add_splits(self, name: str, form: Form) -> None:
@@ -246,15 +247,15 @@ class Program:
 
     # From rows to bounds.
 
-    def minimise(self, row: Float[Tensor, " k"], time_limit: float = 60.0) -> Solution:
-        """The least value of <row, outputs>, in logits.
+    def minimise(self, row: Float[Tensor, " k"], time_limit: float = 60.0, limit: float = 0.0) -> Solution:
+        """The least value of <row, outputs> - limit, in logits.
 
         Args:
             time_limit: seconds; past it the bound is worth little, but holds.
         """
         cost = (self.output.rows @ row).numpy()
-        constant = float(self.output.offset @ row - self.output.error @ row.abs())
-        best = Solution(-np.inf, None, np.zeros(len(self.neurons)))
+        constant = float(self.output.offset @ row - self.output.error @ row.abs()) - limit
+        best = Solution(-np.inf, None)
         for _ in range(ROUNDS):
             result = self._solve(cost, time_limit)
             if result.x is None:
@@ -263,8 +264,8 @@ class Program:
             bound, d = self.dual_bound(cost, constant, multipliers, on_ball), result.x[: self.pixels]
             little = bound - best.bound < GAIN * abs(bound)
             if bound > best.bound:
-                point = self.ball.centre + self.ball.epsilon * torch.from_numpy(d).view_as(self.ball.centre)
-                best = Solution(bound, point, self._scores(multipliers))
+                point = self.centre + self.reach * torch.from_numpy(d).view_as(self.centre)
+                best = Solution(bound, point)
             if bound > 0 or little or self.round_ball is None or self.round_ball.contains(d):
                 break
             self.round_ball.touch(d)
@@ -295,7 +296,8 @@ class Program:
         if on_ball is not None:
             reduced[: self.pixels] -= on_ball
             terms += np.abs(on_ball).sum()
-            value -= np.linalg.norm(on_ball, 2 if self.ball.norm == "l2" else np.inf)
+            assert self.round_ball is not None
+            value -= np.linalg.norm(on_ball, 2 if self.round_ball.norm == "l2" else np.inf)
         value += np.minimum(reduced * self.low, reduced * self.high).sum()
         bound = float(value - SLACK * terms)
         return bound if np.isfinite(bound) else -np.inf
@@ -337,8 +339,3 @@ class Program:
         if result.x is None:
             return -np.inf
         return np.inf if self.dual_bound(nothing, 0.0, *self._multipliers(result)) > 0 else -np.inf
-
-    def _scores(self, multipliers: Float[Array, " m"]) -> Float[Array, " u"]:
-        """BaBSR's estimate (Bunel et al. 2020) from the program: multiplier times intercept of the upper line."""
-        lower, upper = self.ends
-        return np.maximum(multipliers[self.chords], 0) * -lower * upper / (upper - lower) ** 2

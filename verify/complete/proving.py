@@ -1,8 +1,7 @@
-"""Does a property hold? An attack, then bounds, then branch and bound over inputs or ReLUs."""
+"""Does a property hold? An attack, then bounds, then branch and bound over inputs or neurons."""
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import dataclass
@@ -10,28 +9,25 @@ from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.attack import pgd
 from verify.checks import inputs as checks
 from verify.checks.errors import InputError
 from verify.checks.modes import in_own_modes
-from verify.complete.branching import prove
 from verify.complete.input_splitting import MOST_INPUTS, case_margins, split_inputs
+from verify.complete.neuron_splitting import split_neurons
 from verify.complete.onnx.model import OnnxModel
 from verify.complete.property import Case, Property
-from verify.operators import UnsupportedOperator
-from verify.regions import Ball, Box, Region
 
 Answer: TypeAlias = Literal["holds", "violated", "unknown", "timeout"]
 
-STARTS, STEPS = 8, 30
-"""Of the attack before anything is bounded: starting points for all unsafe sets and for each, and steps from them."""
+STARTS, STEPS, STEPS_LATER = 8, 30, 5
+"""Of the attack before anything is bounded: starting points for all unsafe sets and for each, and steps from them. Then
+steps from where bounds are least."""
 AT_ONCE = 256
 """Points attacked as one batch."""
-WIDER = 1 + 2.0**-50
-"""A factor that makes up for the rounding of a radius and of the sum that it enters."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class PropertyVerdict:
         counterexample: "1 *shape" in float64, in the property's region; it violates the property in the model's own
             precision, where it came from ONNX in onnxruntime too, and in float64.
         outputs: of the model itself at the counterexample (in onnxruntime, where it came from ONNX).
-        boxes: parts of the region that were bounded.
+        boxes: parts of the region that were bounded, by splits of inputs or of neurons.
         seconds: spent.
     """
 
@@ -63,8 +59,9 @@ def prove_property(network: BoundedNetwork, wanted: Property, *, time_limit: flo
     """Whether no input of a property's regions has an output in its unsafe sets.
 
     "holds" is a proof about the network in real arithmetic, by bounds in float64 that give way for rounding. Where few
-    inputs vary it is complete, up to time and rounding; elsewhere as `prove` is, for ReLUs and unsafe sets of one
-    constraint.
+    inputs vary these are split (`verify.complete.input_splitting`); elsewhere the neurons
+    (`verify.complete.neuron_splitting`). Both are complete up to time and rounding, the second for networks of ReLUs
+    and linear operators; for others it goes as far as splits help.
 
     Args:
         network: on the CPU.
@@ -131,28 +128,13 @@ class _Proof:
             split = split_inputs(self.exact, case, self._checked, self.deadline)
             self.boxes += split.boxes
             return split.lower, split.counterexample
-        if all(len(part.limits) == 1 for part in case.unsafe):
-            return self._by_relus(case)
-        return -math.inf, None
 
-    def _by_relus(self, case: Case) -> tuple[float, Tensor | None]:
-        """By branch and bound over ReLUs, where the network has nothing else that bends, and no frozen statistics."""
-        if self.network.graph.batch_norms:
-            return -math.inf, None
-        ball = _unit(case.region)
-        model = _Margins(copy.deepcopy(self.network.model).double(), case, ball is not None)
-        region = case.region if ball is None else ball
-        assert isinstance(region, Ball)
-        try:
-            margins = BoundedNetwork(model, region.centre, memory=self.network.memory, confirms=True)
-            found = prove(margins, region, 0, time_limit=max(0.0, self._seconds_left()))
-        except UnsupportedOperator:
-            return -math.inf, None
-        self.boxes += found.nodes
-        if found.counterexample is None:
-            return found.lower if found.verdict != "proven" else math.ulp(0.0), None  # positive, and no more than that
-        # What is just below 0 may be above it in the model's own precision; further down a point may be that is not.
-        return -math.inf, self._descended(case, model.inputs(found.counterexample))
+        def search(points: Float[Tensor, "b *shape"]) -> Float[Tensor, "1 *shape"] | None:
+            return self._descended(case, points, steps=STEPS_LATER)
+
+        branching = split_neurons(self.exact, case, search, self.deadline)
+        self.boxes += branching.parts
+        return branching.lower, branching.counterexample
 
     def _attacked(self, case: Case) -> Tensor | None:
         """A counterexample in a case's region: first against all its unsafe sets at once, then against each."""
@@ -162,7 +144,7 @@ class _Proof:
         chunk = max(1, AT_ONCE // STARTS)
         groups = [targets[:1], *(targets[place : place + chunk] for place in range(1, len(targets), chunk))]
         for group in groups:
-            start = _repeated(case.region, STARTS * len(group), torch.float64).sample(generator)
+            start = case.region.repeat(STARTS * len(group)).sample(generator)
             start[0] = case.region.centre[0]
             aims = None if group == [None] else torch.tensor(group).repeat_interleave(STARTS)
             found = self._descended(case, start, aims)
@@ -170,16 +152,18 @@ class _Proof:
                 return found
         return None
 
-    def _descended(self, case: Case, start: Float[Tensor, "b *shape"], targets: Tensor | None = None) -> Tensor | None:
+    def _descended(
+        self, case: Case, start: Float[Tensor, "b *shape"], targets: Tensor | None = None, steps: int = STEPS
+    ) -> Tensor | None:
         """A counterexample that gradient descent meets, from points in a case's region or next to it.
 
         Args:
             targets: the unsafe set that each point is to reach, from 1 on; None for the nearest.
         """
         dtype = self.network.example.dtype
-        region, labels = _repeated(case.region, len(start), dtype), torch.zeros(len(start), dtype=torch.int64)
+        region, labels = case.region.repeat(len(start)).to(dtype), torch.zeros(len(start), dtype=torch.int64)
         outputs = _Classes(self.network, case)
-        x = pgd(outputs, region, labels, steps=STEPS, start=start.to(dtype), targets=targets)
+        x = pgd(outputs, region, labels, steps=steps, start=start.to(dtype), targets=targets)
         return self._checked(case.region.project(torch.cat([start, x.double()])))
 
     def _checked(self, points: Float[Tensor, "b *shape"]) -> Float[Tensor, "1 *shape"] | None:
@@ -221,47 +205,3 @@ class _Classes:
         outputs = self.network(x)
         excess = [-part.excess(outputs) for part in self.case.unsafe]
         return torch.stack([torch.zeros_like(excess[0]), *excess], 1)
-
-
-class _Margins(nn.Module):
-    """The same for unsafe sets of one constraint, as a module; where `scaled`, of the unit ball in the box's place."""
-
-    centre: Tensor
-    radius: Tensor
-    rows: Tensor
-    limits: Tensor
-
-    def __init__(self, model: nn.Module, case: Case, scaled: bool) -> None:
-        super().__init__()
-        self.model, self.scaled = model, scaled
-        region = case.region
-        centre = region.lower + (region.upper - region.lower) / 2
-        reach = torch.maximum(region.upper - centre, centre - region.lower)
-        self.register_buffer("centre", centre)
-        # What rounds in centre + radius t is relative to the larger of the two.
-        self.register_buffer("radius", torch.where(reach > 0, reach * WIDER + centre.abs() * (WIDER - 1), 0.0))
-        self.register_buffer("rows", -torch.cat([part.rows for part in case.unsafe]))
-        self.register_buffer("limits", torch.cat([part.limits for part in case.unsafe]))
-
-    def inputs(self, t: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
-        """The model's inputs, in the box."""
-        return self.centre + self.radius * t if self.scaled else t
-
-    def forward(self, t: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
-        """The logits."""
-        outputs = self.model(self.inputs(t)) @ self.rows.T + self.limits
-        return nn.functional.pad(outputs, (1, 0))
-
-
-def _unit(region: Region) -> Ball | None:
-    """For a box, the unit ball that stands for it; None for a ball, which stands for itself."""
-    if isinstance(region, Ball):
-        return None
-    return Ball(torch.zeros_like(region.centre), 1.0, "linf", "free")
-
-
-def _repeated(region: Region, times: int, dtype: torch.dtype) -> Ball | Box:
-    if isinstance(region, Ball):
-        return region.repeat(times).to(dtype)
-    sizes = (times, *[1] * (region.lower.dim() - 1))
-    return Box(region.lower.to(dtype).repeat(sizes), region.upper.to(dtype).repeat(sizes))

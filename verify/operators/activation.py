@@ -72,6 +72,9 @@ class Hinge(Elementwise):
         unstable = (lower < 0) & (upper > 0)
         return torch.where(unstable, self.left, active), torch.where(unstable, 1.0, active)
 
+    def split_point(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        return torch.where((lower < 0) & (upper > 0), 0.0, torch.nan).to(lower.dtype)
+
     def suited(
         self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"], value: Float[Tensor, "s *n"]
     ) -> Float[Tensor, "s *n"]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from verify.operators.envelope import ULPS, Band
+from verify.operators.envelope import ULPS, Band, nearest_to_middle
 from verify.operators.operator import Radius
 from verify.operators.relaxation import Elementwise, Lines
 
@@ -21,6 +21,9 @@ CELLS = 40
 """Of every piece of an interval. Lines are looser than the tightest by a part of 1 / CELLS^2."""
 AT_ONCE = 2**13
 """Intervals that are cut into cells at one time, for the memory it takes."""
+
+NARROW = 1e-6
+"""A width, relative to 1 or to the values, below which an interval is not split."""
 
 
 class Curve(Elementwise):
@@ -157,6 +160,13 @@ class Curve(Elementwise):
         slack = ULPS * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs())
         flat = Lines(torch.zeros_like(low), low - slack, torch.zeros_like(low), high + slack)
         return Lines(*(torch.where(fine, line, other) for line, other in zip(lines, flat, strict=True)))
+
+    def split_point(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """A knot, or the middle of an interval that has none; down to a width at which lines are as good as exact."""
+        middle, width = lower / 2 + upper / 2, upper - lower
+        middle = torch.where(width > NARROW * (1 + middle.abs()), middle, torch.nan)
+        knot = nearest_to_middle(self.knots, lower, upper)
+        return torch.where(knot.isnan(), middle, knot)
 
     def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
         return [rows * self.derivative(values[0])]

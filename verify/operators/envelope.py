@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -74,3 +75,14 @@ def _quotient(height: Tensor, width: Tensor, otherwise: Tensor) -> Tensor:
     """A slope; another where there is no width."""
     flat = width <= 0
     return torch.where(flat, otherwise, height / torch.where(flat, 1.0, width))
+
+
+def nearest_to_middle(
+    knots: Sequence[float], lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]
+) -> Float[Tensor, "*n"]:
+    """Of the knots inside an interval the one nearest to its middle; NaN where there is none."""
+    middle, best = lower / 2 + upper / 2, torch.full_like(lower, torch.nan)
+    for knot in knots:
+        nearer = best.isnan() | ((knot - middle).abs() < (best - middle).abs())
+        best = torch.where((lower < knot) & (knot < upper) & nearer, knot, best)
+    return best

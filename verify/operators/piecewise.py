@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from verify.operators.arithmetic import over
-from verify.operators.envelope import Band
+from verify.operators.envelope import Band, nearest_to_middle
 from verify.operators.operator import Radius, rule
 from verify.operators.relaxation import Elementwise, Lines
 
@@ -59,6 +59,9 @@ class PiecewiseLinear(Elementwise):
 
     def rows_needed(self, lower: Tensor, upper: Tensor) -> Bool[Tensor, "b *shape"]:
         return torch.stack([(lower < knot) & (knot < upper) for knot in self.knots]).any(0)
+
+    def split_point(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        return nearest_to_middle(self.knots, lower, upper)
 
     def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
         """By autograd, with J constant in the values, as it is almost everywhere."""

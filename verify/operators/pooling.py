@@ -201,6 +201,20 @@ class MaxPool(Relaxation):
         winner = F.one_hot(first, l.shape[2]).movedim(-1, 2).to(weight.dtype)
         return Windows(winner, upper_weight, torch.where(alone.squeeze(2), torch.zeros_like(intercept), intercept))
 
+    def split(
+        self, A: Float[Tensor, "b c h2 w2"], lower: Float[Tensor, "b c h w"], upper: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+        """By how far a window's value can be from its largest lower bound; in the middle of what can be the largest."""
+        l, u = self._windows(lower), self._windows(upper)
+        candidates = self._candidates(l, u)
+        able = candidates & (candidates.sum(2, keepdim=True) > 1)
+        reach = (u - l.amax(2, keepdim=True)).clamp(min=0)
+        cost = torch.where(able, A.abs().flatten(2).unsqueeze(2) * reach, 0.0)
+        contested = self._scatter(able.to(lower.dtype), lower.shape[-2:]) > 0
+        middle = lower / 2 + upper / 2
+        point = torch.where(contested & (lower < middle) & (middle < upper), middle, torch.nan)
+        return self._scatter(cost, lower.shape[-2:]), point
+
     def affine(self, forms: list[Form | None], read: Read, sweep: Sweep) -> Form:
         """y = x_j + [0, max_i (x_i - x_j)+] for the element j of the largest lower bound of each window.
 

@@ -37,6 +37,10 @@ class Slopes(NamedTuple):
     above: Float[Tensor, "s b k"] | None = None
 
 
+UNUSED = 1e-3
+"""What counts of the line that a bound does not go by: it breaks ties between splits."""
+
+
 class Relaxation(Operator):
     """An operator that is bounded by linear functions over the intervals of its inputs, mostly one.
 
@@ -50,6 +54,16 @@ class Relaxation(Operator):
     def terms_over(self, read: Read) -> Float[Tensor, "b *out"]:
         """`terms`, of lines over these intervals."""
         return self.terms([torch.maximum(*(side.abs() for side in ends)) for ends in read if ends is not None])
+
+    def split(
+        self, A: Float[Tensor, "b *out"], lower: Float[Tensor, "b *shape"], upper: Float[Tensor, "b *shape"]
+    ) -> tuple[Float[Tensor, "b *shape"], Float[Tensor, "b *shape"]]:
+        """What the relaxation costs by way of each element of the input, and where to split that; NaN where it is vain.
+
+        Args:
+            A: coefficients of the result in a lower bound.
+        """
+        return torch.zeros_like(lower), torch.full_like(lower, torch.nan)
 
     @staticmethod
     def of(read: Read) -> Interval:
@@ -89,6 +103,21 @@ class Elementwise(Relaxation):
     def parallel(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Lines:
         """The relaxation with both lines of one slope, which an affine form needs."""
         raise self.refuse("a function without a relaxation")
+
+    def split_point(self, lower: Float[Tensor, "*n"], upper: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """Where an interval is best split; NaN where both lines are the function's already."""
+        return torch.full_like(lower, torch.nan)
+
+    def split(
+        self, A: Float[Tensor, "b *n"], lower: Float[Tensor, "b *n"], upper: Float[Tensor, "b *n"]
+    ) -> tuple[Float[Tensor, "b *n"], Float[Tensor, "b *n"]]:
+        """By how far the line that A goes by is from the function at the point."""
+        point, lines = self.split_point(lower, upper), self.lines(lower, upper)
+        value = self.forward(point)
+        below = value - lines.lower_slope * point - lines.lower_intercept
+        above = lines.upper_slope * point + lines.upper_intercept - value
+        positive, negative = A.clamp(min=0), -A.clamp(max=0)
+        return (positive + UNUSED * negative) * below + (negative + UNUSED * positive) * above, point
 
     def affine(self, forms: list[Form | None], read: Read, sweep: Sweep) -> Form:
         (form,), (lower, upper) = forms, self.of(read)

@@ -1,12 +1,15 @@
-"""alpha-CROWN: the free lower slopes of unstable neurons, chosen by gradient ascent (Xu et al., ICLR 2021).
+"""Gradient ascent on what a lower bound is free to choose: alpha-CROWN (Xu et al., ICLR 2021), beta-CROWN (Wang et al.,
+NeurIPS 2021).
 
-Any slope that an operator allows gives a sound lower line, so nothing here has to converge to be a proof. Every row of
-the specification has slopes of its own, which start from those of `worst_points`; bounds of neurons stay as they are.
+Any slope that an operator allows gives a sound lower line, and any coefficients may be held at neurons
+(`verify.propagation.crown.Held`), so nothing here has to converge to be a proof. Every row has slopes and coefficients
+of its own; bounds of neurons stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,13 +19,51 @@ from verify.graph.graph import Graph
 from verify.operators.layout import flat, listed
 from verify.operators.operator import Interval
 from verify.operators.relaxation import Elementwise, Slopes
-from verify.propagation.crown import Backward, backward
+from verify.propagation.crown import Backward, Held, backward
 from verify.propagation.neurons import Neurons
-from verify.propagation.worst_points import SlopeChoice, adaptive
+from verify.propagation.worst_points import SlopeChoice
 
 STEPS = 12
 RATE = 0.25
 """Adam's learning rate at the first step; it falls to a fifth."""
+
+
+class Choice(NamedTuple):
+    """What a lower bound goes by.
+
+    Attributes:
+        slopes: by the name of the function.
+        held: by the name of the node that functions read.
+    """
+
+    slopes: dict[str, Slopes]
+    held: dict[str, Held]
+
+    def lower(self, graph: Graph, neurons: Neurons, rows: Float[Tensor, "b s k"]) -> Backward:
+        """Lower bounds of rows of the outputs."""
+        return backward(
+            graph,
+            neurons,
+            graph.final_node(),
+            rows,
+            upper=False,
+            slopes=lambda node: self.slopes.get(node.name),
+            held=self.held,
+        )
+
+    def values(self) -> list[Tensor]:
+        """What can be changed, slopes first: "s b k" each."""
+        return [*(slope.below for slope in self.slopes.values()), *(held.weights for held in self.held.values())]
+
+    def replaced(self, values: list[Tensor]) -> Choice:
+        """The same with other values."""
+        count = len(self.slopes)
+        slopes = zip(self.slopes.items(), values[:count], strict=True)
+        held = zip(self.held.items(), values[count:], strict=True)
+        return Choice(
+            {name: each._replace(below=value) for (name, each), value in slopes},
+            {name: each._replace(weights=value) for (name, each), value in held},
+        )
 
 
 def optimised(graph: Graph, neurons: Neurons, rows: Float[Tensor, "b s k"]) -> Backward:
@@ -30,45 +71,56 @@ def optimised(graph: Graph, neurons: Neurons, rows: Float[Tensor, "b s k"]) -> B
 
     Stops early when all bounds are positive: for a certificate more is not needed.
     """
+    given = neurons.slopes_for(graph.final_node(), rows)
     nodes = [node for node in graph.nodes if isinstance(node, Elementwise) and node.has_slopes and node.from_input]
-    if not nodes:
-        return _lower(graph, neurons, rows, adaptive)
-    choice = neurons.slopes_for(graph.final_node(), rows)
-    best, starts = _bound(_lower(graph, neurons, rows, choice)).detach(), [
-        _start(node, neurons, choice, rows) for node in nodes
-    ]
-    ranges = [_range(node, neurons, start) for node, start in zip(nodes, starts, strict=True)]
-    chosen = [start.below.clone() for start in starts]
-    slopes = [slope.clone().requires_grad_() for slope in chosen]
-    optimiser = torch.optim.Adam(slopes, lr=RATE)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.2, STEPS)
+    start = Choice({node.name: _start(node, neurons, given, rows) for node in nodes}, {})
+    return ascended(graph, neurons, rows, start, {}).lower(graph, neurons, rows)
 
-    def given(values: Iterable[Tensor]) -> SlopeChoice:
-        pairs = zip(nodes, starts, values, strict=True)
-        return {node: start._replace(below=value, above=None) for node, start, value in pairs}.get
 
-    for _ in range(STEPS):
+def ascended(
+    graph: Graph,
+    neurons: Neurons,
+    rows: Float[Tensor, "b s k"],
+    start: Choice,
+    signs: Mapping[str, Interval],
+    *,
+    goal: Float[Tensor, "b s"] | float = 0.0,
+    steps: int = STEPS,
+) -> Choice:
+    """The best choice for each row that is met on the way up from `start`.
+
+    Args:
+        signs: for each node of `start.held` the least and the largest sign of its weights, "b k": -1, 0 or 1.
+        goal: when all bounds are above it, no better ones are needed.
+    """
+    if not start.values():
+        return start
+    found = start.lower(graph, neurons, rows)
+    best = _bound(found).detach()
+    units, ranges = _units(graph, start, found), _ranges(graph, neurons, start, signs)
+    chosen = [value.clone() for value in start.values()]
+    free = [(value / unit).requires_grad_() for value, unit in zip(chosen, units, strict=True)]
+    optimiser = torch.optim.Adam(free, lr=RATE)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.2, steps)
+    for _ in range(steps):
         finite = torch.isfinite(best)
-        if ((best > 0) | ~finite).all():
+        if ((best > goal) | ~finite).all():
             break
         with torch.enable_grad():
-            lower = _bound(_lower(graph, neurons, rows, given(slopes)))
-            gradients = torch.autograd.grad(-lower[finite].sum(), slopes)
+            values = [each * unit for each, unit in zip(free, units, strict=True)]
+            lower = _bound(start.replaced(values).lower(graph, neurons, rows))
+            gradients = torch.autograd.grad(-lower[finite].sum(), free)
         with torch.no_grad():
             better = lower > best
             best = torch.where(better, lower, best)
-            for kept, slope, gradient in zip(chosen, slopes, gradients, strict=True):
-                kept.copy_(torch.where(better.T.unsqueeze(2), slope, kept))
-                slope.grad = gradient
+            for kept, value, each, gradient in zip(chosen, values, free, gradients, strict=True):
+                kept.copy_(torch.where(better.T.unsqueeze(2), value, kept))
+                each.grad = gradient
             optimiser.step()
             schedule.step()
-            for slope, (least, largest) in zip(slopes, ranges, strict=True):
-                slope.clamp_(least, largest)
-    return _lower(graph, neurons, rows, given(chosen))
-
-
-def _lower(graph: Graph, neurons: Neurons, rows: Tensor, slopes: SlopeChoice) -> Backward:
-    return backward(graph, neurons, graph.final_node(), rows, upper=False, slopes=slopes)
+            for each, (least, largest) in zip(free, ranges, strict=True):
+                each.clamp_(least, largest)
+    return start.replaced(chosen)
 
 
 def _bound(found: Backward) -> Float[Tensor, "b s"]:
@@ -80,7 +132,7 @@ def _start(node: Elementwise, neurons: Neurons, choice: SlopeChoice, rows: Tenso
     """The slopes that CROWN goes by, a copy for every row."""
     slopes = choice(node)
     if slopes is not None:
-        return slopes
+        return slopes._replace(above=None)
     lower, upper = neurons.intervals[node.inputs[0].name]
     with torch.no_grad():
         numbers = listed(flat(node.free(lower, upper)))
@@ -89,7 +141,25 @@ def _start(node: Elementwise, neurons: Neurons, choice: SlopeChoice, rows: Tenso
 
 
 @torch.no_grad()
-def _range(node: Elementwise, neurons: Neurons, start: Slopes) -> Interval:
-    """Least and largest slopes of these neurons, "b k"."""
-    least, largest = node.slope_range(*neurons.intervals[node.inputs[0].name])
-    return flat(least).gather(1, start.neurons), flat(largest).gather(1, start.neurons)
+def _units(graph: Graph, start: Choice, found: Backward) -> list[Tensor | float]:
+    """What a step of 1 is: for weights, the mean coefficient of the functions that read the node."""
+    units: list[Tensor | float] = [1.0] * len(start.slopes)
+    for name, held in start.held.items():
+        read = [found.reached[user.name] for user in graph.users(graph[name]) if user.name in found.reached]
+        size = torch.stack([flat(A.abs(), 2).mean(2, keepdim=True) for A in read]).amax(0)
+        units.append(size.clamp(min=torch.finfo(held.weights.dtype).tiny ** 0.5))
+    return units
+
+
+@torch.no_grad()
+def _ranges(graph: Graph, neurons: Neurons, start: Choice, signs: Mapping[str, Interval]) -> list[Interval]:
+    """Least and largest values, "b k"."""
+    ranges: list[Interval] = []
+    for name, slopes in start.slopes.items():
+        node = graph[name]
+        least, largest = node.slope_range(*neurons.intervals[node.inputs[0].name])
+        ranges.append((flat(least).gather(1, slopes.neurons), flat(largest).gather(1, slopes.neurons)))
+    for name in start.held:
+        least, largest = (torch.where(sign == 0, 0.0, sign * torch.inf) for sign in signs[name])
+        ranges.append((least, largest))
+    return ranges

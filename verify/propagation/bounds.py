@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from verify.graph.graph import Graph
-from verify.propagation.alpha import optimised
-from verify.propagation.crown import backward
+from verify.propagation.alpha import Choice, optimised
+from verify.propagation.crown import Backward, backward
 from verify.propagation.intervals import IntervalSweep
 from verify.propagation.methods import Method
 from verify.propagation.neurons import Intervals, Neurons
@@ -88,6 +88,22 @@ def lower_given(
     found = backward(graph, Neurons(region, values, intervals), graph.final_node(), rows, upper=False).lower
     assert found is not None
     return found
+
+
+def proven_lower(
+    graph: Graph, neurons: Neurons, rows: Float[Tensor, "b s k"], choice: Choice
+) -> tuple[Float[Tensor, "b s"], Backward]:
+    """Lower bounds of rows of the outputs by one backward pass, less what rounding may do; -infinity if not finite.
+
+    Args:
+        neurons: with the account of rounding that is wanted.
+    """
+    with plain_sums(neurons.rounding):
+        found = choice.lower(graph, neurons, rows)
+    assert found.lower is not None and found.coefficients is not None
+    line = Line(found.coefficients, found.lower - neurons.region.least(found.coefficients))
+    slack = _slack(Bounds(found.lower, found.lower, line), neurons.region, neurons.rounding)
+    return (found.lower - slack).nan_to_num(-torch.inf, -torch.inf, -torch.inf), found
 
 
 def _forward(

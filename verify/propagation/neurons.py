@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from verify.graph.lirpa import Bound
@@ -34,6 +34,8 @@ class Neurons:
         sweep: intervals of all nodes, whose magnitudes rounding errors are relative to; None where none give way.
         outputs: affine forms of the outputs, and the neurons that slopes are chosen for; None where there is no sweep.
         allowances: see `verify.propagation.crown`.
+        empty: images for which bounds of a neuron have crossed, by more than rounding where that is accounted for: no
+            input of their region meets the bounds that were given.
     """
 
     region: Region
@@ -43,6 +45,7 @@ class Neurons:
     sweep: IntervalSweep | None = None
     outputs: AffineSweep | None = None
     allowances: dict[str, Tensor] = field(default_factory=dict)
+    empty: Bool[Tensor, " b"] | None = None
 
     def read(self, node: Bound) -> Read:
         """What is known of a node's inputs."""
@@ -65,6 +68,16 @@ class Neurons:
             return adaptive
         forms = self.outputs.forms[node.name].rows
         return WorstPoints(self.outputs, torch.einsum("rbk,bsk->rbs", forms.detach(), rows.detach()))
+
+    def take(self, index: Int[Tensor, " m"]) -> Neurons:
+        """Of these images alone: for backward passes with slopes of their own, whose `allowances` are known."""
+        return Neurons(
+            self.region.take(index),
+            self.values,
+            {name: (lower[index], upper[index]) for name, (lower, upper) in self.intervals.items()},
+            self.rounding,
+            allowances={name: value[index] for name, value in self.allowances.items()},
+        )
 
     @property
     def finite(self) -> Bool[Tensor, " b"]:

@@ -16,7 +16,7 @@ from verify.propagation.crown import backward
 from verify.propagation.intervals import IntervalSweep
 from verify.propagation.methods import Method
 from verify.propagation.neurons import Intervals, Neurons
-from verify.propagation.worst_points import WorstPoints
+from verify.propagation.worst_points import SlopeChoice, WorstPoints, adaptive
 from verify.regions import Region
 from verify.rounding import IGNORED, Rounding
 
@@ -44,7 +44,8 @@ def bound_neurons(
     """
     nodes = [node for node in graph.nodes if node.from_input]
     intervals = IntervalSweep(region, rounding=rounding, absolute=True)
-    neurons = Neurons(region, intervals.values, {}, rounding, intervals)
+    empty = torch.zeros(len(region.centre), dtype=torch.bool, device=region.centre.device)
+    neurons = Neurons(region, intervals.values, {}, rounding, intervals, empty=empty)
     sweep = AffineSweep(nodes, region, memory, rounding) if method.forms else None
     relaxed = graph.relaxed
     left = len(relaxed)
@@ -58,10 +59,14 @@ def bound_neurons(
                 sweep.advance(node, neurons.read(node))
         if node.name in relaxed:
             interval = intervals.ends(node.name)
-            if sweep is not None:
-                known = (within or {}).get(node.name, interval)
-                interval = _tightened(graph, neurons, sweep, node, method.refined, known)
+            if sweep is not None or method.refined:
+                lower, upper = _tightened(graph, neurons, sweep, node, method.refined, (within or {}).get(node.name))
+                empty |= flat(lower > upper).any(1)
+                # Where an interval is a point, rounding can leave the ends of two methods crossed: a negative width,
+                # which would grow from layer to layer, as widths do.
+                interval = torch.minimum(lower, upper), torch.maximum(lower, upper)
                 intervals.replace(node.name, interval)
+            if sweep is not None:
                 sweep.keep(node, interval, listed(_free(graph, node, interval)))
             neurons.intervals[node.name] = interval
             left -= 1
@@ -71,26 +76,26 @@ def bound_neurons(
 
 
 def _tightened(
-    graph: Graph, neurons: Neurons, sweep: AffineSweep, node: Bound, refine: bool, within: Interval
+    graph: Graph, neurons: Neurons, sweep: AffineSweep | None, node: Bound, refine: bool, within: Interval | None
 ) -> Interval:
     """The bounds of a node by its affine form and, where they leave neurons unstable, by backward passes.
 
-    Where a node is linear in the pixels the affine form is exact, and a backward pass adds nothing.
+    Where a node is linear in the pixels the affine form is exact, as is what an earlier one gave, and a backward pass
+    adds nothing.
     """
     assert neurons.sweep is not None
     lower, upper = neurons.sweep.ends(node.name)
-    for low, high in (sweep.interval(node), within):
-        lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
-    linear = not neurons.intervals
-    needed = _rows_needed(graph, node, (lower, upper))
+    for known in (None if sweep is None else sweep.interval(node), within):
+        if known is not None:
+            lower, upper = torch.maximum(lower, known[0]), torch.minimum(upper, known[1])
+    linear = not neurons.intervals and not (sweep is None and within is None)
+    needed = rows_needed(graph, node, (lower, upper))
     if refine and not linear and needed.any():
         lower, upper = _refined(graph, neurons, sweep, node, (lower, upper), needed)
-    # Where an interval is a point, rounding can leave the ends of two methods crossed: a negative width, which
-    # would grow from layer to layer, as widths do.
-    return neurons.rounding.outward(torch.minimum(lower, upper), torch.maximum(lower, upper))
+    return neurons.rounding.outward(lower, upper)
 
 
-def _rows_needed(graph: Graph, node: Bound, interval: Interval) -> Bool[Tensor, "b n"]:
+def rows_needed(graph: Graph, node: Bound, interval: Interval) -> Bool[Tensor, "b n"]:
     """Which neurons have bounds worth tightening for what reads them."""
     lower, upper = (side.detach() for side in interval)
     users = [user for user in graph.users(node) if isinstance(user, Relaxation)]
@@ -108,7 +113,12 @@ def _free(graph: Graph, node: Bound, interval: Interval) -> Bool[Tensor, "b n"]:
 
 
 def _refined(
-    graph: Graph, neurons: Neurons, sweep: AffineSweep, node: Bound, interval: Interval, needed: Bool[Tensor, "b n"]
+    graph: Graph,
+    neurons: Neurons,
+    sweep: AffineSweep | None,
+    node: Bound,
+    interval: Interval,
+    needed: Bool[Tensor, "b n"],
 ) -> Interval:
     """Intersect with CROWN's bounds of the neurons that are needed, and of no other.
 
@@ -117,9 +127,9 @@ def _refined(
     in its batch.
     """
     lower, upper = (flat(side) for side in interval)
-    index, forms, shape = listed(needed), sweep.forms[node.name].rows, interval[0].shape
+    index, shape = listed(needed), interval[0].shape
     parts = [
-        backward(graph, neurons, node, _unit_rows(lower, part, shape), slopes=_slopes(sweep, forms, part))
+        backward(graph, neurons, node, _unit_rows(lower, part, shape), slopes=_slopes(sweep, node, part))
         for part in index.split(_at_once(graph, lower), dim=1)
     ]
     spare = ~needed.gather(1, index)
@@ -146,5 +156,5 @@ def _unit_rows(like: Float[Tensor, "b n"], index: Int[Tensor, "b k"], shape: tor
     return rows.view(*rows.shape[:2], *shape[1:])
 
 
-def _slopes(sweep: AffineSweep, rows: Float[Tensor, "r b *shape"], index: Int[Tensor, "b k"]) -> WorstPoints:
-    return WorstPoints(sweep, picked(rows.detach(), index))
+def _slopes(sweep: AffineSweep | None, node: Bound, index: Int[Tensor, "b k"]) -> SlopeChoice:
+    return adaptive if sweep is None else WorstPoints(sweep, picked(sweep.forms[node.name].rows.detach(), index))

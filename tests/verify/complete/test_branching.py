@@ -18,7 +18,6 @@ from verify import (
     BoundedNetwork,
     Bounds,
     InputError,
-    UnsupportedOperator,
     attack_radius,
     certified_radius,
     margins,
@@ -26,6 +25,7 @@ from verify import (
 from verify.certify.attack import worst_margin
 from verify.complete.branching import Verdict, complete_radius, prove
 from verify.complete.linear_program import Program, RoundBall
+from verify.propagation.prior import bound_neurons
 
 
 def dense(seed: int, pixels: int = 6) -> nn.Sequential:
@@ -382,11 +382,17 @@ def test_what_is_not_finite_is_unknown(where):
     assert prove(BoundedNetwork(model, image), Ball(image, 0.01), label).verdict == "unknown"
 
 
-def test_a_max_pool_is_refused():
+def test_a_max_pool_is_decided():
+    """Proven where bounds alone do not do it, and broken a little further out."""
     model = randomise(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 3)))
     image = random_images((1, 4, 4), 1)
-    with pytest.raises(UnsupportedOperator, match="max_pool2d"):
-        prove(BoundedNetwork(model, image), Ball(image, 0.1), 0)
+    label = int(model(image).argmax())
+    network = BoundedNetwork(model, image)
+    attacked = attack_radius(network, image, torch.tensor([label]))
+    assert_broken(prove(network, Ball(image, attacked * 1.01), label), model, Ball(image, attacked * 1.01), label)
+    found = prove(network, Ball(image, attacked * 0.9), label, time_limit=30.0)
+    assert found.verdict == "proven"
+    assert found.nodes > 1
 
 
 def test_bad_arguments_are_refused():
@@ -404,12 +410,15 @@ def test_bad_arguments_are_refused():
 @pytest.mark.parametrize("images", level([5], [5, 1]))
 def test_halves_are_bounded_as_many_at_once_as_memory_allows(monkeypatch, images):
     network, ball, label = hard()
-    expected = prove(network, ball, label)
-    exact, sizes = network.double(), []
-    bounds = exact.bounds
-    monkeypatch.setattr(exact, "bounds", lambda ball, **more: (sizes.append(len(ball.centre)), bounds(ball, **more))[1])
-    monkeypatch.setattr("verify.complete.branching.images_at_once", lambda network, method: images)
-    assert prove(exact, ball, label).verdict == expected.verdict
+    expected, sizes = prove(network, ball, label), []
+
+    def counted(graph, region, *more):
+        sizes.append(len(region.centre))
+        return bound_neurons(graph, region, *more)
+
+    monkeypatch.setattr("verify.complete.neuron_splitting.bound_neurons", counted)
+    monkeypatch.setattr("verify.complete.neuron_splitting.images_at_once", lambda network, method: images)
+    assert prove(network, ball, label).verdict == expected.verdict
     assert max(sizes) == max(2, images // 2 * 2)
 
 
