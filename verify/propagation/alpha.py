@@ -97,7 +97,7 @@ def ascended(
         return start
     found = start.lower(graph, neurons, rows)
     best = _bound(found).detach()
-    units, ranges = _units(graph, start, found), _ranges(graph, neurons, start, signs)
+    units, ranges = _units(start, found), _ranges(graph, neurons, start, signs)
     chosen = [value.clone() for value in start.values()]
     free = [(value / unit).requires_grad_() for value, unit in zip(chosen, units, strict=True)]
     optimiser = torch.optim.Adam(free, lr=RATE)
@@ -141,13 +141,12 @@ def _start(node: Elementwise, neurons: Neurons, choice: SlopeChoice, rows: Tenso
 
 
 @torch.no_grad()
-def _units(graph: Graph, start: Choice, found: Backward) -> list[Tensor | float]:
-    """What a step of 1 is: for weights, the mean coefficient of the functions that read the node."""
+def _units(start: Choice, found: Backward) -> list[Tensor | float]:
+    """What a step of 1 is: of weights, the mean coefficient of their node."""
     units: list[Tensor | float] = [1.0] * len(start.slopes)
-    for name, held in start.held.items():
-        read = [found.reached[user.name] for user in graph.users(graph[name]) if user.name in found.reached]
-        size = torch.stack([flat(A.abs(), 2).mean(2, keepdim=True) for A in read]).amax(0)
-        units.append(size.clamp(min=torch.finfo(held.weights.dtype).tiny ** 0.5))
+    for name in start.held:
+        size = flat(found.reached[name].abs(), 2).mean(2, keepdim=True)
+        units.append(size.clamp(min=torch.finfo(size.dtype).tiny ** 0.5))
     return units
 
 

@@ -52,7 +52,8 @@ class Backward:
     Attributes:
         lower, upper: bounds of the rows, of the sides that were asked for.
         coefficients: of the input, in the lower bound.
-        reached: coefficients "s b *shape" of the nonlinear nodes in the lower bound, by their names.
+        reached: coefficients "s b *shape" in the lower bound, by the names of the nodes that are nonlinear or that hold
+            some of theirs.
     """
 
     lower: Float[Tensor, "b s"] | None
@@ -92,6 +93,7 @@ def backward(
         if before.name in held:
             lA, uA = sides[before.name]
             assert lA is not None
+            reached[before.name] = lA
             lA, below = _holding(lA, held[before.name], neurons.intervals[before.name], neurons.rounding.total)
             low, sides[before.name] = low + below, (lA, uA)
         if before.name == INPUT:

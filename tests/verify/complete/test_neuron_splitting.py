@@ -55,7 +55,7 @@ def framed(network: BoundedNetwork) -> tuple[Frame, Domains]:
     return frame, frame.whole(torch.full((1, 1), -math.inf, dtype=torch.float64), frame.first_choice(1))
 
 
-def random_part(network: BoundedNetwork, seed: int, count: int = 3) -> tuple[Frame, Domains]:
+def random_part(network: BoundedNetwork, seed: int, count: int = 2) -> tuple[Frame, Domains]:
     """What is left of the box after some random splits of neurons, on one side or the other."""
     generator = torch.Generator().manual_seed(seed)
     frame, part = framed(network)
@@ -104,7 +104,7 @@ def test_any_weights_give_a_bound(operator):
                 assert proven_lower(network.graph, neurons, row, Choice(start.slopes, held))[0] <= least
             raised = ascended(network.graph, neurons, row, start, frame.signs(part), goal=math.inf, steps=30)
             assert proven_lower(network.graph, neurons, row, raised)[0] <= least
-    assert tried >= 3
+    assert tried >= 2
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -142,7 +142,7 @@ def test_a_multiplier_does_what_the_split_says():
 
 def decided(model: nn.Module, row: Tensor, limit: float, most: float = 400.0) -> Branching:
     """Whether rows y > limit on the box, with counterexamples from the points that branch and bound proposes."""
-    case = Case(BOX, (Halfspaces(row, torch.tensor([limit])),))
+    case = Case(BOX, (Halfspaces(row, torch.tensor([limit], dtype=torch.float64)),))
 
     def search(points: Tensor) -> Tensor | None:
         excess = case.unsafe[0].excess(model(points))
