@@ -55,7 +55,7 @@ class LogSumExp(Relaxation):
         """How far the result goes from the centre of a narrow box, where the derivatives of L are these."""
         return (share * radius).sum(self.dim, keepdim=True)
 
-    def split(self, A: Tensor, leading: int = 0) -> tuple[Tensor, Tensor | None]:
+    def portions(self, A: Tensor, leading: int = 0) -> tuple[Tensor, Tensor | None]:
         """The coefficients of L(x) and of x itself in <A, y>."""
         return A, None
 
@@ -95,7 +95,7 @@ class LogSumExp(Relaxation):
 
     def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
         (x,) = values
-        total, own = self.split(rows)
+        total, own = self.portions(rows)
         image = total * x.softmax(self.dim)
         return [image if own is None else image + own]
 
@@ -109,7 +109,7 @@ class LogSumExp(Relaxation):
         """A lower bound of <A, y> that is linear in x."""
         if A is None:
             return None, 0
-        total, own = self.split(A, 1)
+        total, own = self.portions(A, 1)
         rising, falling = total.clamp(min=0), total.clamp(max=0)
         image = rising * planes.below + falling * planes.above
         bias = inner(rising, planes.under) + inner(falling, planes.over)
@@ -170,7 +170,7 @@ class LogSoftmax(LogSumExp):
     def reach(self, share: Tensor, radius: Tensor) -> Tensor:
         return super().reach(share, radius) + (1 - 2 * share) * radius
 
-    def split(self, A: Tensor, leading: int = 0) -> tuple[Tensor, Tensor | None]:
+    def portions(self, A: Tensor, leading: int = 0) -> tuple[Tensor, Tensor | None]:
         return -A.sum(self.dim + leading, keepdim=True), A
 
     def joined(self, x: Form, log_sum: Form, low: Tensor, high: Tensor, sweep: Sweep) -> Form:
