@@ -78,6 +78,7 @@ class Stage:
     Attributes:
         model: the supernet.
         network: the same, wrapped.
+        alpha_step: what moves the architecture parameters; None where there are none.
         columns: the keys of what `step` returns.
     """
 
@@ -106,7 +107,7 @@ class Stage:
         self._recipe.share(processes)
         self._recipe.begin(self._learner.train(), example)
         self.network = BoundedNetwork(self.model, example)
-        self._alpha = self._alpha_step = None
+        self._alpha = self.alpha_step = None
         self._balance = None if plan.balance is None else Balance(plan.balance)
         if parameters := self.model.architecture_parameters():
             self._alpha = torch.optim.Adam(
@@ -122,8 +123,8 @@ class Stage:
             plain = AlphaStep(
                 self.network, self._alpha, plan.metric, plan.gamma, unrolled, processes, None, loss, self._balance
             )
-            self._alpha_step = plan.strategy.alpha_step(plain)
-        self.columns = ("train_loss", *(self._alpha_step.columns if self._alpha_step else ()))
+            self.alpha_step = plan.strategy.alpha_step(plain)
+        self.columns = ("train_loss", *(self.alpha_step.columns if self.alpha_step else ()))
 
     def step(self, train: Examples, held_out: Examples, step: Step) -> Row:
         """A step of alpha, unless it waits, then one of the weights; returns figures for the log.
@@ -136,9 +137,9 @@ class Stage:
         figures: Row = dict.fromkeys(self.columns)
         self._progress = step.progress
         with strategy.around_step(self.model, step):
-            if self._alpha_step and self.alpha_steps(step.epoch):
+            if self.alpha_step and self.alpha_steps(step.epoch):
                 with strategy.around_alpha_step(self.model, step):
-                    figures |= self._alpha_step(held_out, train, step.watched)
+                    figures |= self.alpha_step(held_out, train, step.watched)
             with strategy.around_weight_step(self.model, step, lambda: self._loss(train)):
                 examples = strategy.training_examples(self.model, step, train)
                 loss = partial(self._loss_by_recipe, examples)

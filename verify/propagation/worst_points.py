@@ -50,10 +50,10 @@ class WorstPoints:
             return None
         if node.name not in self.chosen:  # of the function, and not of what it reads: others may read it, too
             numbers, lower, upper, _, _ = self.sweep.kept[name]
-            self.chosen[node.name] = Slopes(numbers, *(node.suited(lower, upper, z) for z in self._values(name)))
+            self.chosen[node.name] = Slopes(numbers, *(node.suited(lower, upper, z) for z in self.values(name)))
         return self.chosen[node.name]
 
-    def _values(self, name: str) -> tuple[Float[Tensor, "s b k"], Float[Tensor, "s b k"]]:
+    def values(self, name: str) -> tuple[Float[Tensor, "s b k"], Float[Tensor, "s b k"]]:
         """What the kept neurons are where the rows are least, and where they are largest."""
         kept = self.sweep.kept[name]
         count = min(kept.rows.shape[2], self.half.shape[1])

@@ -103,7 +103,7 @@ def test_second_order_leaves_weights_buffers_and_momentum_alone():
     momenta = copy.deepcopy(search.stage.state_dict()["weights"]["state"])
     half = search_split(small_data(), 0)[1].take(torch.arange(6))
     batch = Examples(half.images.double(), half.labels)
-    search.stage._alpha_step(batch, batch)
+    search.stage.alpha_step(batch, batch)
     assert all(torch.equal(search.model.state_dict()[name], value) for name, value in state.items())
     now = search.stage.state_dict()["weights"]["state"]
     assert momenta and all(torch.equal(old["momentum_buffer"], now[w]["momentum_buffer"]) for w, old in momenta.items())
@@ -122,7 +122,7 @@ class Broken(RobustnessMetric):
 def alpha_step(metric, order="first"):
     search = tiny_search(TINY, metric=metric, gamma=1.0, order=order)
     data = small_data()
-    return search.model, search.stage._alpha_step, Examples(data.train.images.double(), data.train.labels)
+    return search.model, search.stage.alpha_step, Examples(data.train.images.double(), data.train.labels)
 
 
 class Kinked(RobustnessMetric):

@@ -67,7 +67,7 @@ def test_alpha_goes_down_the_certified_validation_loss():
     stage, alphas = search.stage, search.model.architecture_parameters()
     stage._progress = 1.0  # epsilon is all there, and no regulariser
     expected = certified_loss(copy.deepcopy(search.model), *held_out, SETTINGS.epsilon)
-    step = replace(stage._alpha_step, optimiser=torch.optim.SGD(alphas, lr=1.0))
+    step = replace(stage.alpha_step, optimiser=torch.optim.SGD(alphas, lr=1.0))
     before = [alpha.detach().clone() for alpha in alphas]
     found = step(held_out, held_out)
     assert found["val_loss"] == pytest.approx(expected.item(), rel=1e-9)

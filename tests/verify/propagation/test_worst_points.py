@@ -36,7 +36,7 @@ def test_a_form_ends_at_its_own_worst_points(seed, name, ball):
     for kept in sweep.kept.values():
         rows = kept.rows.double()
         points = WorstPoints(sweep, rows.permute(2, 0, 1))
-        low, high = points._values(next(key for key, value in sweep.kept.items() if value is kept))
+        low, high = points.values(next(key for key, value in sweep.kept.items() if value is kept))
         pixels = rows[:, :, :3]
         errors = rows[:, :, 3:].abs().sum(2)
         expected_low = kept.middle + ball.least(pixels) - errors

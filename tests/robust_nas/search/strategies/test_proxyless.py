@@ -103,7 +103,7 @@ def test_paths_that_were_not_drawn_keep_their_probabilities():
         before = {kind: alpha.detach().clone() for kind, alpha in model.alphas.items()}
         with strategy.around_alpha_step(model, step_at(seed=seed)):
             pairs = {kind: model.relaxation(kind).kept for kind in model.alphas}
-            figures = stage._alpha_step(batch, batch)
+            figures = stage.alpha_step(batch, batch)
         assert figures["finite"] == 1
         assert 0 < figures["robustness_gradient"] < math.inf
         for kind, alpha in model.alphas.items():
