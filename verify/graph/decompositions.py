@@ -17,8 +17,9 @@ _COMPOSITE = (
     "atleast_3d.Sequence", "atleast_3d.default", "column_stack.default", "diff.default", "divide.Scalar",
     "divide.Tensor", "dsplit.array", "dsplit.int", "dstack.default", "fliplr.default", "hsplit.array", "hsplit.int",
     "hstack.default", "kron.default", "mT.default", "moveaxis.int", "moveaxis.intlist", "movedim.int",
-    "movedim.intlist", "multiply.Scalar", "multiply.Tensor", "negative.default", "positive.default", "subtract.Scalar",
-    "subtract.Tensor", "swapaxes.default", "swapdims.default", "take_along_dim.default", "tensor_split.indices",
+    "movedim.intlist", "multiply.Scalar", "multiply.Tensor", "negative.default", "positive.default",
+    "rnn_relu_cell.default", "rnn_tanh_cell.default", "subtract.Scalar", "subtract.Tensor",
+    "swapaxes.default", "swapdims.default", "take_along_dim.default", "tensor_split.indices",
     "tensor_split.sections", "tile.default", "trapezoid.dx", "trapz.dx", "true_divide.Scalar", "true_divide.Tensor",
     "vstack.default",
 )  # fmt: skip
@@ -83,6 +84,30 @@ def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
 
 def _index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Any:
     return NotImplemented if alpha == 1 else torch.index_add(x, dim, index, alpha * source)
+
+
+def _lstm_cell(x: Tensor, states: Sequence[Tensor], *weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Hochreiter and Schmidhuber, 1997, as torch's LSTMCell, which writes in place."""
+    hidden, cell = states
+    taken, forgotten, new, shown = (mine + theirs for mine, theirs in _gates(x, hidden, 4, *weights))
+    cell = torch.sigmoid(forgotten) * cell + torch.sigmoid(taken) * torch.tanh(new)
+    return torch.sigmoid(shown) * torch.tanh(cell), cell
+
+
+def _gru_cell(x: Tensor, hidden: Tensor, *weights: Tensor) -> Tensor:
+    """Cho et al., 2014, as torch's GRUCell, which writes in place."""
+    reset, update, new = _gates(x, hidden, 3, *weights)
+    kept = torch.sigmoid(update[0] + update[1])
+    return (1 - kept) * torch.tanh(new[0] + torch.sigmoid(reset[0] + reset[1]) * new[1]) + kept * hidden
+
+
+def _gates(
+    x: Tensor, hidden: Tensor, count: int, first: Tensor, second: Tensor, *biases: Tensor | None
+) -> list[tuple[Tensor, Tensor]]:
+    """What each gate of a recurrent cell has of the input and of the last state."""
+    before, after = biases or (None, None)
+    parts = (torch.nn.functional.linear(x, first, before), torch.nn.functional.linear(hidden, second, after))
+    return list(zip(*(part.chunk(count, 1) for part in parts), strict=True))
 
 
 def _glu(x: Tensor, dim: int = -1) -> Tensor:
@@ -244,6 +269,8 @@ TABLE: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     overload("tensordot.default"): _tensordot,
     overload("index.Tensor"): _index,
     overload("index_add.default"): _index_add,
+    overload("lstm_cell.default"): _lstm_cell,
+    overload("gru_cell.default"): _gru_cell,
     overload("glu.default"): _glu,
     overload("exp2.default"): lambda x: torch.exp(math.log(2) * x),
     overload("log1p.default"): lambda x: torch.log(x + 1),

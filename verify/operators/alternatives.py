@@ -8,7 +8,7 @@ _COMPARED = f"{_JUMPS}; relu, maximum, minimum, clamp and abs do not, nor does w
 _PLACES = "places jump; the largest and least values (amax, amin, max over a dimension) do not"
 _RANDOM = "a network that draws random numbers is not one function; draw them once, into a buffer"
 _SIGNAL = "a fixed transform is linear: multiply by its matrix"
-_RECURRENT = "write the steps out over time, by operations that have bounds"
+_RECURRENT = "write the steps out over time, with nn.RNNCell, LSTMCell or GRUCell"
 _COMPLEX = "keep real and imaginary parts in two tensors"
 
 ALTERNATIVES: dict[str, str] = {

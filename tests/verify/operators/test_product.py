@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images
+from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images, randomise
 from verify import Ball, BoundedNetwork, UnsupportedOperator, prove
 
 SHAPE = (4, 3, 4)
@@ -28,6 +28,28 @@ PRODUCTS = {
 def test_a_product_is_sound(name):
     assert_sound(around(Function(PRODUCTS[name]), SHAPE), (1, *SHAPE[1:]), balls=BALLS[:2])
     assert_sound(around(Function(PRODUCTS[name]), SHAPE, first=True), SHAPE, methods=("ibp", "affine", "crown"))
+
+
+class Recurrent(nn.Module):
+    """A cell over three steps, written out."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell, self.last = cell, nn.Linear(4, 3)
+
+    def forward(self, x):
+        state = None
+        for step in range(3):
+            state = self.cell(x[:, step], state)
+        return self.last(state[0] if isinstance(state, tuple) else state)
+
+
+@pytest.mark.parametrize(
+    "cell", [nn.RNNCell(2, 4), nn.RNNCell(2, 4, nonlinearity="relu"), nn.LSTMCell(2, 4), nn.GRUCell(2, 4, bias=False)]
+)
+def test_recurrent_cells_written_out_are_sound(cell):
+    model = randomise(Recurrent(cell))  # with ties: torch's cells know no vmap, which the comparison of tiny balls takes
+    assert_sound(model, (3, 2), balls=BALLS[:1], methods=("ibp", "crown"), ties=True)
 
 
 def test_a_product_is_bounded_by_its_planes():

@@ -1,0 +1,1 @@
+"""What operators are bounded, how tightly, and whole networks of them."""
