@@ -8,6 +8,7 @@ from mkdocs.structure.files import File
 
 RESULTS = Path("experiments/results")
 LINKED = re.compile(r"\]\(\.\./experiments/results/")
+OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)]+)\)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -21,8 +22,9 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links to results are relative to the repository; here they are pages and pictures of the site."""
-    return LINKED.sub("](results/", markdown)
+    """Links to results are relative to the repository; here they are pages and pictures of the site. Other files of the
+    repository are none of its pages: they are named."""
+    return OUTSIDE.sub(r"\1 (`\2`)", LINKED.sub("](results/", markdown))
 
 
 def on_page_content(html, page, config, files):

@@ -60,7 +60,8 @@ def plot_radii(radii: Radii, threat_model: str, path: Path) -> Path:
     curves, histogram = picture.subplots(1, 2)
     draw_accuracies(curves, radii)
     correct = radii.certified[radii.correct]
-    histogram.hist(correct, _BINS, (0.0, float(correct.max(initial=0.0)) or 1.0), color=BLUE, edgecolor="white")
+    widest = float(correct.max(initial=0.0)) or 1.0
+    histogram.hist(correct, bins=_BINS, range=(0.0, widest), color=BLUE, edgecolor="white")
     zero = int((correct == 0).sum())
     note = f" ({zero} of them 0)" if zero else ""
     finish(histogram, f"radii of {len(correct)} correct images{note}", "certified radius", "images")
