@@ -186,7 +186,7 @@ def test_a_stopped_certification_goes_on_and_ends_as_if_it_had_not(trained, tmp_
 def test_work_that_goes_to_another_process_is_the_same(trained):
     """A network is traced anew there, of the same weights."""
     digits = load("digits")
-    network = exact_network(GENOTYPE, trained[1], digits, CPU, 4096.0)
+    network = exact_network(load_trained(GENOTYPE, trained[1], digits), digits, CPU, 4096.0)
     work = blocks.Work(
         blocks.Portable(network), Claim("l2", "unit", "ibp"), blocks.Effort(0.05, None), 0, False, (0.001,)
     )

@@ -1,7 +1,6 @@
 """Steps of weights and alpha: the second order against the hypergradient by autograd, and what must stay as it was."""
 
 import copy
-import itertools
 import math
 from dataclasses import replace
 
@@ -137,8 +136,8 @@ class Kinked(RobustnessMetric):
 @pytest.mark.parametrize(
     ("metric", "watched", "order"),
     level(
-        [(Broken, True, "first"), (Kinked, False, "second")],
-        list(itertools.product((Broken, Kinked), (True, False), ("first", "second"))),
+        [(Broken, True, "first"), (Kinked, True, "second")],
+        [(Broken, True, "first"), (Broken, False, "second"), (Kinked, True, "second"), (Kinked, False, "first")],
     ),
 )
 def test_a_metric_that_is_not_finite_counts_for_nothing(metric, watched, order):
