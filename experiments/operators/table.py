@@ -135,9 +135,8 @@ def network_table(networks: Sequence[Row]) -> list[str]:
     for row in networks:
         attacked, radius, seconds = (f"{float(row[name]):.2g}" for name in ("attack_radius", "radius", "seconds"))
         attacked = "none found" if attacked == "inf" else attacked
-        cells.append(
-            [row["network"], row["parameters"], attacked, row["method"], radius, seconds, f"{row['broken']} of {IMAGES}"]
-        )
+        broken = f"{row['broken']} of {IMAGES}"
+        cells.append([row["network"], row["parameters"], attacked, row["method"], radius, seconds, broken])
     return markdown_table(headers, cells)
 
 
