@@ -117,6 +117,9 @@ class Broken(RobustnessMetric):
     def __call__(self, network, images, labels):
         return Measurement(network(images).sum() * math.inf, {})
 
+    def share(self, processes):
+        pass
+
 
 def alpha_step(metric, order="first"):
     search = tiny_search(TINY, metric=metric, gamma=1.0, order=order)
@@ -131,6 +134,9 @@ class Kinked(RobustnessMetric):
 
     def __call__(self, network, images, labels):
         return Measurement((0 * network(images)).sum().abs().sqrt(), {})
+
+    def share(self, processes):
+        pass
 
 
 @pytest.mark.parametrize(
