@@ -123,4 +123,4 @@ def test_quiet_leaves_results_and_errors(here, capsys):
     quiet = capsys.readouterr()
     assert loud.err and not quiet.err
     assert [line.split()[0] for line in quiet.out.splitlines()] == [line.split()[0] for line in loud.out.splitlines()]
-    assert "--resume" in refused(capsys, *LINES["certify"], "-q", "--seed", "9", "--resume", "--out", "out")
+    assert "resume it" in refused(capsys, *LINES["certify"], "-q", "--seed", "9", "--resume", "--out", "out")

@@ -327,7 +327,9 @@ def test_export_and_back_gives_the_certificates_answer(here, capsys):
     radius = float(certified_radius(BoundedNetwork(network, image), image, label, method="crown").radius)
     line = ["--arch", "cell.json", "--weights", "good/model.safetensors", "--images", "1"]
     assert run("export", *line, "--epsilon", f"{radius * 0.9!r},1", "--time-limit", "20") == 0
-    assert sorted(path.suffix for path in Path("runs/export").iterdir()) == [".csv", ".json", ".onnx", ".vnnlib", ".vnnlib"]
+    assert sorted(path.suffix for path in Path("runs/export").iterdir()) == [
+        ".csv", ".json", ".onnx", ".toml", ".vnnlib", ".vnnlib"
+    ]
     written = from_onnx("runs/export/network.onnx")
     torch.testing.assert_close(written(data.test.images[:8]), network(data.test.images[:8]), rtol=1e-4, atol=1e-5)
     assert run("verify", "--instances", "runs/export/instances.csv") == 0

@@ -148,8 +148,12 @@ def test_the_file_holds_every_number(name):
 
 
 def test_a_wrong_number_is_noticed():
-    """Most of them, wherever it is: a file holds many numbers, and a number of two digits may be one by accident."""
-    tables = [(shown, held) for name in DOCUMENTS for block, shown, held in sourced(name) if is_table(block)]
+    """Most of them, wherever it is: a file holds many numbers, and a number of two digits may be one by accident.
+
+    Not in operators.md, which holds as many numbers as its file: that page is compared as a whole.
+    """
+    documents = [name for name in DOCUMENTS if name != "docs/operators.md"]
+    tables = [(shown, held) for name in documents for block, shown, held in sourced(name) if is_table(block)]
     changed = [(found[:-1] + str((int(found[-1]) + 5) % 10), held) for shown, held in tables for found in shown]
     assert len(changed) > 100
     assert sum(not is_held(found, held) for found, held in changed) > len(changed) / 2

@@ -35,7 +35,7 @@ Onnx: TypeAlias = Annotated[
 Model: TypeAlias = Annotated[
     str | None,
     Option(
-        "In place of both, too: a function that returns a torch module, of pixels in [0,1].",
+        "In place of both, too: a function that returns a torch module, of images in [0,1].",
         click.STRING,
         metavar="MODULE:FUNCTION",
     ),

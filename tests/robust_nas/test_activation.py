@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from torch import nn
 
-from robust_nas.certification import certify, run_certify
+from robust_nas.certification import blocks, run_certify
 from robust_nas.converters import to_darts, to_enas, to_robnet
 from robust_nas.genotype import Architecture, Genotype, RobNetGenotype
 from robust_nas.options import CertifyOptions, SearchOptions, TrainOptions
@@ -86,7 +86,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(search_run, "load", lambda *_: small_data())
     network = replace(training_presets.PRESETS["quick"]["standard"], epochs=2, cells=2, channels=3)
     monkeypatch.setitem(training_presets.PRESETS, "quick", {"standard": network, "adversarial": network})
-    monkeypatch.setattr(certify, "attack_radius", partial(certify.attack_radius, steps=5))
+    monkeypatch.setattr(blocks, "attack_radius", partial(blocks.attack_radius, steps=5))
 
 
 @pytest.mark.parametrize(

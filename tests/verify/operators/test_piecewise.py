@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images, randomise
-from verify import Ball, BoundedNetwork, UnsupportedOperator, prove
+from tests.verify.helpers import BALLS, Function, around, assert_sound
+from verify import BoundedNetwork, UnsupportedOperator
 from verify.operators.piecewise import PiecewiseLinear
 
 SHAPE = (4, 4, 6)
@@ -142,12 +142,6 @@ def test_what_jumps_or_is_no_function_of_one_image_is_refused_by_name(function, 
     with pytest.raises(UnsupportedOperator, match=rf"aten\.{name}") as caught:
         BoundedNetwork(nn.Sequential(Function(function), nn.Flatten()), torch.rand(1, 2, 4, 4))
     assert "\n" not in str(caught.value)
-
-
-def test_branch_and_bound_splits_rectifiers_only():
-    network = BoundedNetwork(randomise(nn.Sequential(nn.Linear(3, 4), nn.Hardtanh(), nn.Linear(4, 2))), random_images((3,)))
-    with pytest.raises(UnsupportedOperator, match="hardtanh"):
-        prove(network, Ball(random_images((3,), 1), 0.1), 0)
 
 
 def test_two_functions_of_one_state_have_slopes_of_their_own():

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images, randomise
-from verify import Ball, BoundedNetwork, UnsupportedOperator, prove
+from tests.verify.helpers import BALLS, Function, around, assert_sound, randomise
+from verify import BoundedNetwork, UnsupportedOperator
 
 SHAPE = (4, 3, 4)
 PRODUCTS = {
@@ -70,10 +70,3 @@ def test_images_do_not_meet_in_a_product():
     for function in (lambda m, x: x * x[:1], lambda m, x: (x.unsqueeze(1) * x).flatten(1), lambda m, x: x * x.flip(0)):
         with pytest.raises(UnsupportedOperator):
             BoundedNetwork(Function(function), torch.rand(2, 4))
-
-
-def test_branch_and_bound_does_not_split_products():
-    images = random_images((4,), 1)
-    network = BoundedNetwork(nn.Sequential(Function(lambda m, x: x * x.flip(1)), nn.Linear(4, 2)).double(), images)
-    with pytest.raises(UnsupportedOperator, match="mul"):
-        prove(network, Ball(images, 0.1), 0)

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.levels import few
 from tests.verify.helpers import BALLS, Function, around, assert_sound, random_images, randomise
-from verify import Ball, BoundedNetwork, UnsupportedOperator, certified_radius, prove
+from verify import Ball, BoundedNetwork, certified_radius
 from verify.graph.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
 from verify.operators.curve import Curve
 
@@ -237,8 +237,6 @@ def test_certificates_of_smooth_networks_hold(module):
     ball = Ball(images, found.radius.double(), "linf")
     for _ in range(50):
         assert model(ball.sample(torch.Generator().manual_seed(_))).argmax(1).equal(labels)
-    with pytest.raises(UnsupportedOperator, match=r"aten\.\w+"):
-        prove(network, Ball(images[:1], 0.1), int(labels[0]))
 
 
 def test_the_gradient_of_bounds_passes_through_the_lines():
