@@ -9,7 +9,7 @@ import click
 import pandas as pd
 import pytest
 
-from experiments.evidence import judging, report, study, widths
+from experiments.evidence import judging, repeats, report, study, widths
 from experiments.evidence.found import chosen
 from experiments.evidence.rows import ROWS, SIZES, Row
 from robust_nas.metrics import LogRadius
@@ -146,3 +146,5 @@ def test_the_committed_reports_are_those_of_the_committed_runs():
     assert (RESULTS / "report.md").read_text() == report.markdown(runs, tests)
     table = pd.read_csv(RESULTS / "widths.csv").merge(cells, on="index")
     assert (RESULTS / "widths.md").read_text() == widths.markdown(table)
+    cells_again = pd.read_csv(RESULTS / "repeats.csv")
+    assert (RESULTS / "repeats.md").read_text() == repeats.summary(cells, cells_again)
