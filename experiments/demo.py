@@ -27,7 +27,7 @@ IMAGES = 8  # certified in each norm; as many as keep the whole demo under five 
 def commands() -> Iterator[str]:
     """The command lines, in order, without `dsrna`."""
     network = f"--arch {GENOTYPE} --weights {WEIGHTS}"
-    yield f"search --method raced --out {GENOTYPE.parent}"
+    yield f"search --metric cb --out {GENOTYPE.parent}"
     yield f"show {GENOTYPE} --out {OUT / 'show'}"
     yield f"train --arch {GENOTYPE} --out {WEIGHTS.parent}"
     for norm in NORMS:
