@@ -22,10 +22,10 @@ def search_path(out: Path, row: str, recipe: str, seed: int | str) -> Path:
     return out / f"{ROWS[row].search}.{ANY if ROWS[row].blind else recipe}.{seed}.json"
 
 
-def training_path(out: Path, recipe: str, genotype: Genotype) -> Path:
-    """The file of the trainings of an architecture: two rows that find the same one share it."""
+def training_path(out: Path, recipe: str, genotype: Genotype, seed: int) -> Path:
+    """The file of the trainings of an architecture after a search: two rows that find the same one share it."""
     digest = hashlib.sha256(json.dumps(genotype.to_dict(), sort_keys=True).encode()).hexdigest()
-    return out / f"trained.{recipe}.{digest[:16]}.json"
+    return out / f"trained.{recipe}.{seed}.{digest[:16]}.json"
 
 
 def chosen(row: str, found: Mapping[str, Any]) -> Genotype:
@@ -46,6 +46,6 @@ def trained(
         for seed in sorted(int(path.name.split(".")[2]) for path in out.glob(pattern)):
             found = json.loads(search_path(out, row, recipe, seed).read_text(encoding="utf-8"))
             genotype = chosen(row, found)
-            path = training_path(out, recipe, genotype)
+            path = training_path(out, recipe, genotype, seed)
             if path.exists():
                 yield row, recipe, seed, found, genotype, json.loads(path.read_text(encoding="utf-8"))

@@ -35,12 +35,10 @@ VERIFIED = {"verified_05": 0.05, "verified_10": 0.1}
 """Epsilons of verified accuracy, after the certified recipe."""
 VERIFIED_IMAGES, WIDE_IMAGES = 1000, 24
 """Test images verified, and those whose radius intervals look for."""
-FIRST_SEED = 1000
-"""Of the final trainings; the same for all searches."""
 
 
 def judged(
-    genotype: Genotype, recipe: str, data: Data, training: int, norms: Sequence[str] = ("linf", "l2")
+    genotype: Genotype, recipe: str, data: Data, seed: int, norms: Sequence[str] = ("linf", "l2")
 ) -> dict[str, float]:
     """Figures of one final training; radii are means over test images.
 
@@ -49,11 +47,11 @@ def judged(
 
     Args:
         data: with as many training images as the study has.
-        training: its number.
+        seed: of fresh weights and of the order of the images.
         norms: of tight radii.
     """
     began = time.process_time()
-    network = trained(genotype, recipe, data, training).eval()
+    network = trained(genotype, recipe, data, seed).eval()
     found = {"accuracy": accuracy(network, data.test), "training_seconds": time.process_time() - began}
     if recipe != "certified":
         return found | _tight(network, data, norms)
@@ -66,17 +64,16 @@ def judged(
     return found | {"radius_linf": radii.mean().item()}
 
 
-def trained(genotype: Genotype, recipe: str, data: Data, training: int) -> Network:
+def trained(genotype: Genotype, recipe: str, data: Data, seed: int) -> Network:
     """The final network."""
+    seed_everything(seed)
     if recipe == "standard":
-        seed_everything(FIRST_SEED + training)
         network = build(genotype, data)
-        for _ in plain_training(network, data.train, EPOCHS, BATCH_SIZE, LEARNING_RATE, training):
+        for _ in plain_training(network, data.train, EPOCHS, BATCH_SIZE, LEARNING_RATE, seed):
             pass
         return network
     sizes = replace(PRESETS["small"][recipe], **SHAPE, epochs=EPOCHS)
-    seed_everything(training)
-    run = Training(Plan(genotype, sizes, recipe, replace(settings(recipe), seed=training), training), data)
+    run = Training(Plan(genotype, sizes, recipe, replace(settings(recipe), seed=seed), seed), data)
     for _ in run.steps():
         pass
     return run.network

@@ -33,15 +33,17 @@ from robust_nas.search.engine import Search
 RECIPES = ("standard", "jacobian", "certified")
 RESULTS = Path(__file__).parents[1] / "results" / "evidence"
 RUNS = RESULTS / "runs"
+SEEDS = 100
+"""Between the final trainings of two searches: each search has fresh weights of its own, and all rows share them."""
 
 
 def run(row: str, recipe: str, seed: int, trainings: int, norms: Sequence[str], data: Data, out: Path) -> None:
     """One search, and the trainings of the architecture that the row takes from it, as far as they are not there."""
     genotype = chosen(row, searched(row, recipe, seed, data, out))
-    path = training_path(out, recipe, genotype)
+    path = training_path(out, recipe, genotype, seed)
     done: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     for training in range(len(done), trainings):
-        done.append(judged(genotype, recipe, data, training, norms))
+        done.append(judged(genotype, recipe, data, SEEDS * seed + training, norms))
         Run(out).write_json(path.name, done)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in done[-1].items())
         click.echo(f"{row} {recipe} seed {seed}: {shown}")
