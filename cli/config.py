@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robust_nas.files import atomic_path
+from robust_nas.files import atomic_path, decoded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,8 +32,8 @@ def read(context: click.Context, _: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(decoded(path.read_bytes(), str(path)))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise click.UsageError(f"{path}: not TOML: {error}") from error
     command = content.pop(COMMAND, context.info_name)
     if command != context.info_name:
@@ -42,7 +42,8 @@ def read(context: click.Context, _: click.Parameter, path: Path | None) -> None:
     unknown = sorted(set(content) - set(names))
     if unknown:
         raise click.UsageError(f"{path}: {context.info_name} has no option {', '.join(unknown)}")
-    context.default_map = {names[key].name: _typed(names[key], value) for key, value in content.items()}
+    typed = ((names[key].name, _typed(names[key], value, f"{path}: {key}")) for key, value in content.items())
+    context.default_map = dict(typed)
 
 
 def write(command: click.Command, options: DataclassInstance, folder: Path) -> None:
@@ -50,7 +51,7 @@ def write(command: click.Command, options: DataclassInstance, folder: Path) -> N
     if not _is_of(folder / "config.json", str(command.name)):
         return
     lines = [
-        f"# Repeats this run: dsrna {command.name} --config {folder / NAME} --out ELSEWHERE",
+        f"# Repeats this run: dsrna {command.name} --config {_toml(folder / NAME)} --out ELSEWHERE",
         f"{COMMAND} = {_toml(command.name)}",
     ]
     keys = {parameter.name: _key(parameter) for parameter in command.params}
@@ -77,13 +78,24 @@ def _key(parameter: click.Parameter) -> str:
     return flags[0].removeprefix("--") if flags else str(parameter.name)
 
 
-def _typed(parameter: click.Parameter, value: Any) -> Any:
-    """A value as it would be typed, so that it is checked in the same way."""
-    if parameter.multiple if isinstance(parameter, click.Option) else False:
-        return [str(part) for part in value] if isinstance(value, list) else [str(value)]
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return value if isinstance(value, bool) else str(value)
+def _typed(parameter: click.Parameter, value: Any, where: str) -> Any:
+    """A value as it would be typed, so that it is checked in the same way.
+
+    Raises:
+        click.UsageError: it is of a kind that nobody could type; the message begins with `where`.
+    """
+    option = parameter if isinstance(parameter, click.Option) else None
+    if option is not None and option.is_flag:
+        if not isinstance(value, bool):
+            raise click.UsageError(f"{where}: must be true or false, not {json.dumps(value, default=str)}")
+        return value
+    parts = value if isinstance(value, list) else [value]
+    for part in parts:
+        if isinstance(part, bool) or not isinstance(part, str | int | float) or "\0" in str(part):
+            given = json.dumps(part, default=str)
+            raise click.UsageError(f"{where}: must be text, a number or a list of these, not {given}")
+    texts = [str(part) for part in parts]
+    return texts if option is not None and option.multiple else ",".join(texts)
 
 
 def _toml(value: Any) -> str:

@@ -72,11 +72,29 @@ def test_what_is_typed_counts_more(here):
         ('arch = "cell.json"\nimages = 0', "--images"),
         ('arch = "cell.json"\nmethod = "magic"', "magic"),
         ("images = 3", "--arch"),
+        ("images = true", "images: must be text, a number or a list of these, not true"),
+        ("out = true", "out: must be"),
+        ("out = {name = 1}", "out: must be"),
+        ('out = "\\u0000"', "out: must be"),
+        ("epsilon = [0.1, true]", "epsilon: must be"),
+        ("epsilon = 1979-05-27", 'epsilon: must be text, a number or a list of these, not "1979-05-27"'),
+        ('targeted = ""', 'targeted: must be true or false, not ""'),
+        ("targeted = 1", "targeted: must be true or false, not 1"),
     ],
 )
 def test_a_wrong_file_is_one_line(here, capsys, content, words):
     (here / "mine.toml").write_text(content)
     assert words in refused(capsys, "certify", "--config", "mine.toml")
+
+
+def test_the_mark_of_windows_is_no_part_of_the_options(here):
+    (here / "mine.toml").write_bytes(b"\xef\xbb\xbfimages = 3\n")
+    assert parsed("certify", ["--config", "mine.toml"])["images"] == 3
+
+
+def test_any_name_of_a_folder_leaves_a_file_that_can_be_read(here):
+    assert run(*LINES["certify"], "--out", "two\nlines") == 0
+    assert parsed("certify", ["--config", "two\nlines/run.toml"])["images"] == 2
 
 
 def test_a_run_that_is_refused_leaves_no_file(here, capsys):
