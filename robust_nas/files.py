@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from verify.checks.errors import InputError
 
@@ -36,6 +38,20 @@ def decoded(content: bytes, source: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: not a text: {error}") from error
+
+
+def read_json(path: Path, missing: str) -> Any:
+    """What is in a JSON file that a person's input leads to.
+
+    Raises:
+        InputError: it is not there, which `missing` says in a line; or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(missing) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON: {error}") from error
 
 
 def digest(path: Path) -> str:

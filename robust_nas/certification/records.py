@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import sys
 from collections.abc import Callable, Collection
@@ -16,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from robust_nas.files import read_json
 from verify import DOMAINS, NORMS, InputError
 from verify.propagation.methods import radius_methods
 
@@ -185,16 +185,9 @@ def _read_domain(path: Path) -> str:
 
 def _read_options(path: Path) -> dict[str, Any]:
     """What a certification was started with; empty where the file names nothing of the kind."""
-    try:
-        options = json.loads(path.read_text(encoding="utf-8"))["options"]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: no such file; `dsrna certify` writes it beside the certificates, with their domain"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    except (KeyError, TypeError):
-        options = None
+    missing = f"{path}: no such file; `dsrna certify` writes it beside the certificates, with their domain"
+    config = read_json(path, missing)
+    options = config.get("options") if isinstance(config, dict) else None
     return options if isinstance(options, dict) else {}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from robust_nas.data import Data
-from robust_nas.datasets.base import DataSet, Epsilons
 from robust_nas.datasets.downloads import downloaded
+from robust_nas.datasets.mnist import MNIST
 
 
 def load(root: Path, download: bool) -> Data:
@@ -15,12 +16,4 @@ def load(root: Path, download: bool) -> Data:
     return Data("kmnist", train, test, classes=10, mean=(0.1918,), std=(0.3483,), pad=2)
 
 
-KMNIST = DataSet(
-    load,
-    attacks=Epsilons(fgsm=2 / 255, linf=0.3, l2=1.0),
-    trainings={
-        "adversarial": {"linf": 0.3, "l2": 1.5},
-        "certified": {"linf": 0.1, "l2": 0.5},
-        "tangent": {"l2": 0.5},
-    },
-)
+KMNIST = replace(MNIST, load=load)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from robust_nas.data import Data
-from robust_nas.datasets.base import DataSet, Epsilons
+from robust_nas.datasets.cifar10 import CIFAR10
 from robust_nas.datasets.downloads import downloaded
 
 
@@ -18,12 +19,4 @@ def load(root: Path, download: bool) -> Data:
     return Data("svhn", train, test, classes=10, mean=mean, std=std)
 
 
-SVHN = DataSet(
-    load,
-    attacks=Epsilons(fgsm=2 / 255, linf=8 / 255, l2=1.0),
-    trainings={
-        "adversarial": {"linf": 8 / 255, "l2": 0.5},
-        "certified": {"linf": 2 / 255, "l2": 0.1},
-        "tangent": {"l2": 0.1},
-    },
-)
+SVHN = replace(CIFAR10, load=load)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from robust_nas.certification.pictures import radii_of
 from robust_nas.certification.records import Claim, read_certificates, read_claim
+from robust_nas.files import read_json
 from robust_nas.pictures.certificates import Radii
 from robust_nas.spaces.draw import draw
 from robust_nas.zoo import find
@@ -89,14 +89,8 @@ def read_run(path: Path) -> RunFolder:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path.parent}: no run of dsrna ({CONFIG} is missing); give the folders that --out named"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
+    missing = f"{path.parent}: no run of dsrna ({CONFIG} is missing); give the folders that --out named"
+    config = read_json(path, missing)
     if not isinstance(config, dict) or not isinstance(config.get("options"), dict) or "command" not in config:
         raise InputError(f"{path}: not what a run of dsrna writes")
     return config

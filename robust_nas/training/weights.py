@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from robust_nas.data import Data
+from robust_nas.files import read_json
 from robust_nas.genotype import Architecture
 from robust_nas.runs import Run
 from robust_nas.spaces.network import Network
@@ -93,14 +93,7 @@ def load_trained(arch: Architecture, weights: Path, data: Data) -> Network:
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
-    try:
-        sidecar = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: no such file; weights need it beside them, to say what they are"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
+    sidecar = read_json(path, f"{path}: no such file; weights need it beside them, to say what they are")
     if not isinstance(sidecar, dict) or (sidecar.get("format"), sidecar.get("version")) != (FORMAT, VERSION):
         raise InputError(f"{path}: not a {FORMAT!r} file of version {VERSION}, which `dsrna train` writes")
     return sidecar
