@@ -10,7 +10,7 @@ import torch
 
 from robust_nas.data import Data, Examples
 from robust_nas.genotype import Architecture
-from robust_nas.search.screen import narrowest
+from robust_nas.search.screen import promising
 from robust_nas.search.stage import Plan
 from robust_nas.search.trials import Trial
 from robust_nas.spaces.backbone import OneShot
@@ -57,10 +57,10 @@ class Candidates:
         if trial.drawn == 1:
             return found
         sure = found[: 1 if ends else 0]
-        return [*sure, *self._narrowest(found[len(sure) :], count - len(sure))]
+        return [*sure, *self._promising(found[len(sure) :], count - len(sure))]
 
-    def _narrowest(self, architectures: Sequence[Architecture], count: int) -> list[Architecture]:
-        return narrowest(architectures, count, self.trial, self.data, self.plan.seed, self.device)
+    def _promising(self, architectures: Sequence[Architecture], count: int) -> list[Architecture]:
+        return promising(architectures, count, self.trial, self.data, self.plan.seed, self.device)
 
     @torch.no_grad()
     def _near(

@@ -1,10 +1,12 @@
-"""Before any training: which of many architectures have narrow intervals with fresh weights."""
+"""Before any training: which of many architectures have many weights and narrow intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from robust_nas.data import Data
 from robust_nas.genotype import Architecture
@@ -21,20 +23,25 @@ BATCH, IMAGES = 64, 16
 """Images that give batch norm its statistics, and how many of them are bounded."""
 
 
-def narrowest(
+def promising(
     architectures: Sequence[Architecture], count: int, trial: Trial, data: Data, seed: int, device: torch.device
 ) -> list[Architecture]:
-    """Of the larger half, the first `count` by the width of their intervals at fresh weights, from narrow to wide.
+    """The first `count` by log(number of weights) minus log(width of the intervals at fresh weights), best first.
 
-    How fast intervals widen with epsilon (`IntervalSlope`) differs by factors of thousands between architectures, and
-    is mostly a matter of the architecture: what training by the recipe can certify afterwards goes with it, at the
-    price of a forward pass instead of a training. The narrowest of all are pools and skip connections, which cannot
-    learn; the number of weights goes with the accuracy.
+    Both are in standard deviations of those given. How fast intervals widen with epsilon (`IntervalSlope`) differs by
+    factors of thousands between architectures, and is mostly a matter of the architecture: what training by the recipe
+    can certify afterwards goes with it, at the price of a forward pass instead of a training. The narrowest of all are
+    pools and skip connections, which cannot learn; the number of weights goes with the accuracy.
     """
-    sizes = [weights(architecture, trial, data) for architecture in architectures]
-    large = sorted(range(len(sizes)), key=lambda place: -sizes[place])[: max(count, len(sizes) // 2)]
-    widths = {place: fresh_width(architectures[place], trial, data, seed, device) for place in sorted(large)}
-    return [architectures[place] for place in sorted(widths, key=lambda place: widths[place])[:count]]
+    sizes = torch.tensor([weights(each, trial, data) for each in architectures]).double().log()
+    widths = torch.tensor([fresh_width(each, trial, data, seed, device) for each in architectures]).double()
+    order = (_standardised(sizes) - _standardised(widths)).argsort(descending=True, stable=True)
+    return [architectures[place] for place in order[:count].tolist()]
+
+
+def _standardised(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    spread = values.std(correction=0)
+    return (values - values.mean()) / (spread if spread > 0 else 1.0)
 
 
 def weights(architecture: Architecture, trial: Trial, data: Data) -> int:

@@ -43,15 +43,21 @@ def sample(
     return replace(sample_robnet(nodes, cells if space == "robnet-free" else 1, draws), activation=activation)
 
 
-def sample_genotype(nodes: int, generator: random.Random) -> Genotype:
-    """Two different inputs a node, uniformly, and operations uniform over `PRIMITIVES` but `none`."""
+def sample_genotype(nodes: int, generator: random.Random, shallow: bool = False) -> Genotype:
+    """Two different inputs a node, uniformly, and operations uniform over `PRIMITIVES` but `none`.
+
+    Args:
+        nodes: intermediate nodes of a cell.
+        generator: to draw with.
+        shallow: whether nodes read the two inputs of the cell, and no other node.
+    """
     operations = [name for name in PRIMITIVES if name != "none"]
 
     def cell() -> tuple[Edge, ...]:
         return tuple(
             (generator.choice(operations), source)
             for node in range(2, 2 + nodes)
-            for source in sorted(generator.sample(range(node), 2))
+            for source in sorted(generator.sample(range(2 if shallow else node), 2))
         )
 
     concat = tuple(range(2, 2 + nodes))

@@ -1,16 +1,19 @@
-"""Which architectures are tried, of many that are drawn: those with narrow intervals at fresh weights."""
+"""Which architectures are tried, of many that are drawn: those of many weights and narrow intervals."""
 
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import zscore
 
 from robust_nas.data import search_split
 from robust_nas.genotype import Genotype
-from robust_nas.search.screen import fresh_width, narrowest, weights
+from robust_nas.search.screen import fresh_width, promising, weights
 from robust_nas.search.strategies import STRATEGIES
 from robust_nas.search.trials import trial_at
+from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.sampling import sample_genotype
 from robust_nas.training.engine import Plan, Training, build
 from tests.robust_nas.search.helpers import TINY, small_data, tiny_search
@@ -26,12 +29,28 @@ def cells(operation):
     return Genotype(edges, (2,), edges, (2,), 1)
 
 
-def test_wide_operations_come_after_narrow_ones_and_few_are_kept():
+def test_many_weights_and_narrow_intervals_come_first():
+    trial, data = trial_at(PRESET, "certified", "digits"), small_data()
+    given = [cells(name) for name in ("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")]
+    sizes = np.log([weights(each, trial, data) for each in given])
+    widths = np.array([fresh_width(each, trial, data, 0, CPU) for each in given])
+    expected = np.argsort(-(zscore(sizes) - zscore(widths)))
+    assert promising(given, 3, trial, data, 0, CPU) == [given[place] for place in expected[:3]]
+    assert promising(given[::-1], 5, trial, data, 0, CPU) == [given[place] for place in expected]
+
+
+def test_equals_stay_in_their_order():
     trial = trial_at(PRESET, "certified", "digits")
-    two = [cells("sep_conv_5x5"), cells("dil_conv_5x5")]
-    assert narrowest(two, 2, trial, small_data(), 0, CPU) == [cells("dil_conv_5x5"), cells("sep_conv_5x5")]
-    small = [cells("skip_connect"), cells("max_pool_3x3")]  # narrower, but without weights
-    assert narrowest([*small, *two], 1, trial, small_data(), 0, CPU) == [cells("dil_conv_5x5")]
+    same = [cells("dil_conv_5x5")] * 3
+    assert promising(same, 2, trial, small_data(), 0, CPU) == same[:2]
+
+
+def test_raced_cells_read_their_inputs_only():
+    strategy = STRATEGIES["raced"]()
+    drawn = strategy.candidates([], lambda generator: None, replace(PRESET, nodes=3), 20, torch.Generator())
+    assert {source for each in drawn for _, source in (*each.normal, *each.reduce)} == {0, 1}
+    assert {operation for each in drawn for operation, _ in each.normal} == set(PRIMITIVES) - {"none"}
+    assert len(set(drawn)) == 20 and {each.nodes for each in drawn} == {3}
 
 
 def test_the_weights_that_count_are_those_of_the_network_that_a_trial_trains():
@@ -55,7 +74,7 @@ def test_width_is_that_of_the_network_before_its_first_step(recipe):
 
 
 @pytest.mark.parametrize(("method", "sure"), [("darts", 1), ("random", 0)])
-def test_a_search_tries_its_own_result_and_the_narrowest_of_the_others(method, sure, monkeypatch):
+def test_a_search_tries_its_own_result_and_the_promising_of_the_others(method, sure, monkeypatch):
     drawn = []
     strategy = STRATEGIES[method]()
     draw = strategy.candidates
@@ -65,7 +84,7 @@ def test_a_search_tries_its_own_result_and_the_narrowest_of_the_others(method, s
     list(search.steps())
     assert len(drawn) == 8 and len(search.trials.candidates) == 2
     data = replace(small_data(), train=search_split(small_data(), 0)[0])
-    others = narrowest(drawn[sure:], 2 - sure, trial, data, 0, CPU)
+    others = promising(drawn[sure:], 2 - sure, trial, data, 0, CPU)
     assert search.trials.candidates == [*drawn[:sure], *others]
 
 
