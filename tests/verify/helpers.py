@@ -12,7 +12,9 @@ from torch.func import jacrev, vmap
 
 from tests.levels import level
 from verify import METHODS, Ball, BoundedNetwork, Bounds, Region
-from verify.operators.relaxation import Elementwise, Relaxation, Slopes
+from verify.operators.relaxation import Relaxation, Slopes
+from verify.propagation import alpha
+from verify.propagation.alpha import Choice
 from verify.propagation.crown import backward
 from verify.propagation.methods import METHODS as METHOD_RECORDS
 from verify.propagation.neurons import Neurons
@@ -47,21 +49,24 @@ class Function(nn.Module):
 class HeldSlopes:
     """Gives later bounds the slopes that were chosen for the first, one call after the other.
 
-    For finite differences: gradients of bounds hold slopes fixed. Call `begin` before each computation of bounds.
+    For finite differences: gradients of bounds hold slopes fixed, also those that an ascent ends with. Call `begin` before
+    each computation of bounds.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.recorded: list[Slopes | None] = []
-        self.replayed: Iterator[Slopes | None] | None = None
-        choose = WorstPoints.__call__
+        self.recorded: list[Slopes | Choice | None] = []
+        self.replayed: Iterator[Slopes | Choice | None] | None = None
+        for owner, name in ((WorstPoints, "__call__"), (alpha, "ascended")):
+            monkeypatch.setattr(owner, name, self._held(getattr(owner, name)))
 
-        def held(points: WorstPoints, activation: Elementwise) -> Slopes | None:
+    def _held(self, choose: Callable[..., Slopes | Choice | None]) -> Callable[..., Slopes | Choice | None]:
+        def held(*args: object) -> Slopes | Choice | None:
             if self.replayed is not None:
                 return next(self.replayed)
-            self.recorded.append(choose(points, activation))
+            self.recorded.append(choose(*args))
             return self.recorded[-1]
 
-        monkeypatch.setattr(WorstPoints, "__call__", held)
+        return held
 
     def begin(self) -> None:
         self.replayed = iter(self.recorded) if self.recorded else None

@@ -14,7 +14,7 @@ from verify.operators.arithmetic import inner
 from verify.operators.envelope import ULPS
 from verify.operators.form import Form, Sweep, aligned
 from verify.operators.layout import in_layout_of
-from verify.operators.operator import Backward, Coefficients, Radius, Read
+from verify.operators.operator import Backward, Coefficients, Interval, Radius, Read
 from verify.operators.relaxation import Relaxation
 
 
@@ -48,13 +48,28 @@ class Bilinear(Relaxation):
     def forward(self, *values: Tensor) -> Tensor:
         return self.product(*(values[slot] for slot in self.factors))
 
+    def shortfalls(self, first: Interval, second: Interval, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """See `shortfall`; added up as the product is.
+
+        Args:
+            first, second: centre and radius of the factors.
+            scale: of the radii and of the results, "b 1 ... 1", with the dimensions of the result.
+        """
+        raise self.refuse("a product without a rule")
+
     def centred(
         self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
     ) -> tuple[Tensor, Tensor]:
+        """By the products of the ends; those of the planes reach as far on both sides as these do on one."""
         (p, r), (q, t) = ((centres[slot], radii[slot]) for slot in self.factors)
         assert r is not None and t is not None
-        mixed, both = self.product(p.abs(), t) + self.product(r, q.abs()), self.product(r, t)
-        return self.product(p, q), mixed + scale.reshape(-1, *[1] * (both.dim() - 1)) * both
+        both = self.product(r, t)
+        scale = scale.reshape(-1, *[1] * (both.dim() - 1))
+        centre, radius = self.product(p, q), self.product(p.abs(), t) + self.product(r, q.abs()) + scale * both
+        if relaxed:
+            return centre, radius
+        short, side = (part.masked_fill(~torch.isfinite(radius), 0) for part in self.shortfalls((p, r), (q, t), scale))
+        return centre + scale * side, radius - short
 
     def hidden(self, values: list[Tensor]) -> Tensor | float:
         if self.length == 1:
@@ -131,6 +146,9 @@ class ElementProduct(Bilinear):
     def product(self, x: Tensor, y: Tensor) -> Tensor:
         return x * y
 
+    def shortfalls(self, first: Interval, second: Interval, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return shortfall(first, second, scale)
+
     def back(self, A: Tensor, other: Tensor, first: bool) -> Tensor:
         return A * other
 
@@ -181,14 +199,56 @@ class MatrixProduct(Bilinear):
         leading = max(rows)
         return torch.einsum(f"{rows[0]}{first},{rows[1]}{second}->{leading}{result}", x, y)
 
+    def shortfalls(self, first: Interval, second: Interval, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """With all products side by side, for as many images at once as memory is well spent on."""
+        terms = self.indices
+        summed = [index for index in terms[0] if index not in terms[2]]
+        order = terms[2] + "".join(summed)
+        at_once = max(1, AT_ONCE // (self.output_shape[1:].numel() * self.length))
+        scale = scale.expand(len(first[0]), *scale.shape[1:]).reshape(-1, *[1] * (len(order) - 1))
+        p, r = (_laid_out(side, terms[0], order) for side in first)
+        q, t = (_laid_out(side, terms[1], order) for side in second)
+        parts = []
+        for own, reach, others, its, unit in zip(*(side.split(at_once) for side in (p, r, q, t, scale)), strict=True):
+            both = shortfall((own, reach), (others, its), unit)
+            parts.append([side.sum(list(range(-len(summed), 0))) if summed else side for side in both])
+        less, side = (torch.cat(each) for each in zip(*parts, strict=True))
+        return less, side
+
     def back(self, A: Tensor, other: Tensor, first: bool) -> Tensor:
         mine, theirs, result = self.indices if first else (self.indices[1], self.indices[0], self.indices[2])
         leading = "R" if A.dim() > len(result) else ""
         return torch.einsum(f"{leading}{result},{theirs}->{leading}{mine}", A, other)
 
 
+AT_ONCE = 2**22
+"""Products of two elements that are held at one time."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 """Indices of a product; "R" counts rows."""
+
+
+def shortfall(first: Interval, second: Interval, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the products of all x in p -+ r and y in q -+ t fall short of the planes' interval, halved, and
+    towards which side they do not.
+
+    x y - p q = p e + q d + d e with |d| <= r, |e| <= t, so its ends are among +-|p| t +-|q| r +-r t, with the signs'
+    product that of p q. On the side of p q it reaches the sum of the three, on the other one the sum less twice the
+    least of them.
+
+    Args:
+        first, second: p and r, q and t.
+        scale: what radii are in units of, and the results.
+    """
+    (p, r), (q, t) = first, second
+    least = torch.minimum(torch.minimum(p.abs() * t, q.abs() * r), scale * (r * t))
+    return least, least * p.sign() * q.sign()
+
+
+def _laid_out(x: Tensor, term: str, order: str) -> Tensor:
+    """With the dimensions in another order, of one element each that it does not have."""
+    x = x.permute(*(term.index(index) for index in order if index in term))
+    sizes = iter(x.shape)
+    return x.reshape([next(sizes) if index in term else 1 for index in order])
 
 
 def _spelt_out(equation: str, ranks: list[int]) -> tuple[str, str, str]:

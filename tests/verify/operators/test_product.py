@@ -7,6 +7,8 @@ from torch import nn
 
 from tests.verify.helpers import BALLS, Function, around, assert_sound, randomise
 from verify import BoundedNetwork, UnsupportedOperator
+from verify.graph.lirpa import BoundedModule, BoundedTensor, PerturbationLpNorm
+from verify.operators import product
 
 SHAPE = (4, 3, 4)
 PRODUCTS = {
@@ -70,3 +72,73 @@ def test_images_do_not_meet_in_a_product():
     for function in (lambda m, x: x * x[:1], lambda m, x: (x.unsqueeze(1) * x).flatten(1), lambda m, x: x * x.flip(0)):
         with pytest.raises(UnsupportedOperator):
             BoundedNetwork(Function(function), torch.rand(2, 4))
+
+
+def matrices(m, x):
+    return (x[:, :6].reshape(-1, 2, 3) @ x[:, 6:].reshape(-1, 3, 2)).reshape(-1, 4)
+
+
+def contracted(m, x):
+    return torch.einsum("bij,bikj->bk", x[:, :4].unflatten(1, (2, 2)), x[:, 4:].unflatten(1, (2, 2, 2)))
+
+
+PRODUCTS_OF_PAIRS = {
+    "of elements": (4, lambda m, x: x[:, :2] * x[:, 2:], [[(0, 2)], [(1, 3)]]),
+    "quotient": (4, lambda m, x: x[:, :2] / (x[:, 2:] + 9), [[(0, 2)], [(1, 3)]]),
+    "of matrices": (12, matrices, [[(3 * i + j, 6 + 2 * j + k) for j in range(3)] for i in range(2) for k in range(2)]),
+    "einsum": (12, contracted, [[(2 * i + j, 4 + 4 * i + 2 * k + j) for i in range(2) for j in range(2)] for k in range(2)]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", PRODUCTS_OF_PAIRS)
+def test_intervals_of_products_are_those_of_their_corners(name, dtype):
+    """The least and the largest product of two factors in a box are at its corners; so are those of each sum's terms."""
+    size, function, pairs = PRODUCTS_OF_PAIRS[name]
+    images = torch.randn(200, size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    images = images.masked_fill(images.abs() < 0.2, 0.0)
+    network = BoundedNetwork(Function(function), images[:1], confirms=dtype == torch.float64)
+    x, signs = images.double(), torch.tensor([[i, j] for i in (-1.0, 1.0) for j in (-1.0, 1.0)]).double()
+    for radius in (0.0, 1e-9, 0.01, 0.7, 3.0):
+        bounds = network.bounds(images, radius, domain="free", method="ibp")
+        low = high = 0.0
+        for pair in torch.tensor(pairs).unbind(1):
+            ends = [x[:, pair[:, side], None] + radius * signs[:, side] for side in (0, 1)]
+            values = ends[0] / (ends[1] + 9) if name == "quotient" else ends[0] * ends[1]
+            low, high = low + values.amin(2), high + values.amax(2)
+        # Bounds that are confirmed allow for rounding.
+        slack, room = (each * (1 + high - low) for each in ((0.0, 1e-8) if dtype == torch.float64 else (1e-5, 1e-4)))
+        assert (bounds.lower <= low + slack).all() and (bounds.upper >= high - slack).all()
+        assert (low - bounds.lower <= room).all() and (bounds.upper - high <= room).all()
+        if radius == 1e-9:  # too small to be seen beside the values, unless it is kept apart
+            found = network.single().width_slope(images.float(), domain="free")
+            torch.testing.assert_close(found.exp(), ((high - low) / 2e-9).float(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_product_that_overflows_claims_nothing():
+    images = torch.tensor([[1e30, -1e30, 0.0, 1e30]])
+    network = BoundedNetwork(Function(lambda m, x: x[:, :2] * x[:, 2:]), images)
+    lower = network.bounds(images, 1e30, domain="free", method="ibp").lower
+    assert not torch.isfinite(lower).any()
+
+
+@pytest.mark.parametrize("name", PRODUCTS_OF_PAIRS)
+def test_intervals_of_products_are_no_looser_than_those_of_auto_lirpa(name):
+    if name == "einsum":
+        pytest.skip("auto_LiRPA has none")
+    size, function, _ = PRODUCTS_OF_PAIRS[name]
+    model, images = Function(function), torch.randn(5, size, generator=torch.Generator().manual_seed(0))
+    if name == "quotient":  # its interval is x_l / y_u to x_u / y_l, which holds of no negative x
+        images = images.abs() + 0.3
+    low, high = BoundedModule(model, images).compute_bounds(
+        x=(BoundedTensor(images, PerturbationLpNorm(norm=torch.inf, eps=0.3)),), method="IBP"
+    )
+    bounds = BoundedNetwork(model, images).bounds(images, 0.3, domain="free", method="ibp")
+    assert (bounds.lower >= low - 1e-5).all() and (bounds.upper <= high + 1e-5).all()
+
+
+def test_products_of_matrices_are_bounded_in_parts(monkeypatch):
+    network, images = BoundedNetwork(Function(matrices), torch.rand(1, 12)), torch.randn(3, 12)
+    whole = network.bounds(images, 0.3, method="ibp", domain="free")
+    monkeypatch.setattr(product, "AT_ONCE", 1)
+    assert torch.equal(network.bounds(images, 0.3, method="ibp", domain="free").lower, whole.lower)
