@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from verify.checks import inputs as checks
 from verify.checks.errors import InputError, first_line
+from verify.checks.inputs import Array
 from verify.checks.modes import in_own_modes, uncompiled
 from verify.graph.graph import Graph
 from verify.graph.tracing import copies, evaluated, trace
@@ -68,9 +69,14 @@ class BoundedNetwork:
 
     @in_own_modes
     def __init__(
-        self, model: nn.Module, example: Float[Tensor, "b *shape"], memory: float = MEMORY, confirms: bool = False
+        self,
+        model: nn.Module,
+        example: Float[Tensor, "b *shape"] | Array,
+        memory: float = MEMORY,
+        confirms: bool = False,
     ) -> None:
-        model, example = checks.module(model), checks.pixels("example", example)
+        model = checks.module(model)
+        example = checks.pixels("example", example, *checks.place(model))
         if confirms and example.dtype != torch.float64:
             raise InputError(f"certificates are confirmed in float64, not in {example.dtype}; use double()")
         self.model = model
@@ -90,7 +96,7 @@ class BoundedNetwork:
         return f"BoundedNetwork({type(self.model).__name__}: {shapes}, {self.example.dtype} on {self.example.device})"
 
     @in_own_modes
-    def __call__(self, x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b k"]:
+    def __call__(self, x: Float[Tensor, "b *shape"] | Array) -> Float[Tensor, "b k"]:
         """The network's outputs, with frozen statistics where it is in training mode."""
         self._check_mode()
         return self.graph.evaluate(checks.alike(x, self.example))
@@ -101,9 +107,9 @@ class BoundedNetwork:
 
     def check(
         self,
-        images: Float[Tensor, "b *shape"],
-        labels: Integer[Tensor, " b"],
-        targets: Integer[Tensor, " b"] | None = None,
+        images: Float[Tensor, "b *shape"] | Array,
+        labels: Integer[Tensor, " b"] | Array,
+        targets: Integer[Tensor, " b"] | Array | None = None,
     ) -> tuple[Float[Tensor, "b *shape"], Int[Tensor, " b"], Int[Tensor, " b"] | None]:
         """Images of the kind that the network takes, in float32 or float64, and classes of them, as torch.int64.
 
@@ -117,7 +123,7 @@ class BoundedNetwork:
         return images, labels, checks.others(targets, labels, self.classes)
 
     @in_own_modes
-    def freeze(self, images: Float[Tensor, "b *shape"], moments: Moments = moments) -> Float[Tensor, "b k"]:
+    def freeze(self, images: Float[Tensor, "b *shape"] | Array, moments: Moments = moments) -> Float[Tensor, "b k"]:
         """Fix batch norm's statistics to those of this clean batch, until the next call. Returns the outputs.
 
         Every bound, forward pass and attack of one evaluation has to use the same. The statistics keep their
@@ -138,10 +144,10 @@ class BoundedNetwork:
     @in_own_modes
     def bounds(
         self,
-        x: Float[Tensor, "b *shape"] | Region,
-        epsilon: float | Float[Tensor, " b"] | None = None,
+        x: Float[Tensor, "b *shape"] | Array | Region,
+        epsilon: float | Float[Tensor, " b"] | Array | None = None,
         norm: str = "linf",
-        specification: Float[Tensor, "b s k"] | Float[Tensor, "s k"] | None = None,
+        specification: Float[Tensor, "b s k"] | Float[Tensor, "s k"] | Array | None = None,
         method: str = "crown",
         domain: str = "unit",
         within: Intervals | None = None,
@@ -192,7 +198,7 @@ class BoundedNetwork:
 
     @in_own_modes
     def lower_given(
-        self, region: Region, specification: Float[Tensor, "b s k"], intervals: Intervals
+        self, region: Region, specification: Float[Tensor, "b s k"] | Array, intervals: Intervals
     ) -> Float[Tensor, "b s"]:
         """Lower bounds by one backward pass of CROWN, from given bounds of the neurons.
 
@@ -215,7 +221,9 @@ class BoundedNetwork:
         return lower_given(self.graph, region, rows, given)
 
     @in_own_modes
-    def tangents(self, images: Float[Tensor, "b *shape"], directions: Float[Tensor, "b *shape"]) -> Tangents:
+    def tangents(
+        self, images: Float[Tensor, "b *shape"] | Array, directions: Float[Tensor, "b *shape"] | Array
+    ) -> Tangents:
         """The neurons that would be relaxed, with their derivatives in a direction an image; one forward pass.
 
         For directions from a standard normal distribution the squared derivative's expectation is the squared l2 norm
@@ -236,7 +244,7 @@ class BoundedNetwork:
 
     @in_own_modes
     def vector_jacobian(
-        self, images: Float[Tensor, "b *shape"], vectors: Float[Tensor, "r b k"]
+        self, images: Float[Tensor, "b *shape"] | Array, vectors: Float[Tensor, "r b k"] | Array
     ) -> Float[Tensor, "r b *shape"]:
         """v^T J(x) for r vectors v of each image, J the Jacobian of the outputs; differentiable in the parameters.
 
@@ -257,9 +265,9 @@ class BoundedNetwork:
     @in_own_modes
     def width_slope(
         self,
-        images: Float[Tensor, "b *shape"],
+        images: Float[Tensor, "b *shape"] | Array,
         norm: str = "linf",
-        specification: Float[Tensor, "b s k"] | Float[Tensor, "s k"] | None = None,
+        specification: Float[Tensor, "b s k"] | Float[Tensor, "s k"] | Array | None = None,
         domain: str = "unit",
     ) -> Float[Tensor, "b s"]:
         """How fast interval bounds widen with epsilon: the natural logarithm of d(upper - lower)/2 / d(epsilon) at 0.
@@ -309,7 +317,9 @@ class BoundedNetwork:
         twin.graph.copy_statistics(self.graph)
         return twin
 
-    def _region(self, x: Tensor | Region, epsilon: float | Tensor | None, norm: str, domain: str) -> Region:
+    def _region(
+        self, x: Tensor | Array | Region, epsilon: float | Tensor | Array | None, norm: str, domain: str
+    ) -> Region:
         if isinstance(x, Region):
             if epsilon is not None:
                 raise InputError("give either a region or images with epsilon, not both")

@@ -16,6 +16,7 @@ from torch import Tensor
 from verify.checks import inputs as checks
 from verify.checks.choices import DOMAINS, NORMS
 from verify.checks.errors import InputError
+from verify.checks.inputs import Array
 from verify.checks.modes import in_own_modes
 
 ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
@@ -102,7 +103,7 @@ class Box(Region):
     """
 
     @in_own_modes
-    def __init__(self, lower: Float[Tensor, "b *shape"], upper: Float[Tensor, "b *shape"]) -> None:
+    def __init__(self, lower: Float[Tensor, "b *shape"] | Array, upper: Float[Tensor, "b *shape"] | Array) -> None:
         lower, upper = checks.pixels("lower", lower), checks.pixels("upper", upper)
         if lower.shape != upper.shape:
             raise InputError(f"box: lower is {tuple(lower.shape)} and upper is {tuple(upper.shape)}")
@@ -148,8 +149,8 @@ class Ball(Region):
     @in_own_modes
     def __init__(
         self,
-        centre: Float[Tensor, "b *shape"],
-        epsilon: float | Float[Tensor, " b"],
+        centre: Float[Tensor, "b *shape"] | Array,
+        epsilon: float | Float[Tensor, " b"] | Array,
         norm: str = "linf",
         domain: str = "unit",
     ) -> None:

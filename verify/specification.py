@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from verify.checks import inputs as checks
 from verify.checks.errors import InputError
+from verify.checks.inputs import Array
 
 ONE_OUTPUT = "a network of one output has no classes; verify.Binary makes two of it, by the output's sign"
 
 
 def margins(
-    labels: Integer[Tensor, " b"], classes: int, targets: Integer[Tensor, " b"] | None = None
+    labels: Integer[Tensor, " b"] | Array, classes: int, targets: Integer[Tensor, " b"] | Array | None = None
 ) -> Float[Tensor, "b s k"]:
     """The specification f_y - f_k for every class k other than the label y: s = k - 1 rows an image.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jaxtyping
 import numpy as np
+import pandas
 import pytest
 import torch
 from torch import Tensor, nn
@@ -122,11 +123,19 @@ USES = {
 
 Kinds = dict[str, Callable[[Any], Any]]
 
+
+def without(kinds: Kinds, *names: str) -> Kinds:
+    return {name: make for name, make in kinds.items() if name not in names}
+
+
 OTHER_THINGS: Kinds = {"None": lambda good: None, "a word": lambda good: "eight", "an object": lambda good: object()}
 OTHER_TENSORS: Kinds = {
     **OTHER_THINGS,
-    "a list": lambda good: good.tolist(),
-    "an array": lambda good: good.detach().numpy(),
+    "a ragged list": lambda good: [good[:1].tolist(), 2],
+    "a list of words": lambda good: ["one", "two"],
+    "an array of objects": lambda good: np.array([object(), None]),
+    "a complex array": lambda good: good.detach().numpy() * 1j,
+    "a mapping": lambda good: dict(enumerate(good)),
     "a number alone": lambda good: 1,
     "complex": lambda good: good.to(torch.complex64),
     "sparse": lambda good: good.to_sparse(),
@@ -175,8 +184,7 @@ CLASSES: Kinds = {
 }
 RADIUS_KINDS: Kinds = {
     **OTHER_THINGS,
-    **{name: OTHER_TENSORS[name] for name in ("complex", "sparse", "nested", "without values", "quantised")},
-    "a list": lambda good: [0.1, 0.1],
+    **without(OTHER_TENSORS, "a number alone"),
     "a fraction in words": lambda good: "8/255",
     "a truth": lambda good: True,
     "truths": lambda good: torch.tensor([True, True]),
@@ -203,7 +211,7 @@ INTERVAL_KINDS: Kinds = {
     "a list": lambda good: list(good.items()),
     "of another network": lambda good: {"/0/conv": next(iter(good.values()))},
     "lower ends only": lambda good: {name: low for name, (low, _) in good.items()},
-    "arrays": lambda good: {name: (low.detach().numpy(), high) for name, (low, high) in good.items()},
+    "lists of words": lambda good: {name: (["low"], high) for name, (_, high) in good.items()},
     "of other images": lambda good: {name: (low[:1], high[:1]) for name, (low, high) in good.items()},
     "of another precision": lambda good: {name: (low.double(), high) for name, (low, high) in good.items()},
     "flat": lambda good: {name: (low.flatten(), high.flatten()) for name, (low, high) in good.items()},
@@ -216,10 +224,6 @@ REGION_KINDS: Kinds = {
     "of no images": lambda good: good.take(torch.tensor([], dtype=torch.int64)),
 }
 NETWORK_KINDS: Kinds = {**OTHER_THINGS, "the model": lambda good: MODEL, "the class": lambda good: BoundedNetwork}
-
-
-def without(kinds: Kinds, *names: str) -> Kinds:
-    return {name: make for name, make in kinds.items() if name not in names}
 
 
 PRECISION: Kinds = {"another precision": lambda good: good.double()}
@@ -330,6 +334,26 @@ MEANT: dict[str, Kinds] = {
 """What is as good as the right argument, and is answered as that is."""
 
 
+AS_TENSORS: Kinds = {
+    "a list": Tensor.tolist,
+    "a tuple": lambda good: tuple(good.tolist()),
+    "a list of tensors": list,
+    "a list of arrays": lambda good: list(good.detach().numpy()),
+    "an array": lambda good: good.detach().numpy(),
+    "an array that must not change": lambda good: read_only(good.detach().numpy()),
+    "an array of the other byte order": lambda good: good.detach().numpy().astype(good.numpy().dtype.newbyteorder()),
+    "an array backwards": lambda good: good.detach().numpy()[::-1].copy()[::-1],
+    "a frame's column": lambda good: pandas.Series(good.flatten()) if good.dim() == 1 else good,
+}
+"""What is as good as a tensor, wherever one is taken."""
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.setflags(write=False)
+    return array
+
+
 ARGUMENTS = [(use, name) for use, entry in USES.items() for name in entry.arguments]
 
 
@@ -379,6 +403,45 @@ def test_what_is_unusual_is_answered_rightly(use, name):
     expected = answer(use)
     for make in MEANT[name].values():
         assert_same(answer(use, **{name: make(USES[use].arguments[name])}), expected)
+
+
+@pytest.mark.parametrize(("use", "name"), [(u, n) for u, n in ARGUMENTS if isinstance(USES[u].arguments[n], Tensor)])
+def test_arrays_and_lists_are_taken_where_tensors_are(use, name):
+    """Of every kind in a cheap function; all take them in the same way."""
+    expected, kinds = answer(use), AS_TENSORS if use in ("__call__", "Ball", "margins") else ["a list", "an array"]
+    for kind in kinds:
+        assert_same(answer(use, **{name: AS_TENSORS[kind](USES[use].arguments[name])}), expected)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_all_of_them_at_once(use):
+    given = {
+        name: value.tolist() if isinstance(value, Tensor) else value for name, value in USES[use].arguments.items()
+    }
+    assert_same(answer(use, **given), answer(use))
+
+
+def test_lists_have_the_precision_of_the_network_and_radii_that_of_double():
+    exact, images = NETWORK.double(), IMAGES.double() / 3
+    assert torch.equal(exact(images.tolist()), exact(images))
+    assert torch.equal(Ball(IMAGES, [0.1, 0.2]).epsilon, torch.tensor([0.1, 0.2], dtype=torch.float64))
+    assert BoundedNetwork(net().double(), IMAGES.tolist()).example.dtype == torch.float64
+    with pytest.raises(InputError, match="^the images are torch.float64, the network torch.float32; convert one of"):
+        NETWORK.bounds(images.numpy(), 0.1)
+
+
+def test_a_region_does_not_change_with_the_array_it_was_made_of():
+    array = IMAGES.numpy().copy()
+    ball = Ball(array, 0.01)
+    array += 1
+    assert torch.equal(ball.centre, IMAGES)
+
+
+def test_a_property_takes_lists():
+    unsafe = verify.Halfspaces([[1, -1, 0]], [0.1])
+    assert unsafe.rows.dtype == unsafe.limits.dtype == torch.float64 and unsafe.limits.item() == 0.1
+    case = verify.Case(Box(IMAGES[:1].tolist(), IMAGES[:1].numpy()), (unsafe,))
+    assert verify.prove_property(NETWORK, verify.Property((case,)), time_limit=5).verdict != "unknown"
 
 
 def tensors_made_anew(value: Any) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 from verify.checks import inputs as checks
 from verify.checks.choices import NORMS
 from verify.checks.errors import InputError
+from verify.checks.inputs import Array
 from verify.checks.modes import in_own_modes
 from verify.regions import DUAL_ORDERS, ORDERS, Ball, Region, per_image, span
 from verify.specification import margins
@@ -116,15 +117,15 @@ def linearised_radius(
 @in_own_modes
 def attack_radius(
     network: Outputs,
-    images: Float[Tensor, "b *shape"],
-    labels: Integer[Tensor, " b"],
+    images: Float[Tensor, "b *shape"] | Array,
+    labels: Integer[Tensor, " b"] | Array,
     norm: str = "linf",
     domain: str = "unit",
     *,
     steps: int = 25,
     rounds: int = 10,
     seed: int = 0,
-    targets: Integer[Tensor, " b"] | None = None,
+    targets: Integer[Tensor, " b"] | Array | None = None,
     largest: float | None = None,
 ) -> Float[Tensor, " b"]:
     """The size of the smallest successful perturbation found, in input units: no certificate can exceed it.
@@ -142,7 +143,7 @@ def attack_radius(
             number, or a network that does not take the images or has no gradient.
     """
     checks.choice("norm", norm, NORMS)
-    images = Ball(checks.pixels("images", images), 0.0, norm, domain).centre
+    images = Ball(checks.pixels("images", images, *checks.place(network)), 0.0, norm, domain).centre
     steps, rounds = checks.whole("steps", steps, 0), checks.whole("rounds", rounds, 0)
     generator = torch.Generator().manual_seed(checks.whole("seed", seed, 0))
     outputs = partial(checks.logits, checks.function("network", network))

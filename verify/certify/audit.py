@@ -18,6 +18,7 @@ from verify.certify.attack import pgd, worst_margin
 from verify.certify.frame import frame
 from verify.certify.radius import images_at_once, proven_margin
 from verify.checks import inputs as checks
+from verify.checks.inputs import Array
 from verify.checks.modes import in_own_modes
 from verify.regions import Ball
 
@@ -64,9 +65,9 @@ class Audit:
 @in_own_modes
 def audit(
     network: BoundedNetwork,
-    images: Float[Tensor, "b *shape"],
-    labels: Integer[Tensor, " b"],
-    radius: Float[Tensor, " b"],
+    images: Float[Tensor, "b *shape"] | Array,
+    labels: Integer[Tensor, " b"] | Array,
+    radius: float | Float[Tensor, " b"] | Array,
     norm: str = "linf",
     domain: str = "unit",
     method: str = "crown",
@@ -77,7 +78,7 @@ def audit(
     seed: int = 0,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda done: None,
-    targets: Integer[Tensor, " b"] | None = None,
+    targets: Integer[Tensor, " b"] | Array | None = None,
 ) -> Audit:
     """Attack every certified ball and repeat its proof.
 

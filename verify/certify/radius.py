@@ -18,6 +18,7 @@ from verify.certify.frame import frame
 from verify.certify.search import search
 from verify.certify.trials import Goal, task_of
 from verify.checks import inputs as checks
+from verify.checks.inputs import Array
 from verify.checks.modes import in_own_modes
 from verify.propagation.batches import images_at_once as fitting
 from verify.propagation.methods import METHODS, radius_methods
@@ -71,9 +72,9 @@ class Certificates:
 @torch.no_grad()
 def verified(
     network: BoundedNetwork,
-    images: Float[Tensor, "b *shape"],
-    labels: Integer[Tensor, " b"],
-    epsilon: float | Float[Tensor, " b"],
+    images: Float[Tensor, "b *shape"] | Array,
+    labels: Integer[Tensor, " b"] | Array,
+    epsilon: float | Float[Tensor, " b"] | Array,
     norm: str = "linf",
     domain: str = "unit",
     method: str = "crown",
@@ -85,6 +86,7 @@ def verified(
     Raises:
         InputError: what `Ball` refuses, or `proven_margin`.
     """
+    images, labels, _ = wrapped(network).check(images, labels)
     return proven_margin(network, Ball(images, epsilon, norm, domain), labels, method) > 0
 
 
@@ -93,9 +95,9 @@ def verified(
 def proven_margin(
     network: BoundedNetwork,
     ball: Ball,
-    labels: Integer[Tensor, " b"],
+    labels: Integer[Tensor, " b"] | Array,
     method: str = "crown",
-    targets: Integer[Tensor, " b"] | None = None,
+    targets: Integer[Tensor, " b"] | Array | None = None,
 ) -> Float[Tensor, " b"]:
     """A lower bound of the smallest margin in each ball, in logits; -infinity where bounds are not finite.
 
@@ -135,18 +137,18 @@ def phases(method: str) -> Sequence[str]:
 @in_own_modes
 def certified_radius(
     network: BoundedNetwork,
-    images: Float[Tensor, "b *shape"],
-    labels: Integer[Tensor, " b"],
+    images: Float[Tensor, "b *shape"] | Array,
+    labels: Integer[Tensor, " b"] | Array,
     norm: str = "linf",
     domain: str = "unit",
     method: str = "crown",
     *,
-    ceiling: Float[Tensor, " b"] | None = None,
+    ceiling: float | Float[Tensor, " b"] | Array | None = None,
     tolerance: float = 0.05,
     time_limit: float | None = None,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda done: None,
-    targets: Integer[Tensor, " b"] | None = None,
+    targets: Integer[Tensor, " b"] | Array | None = None,
     largest: float | None = None,
 ) -> Certificates:
     """The largest certified radius of each image, up to `tolerance`.

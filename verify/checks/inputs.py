@@ -1,17 +1,18 @@
 """What users give, checked in one place.
 
 Each function hands back what it was given, fit for use, or raises an `InputError` that says in one line what is wrong.
-Signatures say Tensor, and mean it: lists and arrays are refused. Labels, radii and specifications follow the images to
-their device; images are moved nowhere.
+Arrays and lists become tensors (`tensor`), on the device of the network. Labels, radii and specifications follow the
+images to their device; images that are tensors are moved nowhere.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from verify.checks.errors import InputError, first_line
 from verify.checks.modes import differentiable
 
 T = TypeVar("T")
+Array: TypeAlias = np.ndarray | Sequence[Any]
+"""What becomes a tensor: an array, or a list of numbers, lists, arrays or tensors."""
 
 PRECISIONS = (torch.float32, torch.float64)
 """What bounds are computed in: half precision rounds by as much as certified radii are."""
@@ -69,11 +72,15 @@ def instance(name: str, value: Any, kind: type[T], how: str) -> T:
     return value
 
 
-def tensor(name: str, value: Any) -> Tensor:
-    """A dense tensor of real numbers, fit for derivatives."""
+def tensor(name: str, value: Any, device: torch.device | None = None, fractions: torch.dtype = torch.float32) -> Tensor:
+    """A dense tensor of real numbers, fit for derivatives; one of an array, or of a list of numbers, lists or arrays.
+
+    Args:
+        device: of what is made of an array or a list, which have none.
+        fractions: precision of a list, which has none. An array keeps its own.
+    """
     if not isinstance(value, Tensor):
-        how = "; torch.as_tensor makes one" if isinstance(value, list | tuple) or hasattr(value, "__array__") else ""
-        raise InputError(f"{name} must be a torch.Tensor, not {_described(value)}{how}")
+        value = _made(name, value, fractions).to(device)
     if value.layout != torch.strided or value.is_nested:
         raise InputError(f"{name} must be dense; use to_dense()")
     if value.is_complex() or value.is_quantized:
@@ -83,9 +90,28 @@ def tensor(name: str, value: Any) -> Tensor:
     return differentiable(value)
 
 
-def pixels(name: str, value: Any) -> Float[Tensor, "b *shape"]:
-    """A batch of images in one of our precisions."""
-    images = tensor(name, value)
+def _made(name: str, value: Any, fractions: torch.dtype) -> Tensor:
+    """A tensor of an array or a list; a copy, as a region must not change with the array."""
+    listed = isinstance(value, list | tuple)
+    if not listed and not hasattr(value, "__array__"):
+        raise InputError(f"{name} must be a tensor, an array or a list, not {_described(value)}")
+    try:
+        if listed and any(hasattr(item, "__array__") for item in value):
+            return torch.stack([tensor(name, item, None, fractions) for item in value])
+        array = np.asarray(value)
+        made = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name} does not make a tensor: {first_line(error)}") from error
+    return made.to(fractions) if listed and made.is_floating_point() else made
+
+
+def pixels(
+    name: str, value: Any, device: torch.device | None = None, fractions: torch.dtype = torch.float32
+) -> Float[Tensor, "b *shape"]:
+    """A batch of images in one of our precisions; see `tensor`."""
+    images = tensor(name, value, device, fractions)
     if images.dtype not in PRECISIONS:
         raise InputError(f"{name} must be torch.float32 or torch.float64, not {images.dtype}; convert the pixels")
     if images.dim() < 2 or not images[:1].numel() and len(images):
@@ -93,9 +119,17 @@ def pixels(name: str, value: Any) -> Float[Tensor, "b *shape"]:
     return images
 
 
+def place(network: Any) -> tuple[torch.device, torch.dtype]:
+    """The device and precision of what a network computes on; the CPU and float32 where it has no numbers."""
+    numbers = [network.example] if hasattr(network, "example") else []
+    numbers += list(network.parameters()) if isinstance(network, nn.Module) else []
+    first = next((each for each in numbers if each.is_floating_point()), torch.empty(0))
+    return first.device, first.dtype
+
+
 def batch(images: Any, example: Float[Tensor, "n *shape"]) -> Float[Tensor, "b *shape"]:
     """Images as a network takes them: of its example's shape and on its device, one or more."""
-    images, shape = tensor("images", images), tuple(example.shape[1:])
+    images, shape = tensor("images", images, example.device, example.dtype), tuple(example.shape[1:])
     if tuple(images.shape[1:]) != shape or not len(images):
         raise InputError(f"the network takes images of shape {shape}, one or more; given is {tuple(images.shape)}")
     if images.device != example.device:
@@ -113,7 +147,7 @@ def alike(images: Any, example: Float[Tensor, "n *shape"]) -> Float[Tensor, "b *
 
 def like(name: str, value: Any, images: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
     """A tensor of the very form of the images."""
-    given = tensor(name, value)
+    given = tensor(name, value, images.device, images.dtype)
     if given.shape != images.shape or given.dtype != images.dtype or given.device != images.device:
         form = f"{images.dtype} of shape {tuple(images.shape)} on {images.device}"
         raise InputError(f"{name} must be as the images are: {form}")
@@ -122,7 +156,7 @@ def like(name: str, value: Any, images: Float[Tensor, "b *shape"]) -> Float[Tens
 
 def vectors(value: Any, images: Float[Tensor, "b *shape"], outputs: int) -> Float[Tensor, "r b k"]:
     """Vectors of the outputs, some for every image."""
-    given = tensor("vectors", value)
+    given = tensor("vectors", value, images.device, images.dtype)
     if given.dim() != 3 or given.shape[1:] != (len(images), outputs) or not len(given):
         expected = f"(r, {len(images)}, {outputs})"
         raise InputError(f'vectors must have shape "r b k", here {expected}, not {tuple(given.shape)}')
@@ -162,9 +196,11 @@ def others(value: Any, labels: Int[Tensor, " b"], most: int) -> Int[Tensor, " b"
 def radii(name: str, value: Any, images: Float[Tensor, "b *shape"], endless: bool = False) -> Float[Tensor, " b"]:
     """One radius an image, from one for all or one an image: in float64, and finite in the images' precision."""
     amount = _amount(value)
-    if amount is None and (not isinstance(value, Tensor) or value.dtype == torch.bool):
-        raise InputError(f"{name} must be a number, or a tensor of one number an image, not {_described(value)}")
-    given = tensor(name, value) if amount is None else torch.tensor(amount, dtype=torch.float64)
+    if amount is None and (value is None or isinstance(value, bool | str)):
+        raise InputError(f"{name} must be a number, or one number an image, not {_described(value)}")
+    given = tensor(name, value if amount is None else [amount], fractions=torch.float64)
+    if given.dtype == torch.bool:
+        raise InputError(f"{name} must be a number, or one number an image, not {given.dtype}")
     if given.dim() > 1 or given.dim() == 1 and len(given) not in (1, len(images)):
         raise InputError(f"{name} must be one number, or {len(images)}, one an image; given is {tuple(given.shape)}")
     given = given.to(images.device, torch.float64)
@@ -177,7 +213,7 @@ def specification(value: Any, images: Float[Tensor, "b *shape"], outputs: int) -
     """Rows of linear functions of the outputs, for every image; the outputs themselves if none are given."""
     if value is None:
         value = torch.eye(outputs)
-    rows = tensor("specification", value)
+    rows = tensor("specification", value, images.device, images.dtype)
     if rows.dim() not in (2, 3):
         raise InputError(f'specification must have shape "s k" or "b s k", not {tuple(rows.shape)}')
     if rows.shape[-1] != outputs:
@@ -207,7 +243,8 @@ def intervals(
         raise InputError(f"{name} has {unknown[0]!r}, which is no node of this network that has to be bounded")
     if complete and (missing := [key for key in shapes if key not in value]):
         raise InputError(f"{name} lacks the node {missing[0]!r}")
-    checked = {key: (tensor(name, pair[0]), tensor(name, pair[1])) for key, pair in value.items()}
+    form = images.device, images.dtype
+    checked = {key: (tensor(name, pair[0], *form), tensor(name, pair[1], *form)) for key, pair in value.items()}
     for key, pair in checked.items():
         expected = (len(images), *shapes[key])
         if any(side.shape != expected or side.dtype != images.dtype or side.device != images.device for side in pair):

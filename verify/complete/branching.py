@@ -21,6 +21,7 @@ from verify.bounds import BoundedNetwork, wrapped
 from verify.certify.attack import length, linearised_radius, pgd, worst_margin
 from verify.checks import inputs as checks
 from verify.checks.errors import InputError
+from verify.checks.inputs import Array
 from verify.checks.modes import in_own_modes
 from verify.complete.neuron_splitting import split_neurons
 from verify.complete.property import Property
@@ -127,13 +128,13 @@ class Brackets:
 @in_own_modes
 def complete_radius(
     network: BoundedNetwork,
-    images: Float[Tensor, "b *shape"],
-    labels: Integer[Tensor, " b"],
+    images: Float[Tensor, "b *shape"] | Array,
+    labels: Integer[Tensor, " b"] | Array,
     norm: str = "linf",
     domain: str = "unit",
     *,
-    lower: Float[Tensor, " b"],
-    upper: Float[Tensor, " b"],
+    lower: float | Float[Tensor, " b"] | Array,
+    upper: float | Float[Tensor, " b"] | Array,
     tolerance: float = 0.01,
     time_limit: float = 60.0,
     largest: float | None = None,

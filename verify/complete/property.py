@@ -32,7 +32,7 @@ class Halfspaces:
     limits: Float[Tensor, " m"]
 
     def __post_init__(self) -> None:
-        rows, limits = checks.tensor("rows", self.rows), checks.tensor("limits", self.limits)
+        rows, limits = (checks.tensor(name, getattr(self, name), None, torch.float64) for name in ("rows", "limits"))
         if rows.dim() != 2 or limits.shape != rows.shape[:1] or not rows.numel():
             raise InputError(f"rows must be m x k and limits m, not {tuple(rows.shape)} and {tuple(limits.shape)}")
         if not (torch.isfinite(rows).all() and torch.isfinite(limits).all()):

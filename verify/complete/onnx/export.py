@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from verify.checks import inputs as checks
 from verify.checks.errors import InputError, first_line
+from verify.checks.inputs import Array
 from verify.complete.onnx.model import OnnxModel, from_onnx, package
 
 
-def to_onnx(model: nn.Module, example: Float[Tensor, "b *shape"], path: str | Path) -> OnnxModel:
+def to_onnx(model: nn.Module, example: Float[Tensor, "b *shape"] | Array, path: str | Path) -> OnnxModel:
     """Write a network in evaluation mode as ONNX, for one image, in the example's precision.
 
     Nothing is fused: the file holds the same network, weight by weight. It is read back by `from_onnx`, which compares
@@ -35,7 +36,8 @@ def to_onnx(model: nn.Module, example: Float[Tensor, "b *shape"], path: str | Pa
             export it, or the file computes something else.
     """
     package("onnx")
-    model, example = checks.module(model), checks.pixels("example", example)[:1]
+    model = checks.module(model)
+    example = checks.pixels("example", example, *checks.place(model))[:1]
     path = Path(path)
     if any(part.training for part in model.modules()):
         raise InputError("the model is in training mode; call eval() before it is exported")
