@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import click
-
-from cli.command import command, print_paths, print_summary, print_text
-from robust_nas.options.architectures import ConvertOptions, ShowOptions
+from cli.command import command, print_paths, print_summary, print_table, print_text
+from robust_nas.options.architectures import ConvertOptions, ShowOptions, ZooOptions
 
 
 @command(ShowOptions)
@@ -43,8 +41,8 @@ def show(options: ShowOptions) -> None:
     print_paths(pictures)
 
 
-@click.command()
-def zoo() -> None:
+@command(ZooOptions)
+def zoo(options: ZooOptions) -> None:
     """List the published architectures, whose names stand for genotype files everywhere.
 
     Parameters and multiply-adds are those of a network of 20 cells and 36 channels for CIFAR-10.
@@ -56,9 +54,7 @@ def zoo() -> None:
     from robust_nas.zoo.listing import listing
 
     widths = {"name": 18, "space": 7, "nodes": 6, "operations": 34, "parameters": 11, "multiply-adds": 14, "source": 0}
-    click.echo("".join(name.ljust(width) for name, width in widths.items()))
-    for row in listing():
-        click.echo("".join(row[name].ljust(width) for name, width in widths.items()))
+    print_table("architectures", list(listing()), widths)
 
 
 @command(ConvertOptions)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -13,14 +13,47 @@ from typing import Any, TypeVar, get_type_hints
 import click
 
 from cli import config
-from robust_nas import threads
+from robust_nas import threads, verbosity
 from robust_nas.options.option import Option
 from robust_nas.options.values import FILE
 
 Options = TypeVar("Options")
 
-_JSON, _QUIET = "dsrna.json", "dsrna.quiet"
-"""Where a command's context keeps what `--json` will print, and whether `--quiet` was said."""
+COLUMN = 20
+"""Letters of an option and its value before what it does goes to a line of its own."""
+_JSON, _QUIET, _VERBOSE, _ALL = "dsrna.json", "dsrna.quiet", "dsrna.verbose", "dsrna.all"
+"""Where a command's context keeps what `--json` will print, and whether the other three were said."""
+
+
+class Command(click.Command):
+    """A command whose help leaves out what is rarely asked for, unless all is.
+
+    Attributes:
+        rare: names of the parameters to leave out.
+    """
+
+    rare: Collection[str] = ()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those that are often used, and the others under a heading of their own if all are asked for."""
+        groups: dict[str, list[tuple[str, str]]] = {"Options": [], "Rarely needed": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                groups["Rarely needed" if parameter.name in self.rare else "Options"].append(record)
+        if not ctx.meta.get(_ALL):
+            del groups["Rarely needed"]
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records, col_max=COLUMN)
+
+
+def _help_all(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        context.meta[_ALL] = True
+        click.echo(context.get_help())
+        context.exit()
 
 
 def command(kind: type[Options]) -> Callable[[Callable[[Options], int | None]], click.Command]:
@@ -35,7 +68,7 @@ def command(kind: type[Options]) -> Callable[[Callable[[Options], int | None]], 
             _prepare_threads(values)
             options = kind(**values)
             try:
-                with _quiet() if click.get_current_context().meta.get(_QUIET) else nullcontext():
+                with _talking(click.get_current_context()):
                     code = function(options)
             except KeyboardInterrupt:
                 _leave_config(options)
@@ -44,8 +77,13 @@ def command(kind: type[Options]) -> Callable[[Callable[[Options], int | None]], 
             _print_json(code)
             return code
 
-        params = [*parameters(kind), *_ABOUT_THE_LINE]
-        return click.command(function.__name__, params=params, help=function.__doc__)(called)
+        made = click.command(
+            function.__name__, cls=Command, params=[*parameters(kind), *_ABOUT_THE_LINE], help=function.__doc__
+        )(called)
+        made.rare = {field.name for field, option in _notes(kind) if option.rare}
+        if made.rare:
+            made.params.append(_HELP_ALL)
+        return made
 
     return decorate
 
@@ -55,14 +93,28 @@ def _keep_results(context: click.Context, _: click.Parameter, asked: bool) -> No
         context.meta[_JSON] = {}
 
 
-def _be_quiet(context: click.Context, _: click.Parameter, asked: bool) -> None:
-    context.meta[_QUIET] = asked
+def _note(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    """Keep in the context whether a flag was given."""
+
+    def keep(context: click.Context, _: click.Parameter, asked: bool) -> None:
+        context.meta[name] = asked
+
+    return keep
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Within the block progress and notices go nowhere; errors are told outside of it."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+def _talking(context: click.Context) -> Iterator[None]:
+    """Within the block progress and notices go where `-q` or `-v` say; errors are told outside of it."""
+    quiet, verbose = context.meta.get(_QUIET), context.meta.get(_VERBOSE)
+    if quiet and verbose:
+        raise click.UsageError("-q and -v are opposites; take one of them")
+    with ExitStack() as stack:
+        if quiet:
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(redirect_stderr(nowhere))
+        if verbose:
+            verbosity.show()
+            stack.callback(verbosity.hide)
         yield
 
 
@@ -73,7 +125,7 @@ _ABOUT_THE_LINE = (
         expose_value=False,
         is_eager=True,
         callback=config.read,
-        help=f"TOML file with options, such as the {config.NAME} of an earlier run; what is typed counts more.",
+        help=f"Take options from a file, such as the {config.NAME} of a run; what is typed counts more.",
     ),
     click.Option(
         ["--json"],
@@ -86,9 +138,26 @@ _ABOUT_THE_LINE = (
         ["-q", "--quiet"],
         is_flag=True,
         expose_value=False,
-        callback=_be_quiet,
+        callback=_note(_QUIET),
         help="No progress and no notices.",
     ),
+    click.Option(
+        ["-v", "--verbose"],
+        is_flag=True,
+        expose_value=False,
+        callback=_note(_VERBOSE),
+        help="Say of every step what it does.",
+    ),
+)
+
+
+_HELP_ALL = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_help_all,
+    help="Also show the options that are rarely needed.",
 )
 
 
@@ -101,19 +170,22 @@ def _leave_config(options: Any) -> None:
 
 def parameters(kind: type) -> list[click.Parameter]:
     """What click reads for a class of options, one parameter a field."""
+    return [_parameter(field, option) for field, option in _notes(kind)]
+
+
+def _notes(kind: type) -> Iterator[tuple[Field[Any], Option]]:
+    """The fields, each with its note."""
     hints = get_type_hints(kind, include_extras=True)
-    return [_parameter(field, _option(hints[field.name])) for field in fields(kind)]
-
-
-def _option(hint: Any) -> Option:
-    [option] = (note for note in hint.__metadata__ if isinstance(note, Option))
-    return option
+    for field in fields(kind):
+        [option] = (note for note in hints[field.name].__metadata__ if isinstance(note, Option))
+        yield field, option
 
 
 def _parameter(field: Field[Any], option: Option) -> click.Parameter:
     default: dict[str, Any] = {"required": True} if field.default is MISSING else {"default": field.default}
     if option.argument:
-        return click.Argument([field.name], type=option.type, metavar=option.metavar, **default)
+        count = -1 if option.repeated else 1
+        return click.Argument([field.name], type=option.type, metavar=option.metavar, nargs=count, **default)
     return click.Option(
         [field.name, option.flag or f"--{field.name.replace('_', '-')}"],
         type=option.type,
@@ -156,6 +228,14 @@ def print_text(text: str) -> None:
     """What a command has to say in its own form, as it is."""
     if not _collected("text", text):
         click.echo(text, nl=False)
+
+
+def print_table(name: str, rows: Sequence[Mapping[str, str]], widths: Mapping[str, int]) -> None:
+    """Rows below their names, each column in letters as wide as it says."""
+    if not _collected(name, rows):
+        click.echo("".join(column.ljust(width) for column, width in widths.items()))
+        for row in rows:
+            click.echo("".join(row[column].ljust(width) for column, width in widths.items()))
 
 
 def _collected(name: str, value: object) -> bool:

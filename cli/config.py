@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robust_nas.files import atomic_path, decoded
+from verify.checks.errors import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,7 +42,8 @@ def read(context: click.Context, _: click.Parameter, path: Path | None) -> None:
     names = {_key(parameter): parameter for parameter in context.command.params if parameter.expose_value}
     unknown = sorted(set(content) - set(names))
     if unknown:
-        raise click.UsageError(f"{path}: {context.info_name} has no option {', '.join(unknown)}")
+        hint = did_you_mean(unknown[0], names)
+        raise click.UsageError(f"{path}: {context.info_name} has no option {', '.join(unknown)}{hint}")
     typed = ((names[key].name, _typed(names[key], value, f"{path}: {key}")) for key, value in content.items())
     context.default_map = dict(typed)
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import click
-
-from robust_nas.options.values import FOLDER, NEW_FILE
+from cli.command import command, print_paths
+from robust_nas.options.architectures import ReportOptions
 
 
-@click.command()
-@click.argument("runs", metavar="RUN_DIR...", nargs=-1, required=True, type=FOLDER)
-@click.option("--out", type=NEW_FILE, default=Path("report.html"), show_default=True, help="The file.")
-def report(runs: tuple[Path, ...], out: Path) -> None:
+@command(ReportOptions)
+def report(options: ReportOptions) -> None:
     """Write one self-contained HTML file of a run, or of several side by side.
 
     Options (those that differ are marked), versions, tables that can be sorted, pictures, cells, and how to repeat each
@@ -25,4 +20,4 @@ def report(runs: tuple[Path, ...], out: Path) -> None:
     """
     from robust_nas.reporting import run_report
 
-    click.echo(run_report(runs, out).path)
+    print_paths([run_report(options.runs, options.out).path])

@@ -10,18 +10,13 @@ from robust_nas.options.search import SearchOptions
 def search(options: SearchOptions) -> None:
     """Search an architecture that is accurate and certifiably robust.
 
-    Writes genotype.json, search.csv, search.png, alphas.gif, config.json and, after every epoch, a checkpoint. Under
-    torchrun the processes share each batch.
+    Writes genotype.json, search.csv, search.png, alphas.gif, config.json and, after every epoch, a checkpoint.
+    Under torchrun the processes share each batch.
 
     \b
     Examples:
       dsrna search --metric cb
-      dsrna search --metric combined --method pc-darts --order second --stop eigenvalue
-      dsrna search --metric log-radius --balance 0.5 --trials 4
-      dsrna search --metric none --recipe certified --epsilon 0.05 --trials 4
       dsrna search --method raced --recipe certified --epsilon 0.05
-      dsrna search --method enas
-      dsrna search --method random --space robnet-free
       dsrna search --metric cb --dataset cifar10 --download --preset paper --norm l2 --out runs/paper
       torchrun --nproc-per-node 4 -m cli search --metric cb --dataset cifar10 --preset paper --amp
     """

@@ -22,7 +22,7 @@ from robust_nas.files import atomic_path, decoded
 from robust_nas.notations import FORMAT, VERSION
 from robust_nas.registry import ACTIVATIONS
 from robust_nas.spaces.operations import OPERATIONS, Style
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, known_names
 
 CODES = {"00": "none", "01": "sep_conv_3x3", "10": "skip_connect", "11": "res_sep_conv_3x3"}
 """RobNet's codes of an edge, and the operations that they mean."""
@@ -295,7 +295,7 @@ def _parse(data: object) -> Genotype | RobNetGenotype:
         raise InputError("space: missing")
     space = _typed("space", data["space"], str)
     if space not in SPACES:
-        raise InputError(f"space: unknown search space {space!r}; known: {', '.join(SPACES)}")
+        raise InputError(f"space: unknown search space {space!r}; {known_names(space, SPACES)}")
     names = [attribute.name for attribute in fields(SPACES[space])]
     known = (*_HEADER, *names)
     for name in names:
@@ -303,7 +303,7 @@ def _parse(data: object) -> Genotype | RobNetGenotype:
             raise InputError(f"{name}: missing")
     for name in data:
         if name not in known:
-            raise InputError(f"{name}: unknown field; known: {', '.join(known)}")
+            raise InputError(f"{name}: unknown field; {known_names(name, known)}")
     return SPACES[space](**{name: _PARSERS[name](name, data[name]) for name in names if name in data})
 
 
@@ -359,7 +359,7 @@ def _check_count(nodes: int) -> None:
 
 def _check_activation(activation: str) -> None:
     if activation not in ACTIVATIONS:
-        raise InputError(f"activation: unknown activation {activation!r}; known: {', '.join(ACTIVATIONS)}")
+        raise InputError(f"activation: unknown activation {activation!r}; {known_names(activation, ACTIVATIONS)}")
 
 
 def _check_edges(name: str, edges: tuple[Edge, ...], nodes: int) -> None:
@@ -367,7 +367,7 @@ def _check_edges(name: str, edges: tuple[Edge, ...], nodes: int) -> None:
         raise InputError(f"{name}: {nodes} nodes need {2 * nodes} [operation, input] pairs, not {len(edges)}")
     for i, (operation, source) in enumerate(edges):
         if operation not in OPERATIONS:
-            raise InputError(f"{name}[{i}]: unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
+            raise InputError(f"{name}[{i}]: unknown operation {operation!r}; {known_names(operation, OPERATIONS)}")
         node = 2 + i // 2
         if not 0 <= source < node:
             raise InputError(f"{name}[{i}]: the input of node {node} must be 0 to {node - 1}, not {source}")
@@ -389,4 +389,4 @@ def _check_codes(name: str, codes: tuple[str, ...], nodes: int) -> None:
         raise InputError(f"{name}: {nodes} nodes have {edges} edges, one code each, not {len(codes)}")
     for i, code in enumerate(codes):
         if code not in CODES:
-            raise InputError(f"{name}[{i}]: unknown code {code!r}; known: {', '.join(CODES)}")
+            raise InputError(f"{name}[{i}]: unknown code {code!r}; {known_names(code, CODES)}")

@@ -11,7 +11,7 @@ from importlib import import_module
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, known_names
 from verify.propagation.methods import METHODS as BOUND_METHODS
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def named(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
         InputError: there is none; the message lists those there are.
     """
     if name not in registry:
-        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(registry)}")
+        raise InputError(f"unknown {kind} {name!r}; {known_names(name, registry)}")
     return registry[name]
 
 
@@ -183,6 +183,8 @@ SPACES = ("darts", "robnet", "robnet-free")
 """DARTS' cells, one RobNet cell for the whole network, or a RobNet cell for every place."""
 ORDERS = ("first", "second")
 """Of the bilevel step."""
+DEVICES = ("auto", "cpu", "cuda")
+"""Where to compute; auto takes CUDA where there is one."""
 JUDGES = ("accuracy", "radius")
 """What the best of a search's candidates has."""
 BOUNDS = tuple(name for name, method in BOUND_METHODS.items() if method.step_images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from robust_nas import checkpoint
 from robust_nas.distributed import Processes
 from robust_nas.runs import Row, Run, notice, peak_memory, progress, read_rows, stop_signals
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -98,12 +101,13 @@ def follow(name: str, work: Work, run: Run, note: Callable[[Row], str]) -> float
     """
     leads = work.processes.leads
     if leads:
-        log, clock = run.csv(f"{name}.csv", work.done), run.csv("timing.csv", work.done)
+        rows, clock = run.csv(f"{name}.csv", work.done), run.csv("timing.csv", work.done)
     with stop_signals() as asked, progress(name, work.length, work.done, leads) as step:
         started = time.monotonic()
         for row in work.steps():
             if leads:
-                log.append(row)
+                rows.append(row)
+                log.debug("%s: %s", name, in_words(row, list(row)))
                 clock.append(
                     {
                         "epoch": row["epoch"],
@@ -125,4 +129,5 @@ def follow(name: str, work: Work, run: Run, note: Callable[[Row], str]) -> float
 def in_words(row: Row, names: Sequence[str]) -> str:
     """Figures of a row, those that it has."""
     shown = ((name, row.get(name)) for name in names)
-    return "  ".join(f"{name} {value:.3g}" for name, value in shown if value is not None)
+    words = ((name, f"{value:.3g}" if isinstance(value, float) else value) for name, value in shown)
+    return "  ".join(f"{name} {value}" for name, value in words if value is not None)

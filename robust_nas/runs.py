@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import platform
 import random
@@ -24,10 +25,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from robust_nas.files import atomic_path
-from verify.checks.errors import InputError
+from robust_nas.registry import DEVICES
+from verify.checks.errors import InputError, known_names
 
 PACKAGES = ("torch", "numpy", "auto-LiRPA", "dsrna")
 _SECONDS_BETWEEN_LINES = 1.0
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, int | float | None]
 """Figures of a step by name, for a log; None where there is none."""
@@ -73,6 +77,7 @@ class Run:
             "versions": versions(),
         }
         run.write_json("config.json", config)
+        log.debug("%s in %s, on %s", command, run.folder, config["device"])
         for name in results:
             (run.folder / name).unlink(missing_ok=True)
         return run
@@ -247,8 +252,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         InputError: another name, or CUDA asked for and absent.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"unknown device {name!r}; known: auto, cpu, cuda")
+    if name not in DEVICES:
+        raise InputError(f"unknown device {name!r}; {known_names(name, DEVICES)}")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("torch finds no CUDA device here; take --device cpu")

@@ -14,6 +14,8 @@ import joblib
 import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from robust_nas import verbosity
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -44,7 +46,7 @@ def spread(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iter
         if workers < 2:
             yield from map(function, items)
             return
-        start = {"initializer": _begin, "initargs": (os.getpid(), function)}
+        start = {"initializer": _begin, "initargs": (os.getpid(), function, verbosity.are_shown())}
         processes = joblib.Parallel(workers, backend="loky", return_as="generator", batch_size=1, **start)
         try:
             yield from processes(joblib.delayed(_do)(item) for item in items)
@@ -68,12 +70,14 @@ _function: Callable[[Any], Any]
 """What this process does with an item, where it is one of those that were started for that."""
 
 
-def _begin(parent: int, function: Callable[[Any], Any]) -> None:
+def _begin(parent: int, function: Callable[[Any], Any], verbose: bool) -> None:
     """The first thing that a process does: Ctrl-C is for the one that started it, whose end is its own."""
     global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
+    if verbose:
+        verbosity.show()
     _function = function
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from robust_nas.attacks.base import Attack
 from robust_nas.attacks.threats import Threat, paper_epsilons
 from robust_nas.registry import ATTACKS
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, known_names
 
 LARGEST = 1e6
 """Of the epsilons that one may ask for: larger than any image in any norm, and float32 holds its square."""
@@ -47,7 +47,7 @@ def choose(
 
 def _named(name: str) -> Attack:
     if name not in ATTACKS:
-        raise InputError(f"unknown attack {name!r}; known: {', '.join([*ATTACKS, *ALIASES])}")
+        raise InputError(f"unknown attack {name!r}; {known_names(name, [*ATTACKS, *ALIASES])}")
     return ATTACKS[name]
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from robust_nas.files import read_json
 from verify import DOMAINS, NORMS, InputError
+from verify.checks.errors import known_names
 from verify.propagation.methods import radius_methods
 
 _LONGEST = 18
@@ -44,8 +45,8 @@ class Claim:
 
     def __post_init__(self) -> None:
         for name, known in (("norm", NORMS), ("domain", DOMAINS), ("method", radius_methods())):
-            if getattr(self, name) not in known:
-                raise InputError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+            if (given := getattr(self, name)) not in known:
+                raise InputError(f"unknown {name} {given!r}; {known_names(given, known)}")
 
     @property
     def threat_model(self) -> str:

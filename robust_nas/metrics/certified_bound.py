@@ -15,7 +15,7 @@ from robust_nas.metrics.epsilon import VANISHING, EpsilonControl
 from robust_nas.metrics.interval_slope import INTERVALS
 from robust_nas.registry import BOUNDS, named
 from verify.bounds import BoundedNetwork
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, known_names
 from verify.propagation.methods import METHODS
 from verify.specification import margins
 
@@ -65,9 +65,9 @@ class CertifiedBound(ImageMetric):
         control: EpsilonControl | None = None,
     ) -> None:
         if target not in TARGETS:
-            raise InputError(f"unknown target {target!r}; known: {', '.join(TARGETS)}")
+            raise InputError(f"unknown target {target!r}; {known_names(target, TARGETS)}")
         if method not in BOUNDS:
-            raise InputError(f"unknown bound {method!r}; known: {', '.join(BOUNDS)}")
+            raise InputError(f"unknown bound {method!r}; {known_names(method, BOUNDS)}")
         super().__init__(norm, images)
         self.domain, self.method, self.target = domain, method, target
         floor = VANISHING if METHODS[method].forward else EpsilonControl.floor

@@ -13,7 +13,7 @@ from robust_nas.metrics.base import ImageMetric, MetricSettings
 from robust_nas.metrics.epsilon import START
 from robust_nas.registry import JACOBIANS
 from verify.bounds import BoundedNetwork
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, known_names
 from verify.regions import DUAL_ORDERS
 
 DUAL = {norm: DUAL_ORDERS[norm] for norm in ("linf", "l2")}
@@ -46,9 +46,9 @@ class JacobianNorm(ImageMetric):
         self, norm: str = "linf", delta: float = START, images: int = 64, estimate: str = "sampled", seed: int = 0
     ) -> None:
         if norm not in DUAL:
-            raise InputError(f"unknown norm {norm!r} for the Jacobian metric; known: {', '.join(DUAL)}")
+            raise InputError(f"unknown norm {norm!r} for the Jacobian metric; {known_names(norm, DUAL)}")
         if estimate not in JACOBIANS:
-            raise InputError(f"unknown Jacobian estimate {estimate!r}; known: {', '.join(JACOBIANS)}")
+            raise InputError(f"unknown Jacobian estimate {estimate!r}; {known_names(estimate, JACOBIANS)}")
         if estimate == "projection" and norm != "l2":
             raise InputError("a random projection estimates l2 norms only; take --norm l2 or --jacobian sampled")
         super().__init__(norm, images)

@@ -1,4 +1,4 @@
-"""The options of `dsrna show` and `dsrna convert`."""
+"""The options of `dsrna show`, `dsrna zoo`, `dsrna convert` and `dsrna report`."""
 
 from __future__ import annotations
 
@@ -38,3 +38,18 @@ class ConvertOptions:
     source: Source
     to: Annotated[str, Option("Notation to write.", choice(NOTATIONS))] = "json"
     out: Annotated[Path | None, Option("File to write. [printed]", NEW_FILE)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooOptions:
+    """None: the whole zoo is listed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Folders of runs, and the file to write about them."""
+
+    runs: Annotated[
+        tuple[Path, ...], Option("Folders of runs.", FOLDER, metavar="RUN_DIR...", argument=True, repeated=True)
+    ]
+    out: Annotated[Path, Option("The file.", NEW_FILE)] = Path("report.html")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from verify.checks.errors import did_you_mean
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -26,6 +28,7 @@ class Option:
         metavar: stands for the value in the help, where the type says too little.
         repeated: it may be given several times.
         argument: it is given without a flag.
+        rare: `--help` leaves it to `--help-all`.
     """
 
     help: str
@@ -34,6 +37,7 @@ class Option:
     metavar: str | None = None
     repeated: bool = False
     argument: bool = False
+    rare: bool = False
 
 
 class Known(Sequence[str]):
@@ -49,11 +53,22 @@ class Known(Sequence[str]):
         return len(list(chain(*self._known)))
 
 
+class Name(click.Choice[str]):
+    """One of these names; of a wrong one it says which is the nearest."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(())
+        self.choices: Any = names  # click keeps a tuple of those that there are now
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """What click says of a name that is none of them."""
+        said = super().get_invalid_choice_message(value, ctx).removesuffix(".")
+        return f"{said}{did_you_mean(value, self.choices)}"
+
+
 def choice(*known: Iterable[str]) -> click.ParamType:
     """One of the names of these."""
-    kind: Any = click.Choice(())
-    kind.choices = Known(*known)
-    return kind
+    return Name(Known(*known))
 
 
 MACHINE = ("data", "download", "device", "workers", "resume", "out")

@@ -53,14 +53,14 @@ class SearchOptions:
     metric: Annotated[
         str | None,
         Option(
-            "Robustness metric: certified bound, logarithm of the radius that it comes to, slope of interval widths, "
-            "Jacobian norm, cb and jacobian, or none. [cb, where the method takes one]",
+            "Robustness metric: certified bound, log of the certified radius, slope of interval widths, Jacobian norm, "
+            "cb and jacobian. [cb, where the method takes one]",
             choice(["none"], METRICS),
         ),
     ] = None
     method: Annotated[
         str,
-        Option("Search strategy; each that takes gradient steps in alpha takes any metric.", choice(STRATEGIES)),
+        Option("Search strategy; those with gradients in alpha take any metric.", choice(STRATEGIES)),
     ] = "darts"
     space: Annotated[
         str | None,
@@ -68,43 +68,47 @@ class SearchOptions:
             "Search space: DARTS' cells, one RobNet cell for the whole network, or a RobNet cell for every place. "
             "[the method's first]",
             choice(SPACES),
+            rare=True,
         ),
     ] = None
     activation: Annotated[
-        str, Option("Of all cells, in place of ReLU; the genotype remembers it.", choice(ACTIVATIONS))
+        str, Option("Of all cells, in place of ReLU; the genotype remembers it.", choice(ACTIVATIONS), rare=True)
     ] = "relu"
-    order: Annotated[str | None, Option("Of the bilevel step. [the method's first]", choice(ORDERS))] = None
+    order: Annotated[str | None, Option("Of the bilevel step. [the method's first]", choice(ORDERS), rare=True)] = None
     dataset: Dataset = "digits"
     data: DataFolder = None
     download: Download = False
     preset: Preset = "quick"
-    norm: Annotated[str, Option("Norm of the perturbation that the metric bounds.", choice(NORMS))] = "linf"
-    gamma: Annotated[float | None, Option("Weight of the metric. [the preset's: 0.01]", NonNegative())] = None
+    norm: Annotated[str, Option("Norm of perturbations.", choice(NORMS))] = "linf"
+    gamma: Annotated[float | None, Option("Weight of the metric. [the preset's: 0.01]", NonNegative(), rare=True)] = (
+        None
+    )
     balance: Annotated[
         float | None,
         Option(
-            "In place of --gamma: how hard the metric pulls alpha, relative to the loss. 1: as hard.", Positive()
+            "In place of --gamma: how hard the metric pulls alpha, relative to the loss. 1: as hard.",
+            Positive(),
+            rare=True,
         ),
     ] = None
     recipe: Annotated[
         str | None,
         Option(
-            "What the networks are for: the loss of the weights, and of alpha on held-out images. [standard]",
+            "Loss of the weights, and of alpha on held-out images. [standard]",
             choice(RECIPES),
         ),
     ] = None
     epsilon: Annotated[
         float | None,
         Option(
-            "Perturbations of the recipe and the metric's bounds, in [0,1] pixels, such as 8/255. "
-            "[the recipe's; width]",
+            "Size of perturbations in recipe and metric, in [0,1] pixels, such as 8/255. [the recipe's]",
             Positive(),
         ),
     ] = None
     trials: Annotated[
         int | None,
         Option(
-            "Architectures near the result, trained a short way at the end; the best is the result instead.",
+            "Architectures tried by short trainings at the end; the best is the result.",
             at_least(1),
         ),
     ] = None
@@ -114,6 +118,7 @@ class SearchOptions:
             "Architectures drawn for each trial; those of many weights and narrow intervals are tried. "
             "[8; raced: 32; other methods with trials of their own, and --judge accuracy: 1]",
             at_least(1),
+            rare=True,
         ),
     ] = None
     repeat: Annotated[
@@ -122,6 +127,7 @@ class SearchOptions:
             "How many of the trials, the last ones, train again what did well, from other fresh weights. "
             "[none; raced: 3 of 7]",
             at_least(1),
+            rare=True,
         ),
     ] = None
     judge: Annotated[
@@ -130,18 +136,20 @@ class SearchOptions:
             "What the best trial has: accuracy, or certified radius at an accuracy within 1 % of the best; certified: "
             "verified accuracy. [radius; methods with trials of their own, but for certified: accuracy]",
             choice(JUDGES),
+            rare=True,
         ),
     ] = None
     bound: Annotated[
-        str | None, Option("Method of the certified bound, from cheap to tight. [ibp]", choice(BOUNDS))
+        str | None, Option("Method of the certified bound, from cheap to tight. [ibp]", choice(BOUNDS), rare=True)
     ] = None
     jacobian: Annotated[
-        str | None, Option("Estimate of the Jacobian norm; projection for l2 only. [sampled]", choice(JACOBIANS))
+        str | None,
+        Option("Estimate of the Jacobian norm; projection for l2 only. [sampled]", choice(JACOBIANS), rare=True),
     ] = None
-    nodes: Annotated[int | None, Option("Intermediate nodes of a cell. [3]", at_least(1, MOST_NODES))] = None
+    nodes: Annotated[int | None, Option("Intermediate nodes of a cell. [3]", at_least(1, MOST_NODES), rare=True)] = None
     epochs: Annotated[
         int | None,
-        Option("Length of the search; a warm-up leaves at least one to alpha. [the preset's]", at_least(1)),
+        Option("Length of the search. [the preset's]", at_least(1)),
     ] = None
     batch_size: BatchSize = None
     stop: Annotated[
@@ -149,12 +157,13 @@ class SearchOptions:
         Option(
             "Stop early: validation loss, one rule of DARTS+ or the other, DARTS-ES', or DARTS+'s two. [the method's]",
             choice(STOPPING_RULES),
+            rare=True,
         ),
     ] = None
     hessian: Annotated[
-        bool, Option("Follow the top eigenvalue of the Hessian of the validation loss in alpha.")
+        bool, Option("Follow the top eigenvalue of the Hessian of the validation loss in alpha.", rare=True)
     ] = False
-    amp: Annotated[bool, Option("bfloat16 in the weights' step where that is safe.")] = False
+    amp: Annotated[bool, Option("bfloat16 in the weights' step where that is safe.", rare=True)] = False
     resume: Resume = False
     seed: Seed = 0
     device: Device = "auto"

@@ -10,7 +10,7 @@ import click
 
 from robust_nas.options.option import Option, choice
 from robust_nas.options.values import FILE, FOLDER, SEED, NonNegatives, Positive, at_least
-from robust_nas.registry import DATASETS, PRESETS
+from robust_nas.registry import DATASETS, DEVICES, PRESETS
 from verify.checks.choices import DOMAINS
 
 if TYPE_CHECKING:
@@ -43,19 +43,18 @@ Model: TypeAlias = Annotated[
 Dataset: TypeAlias = Annotated[
     str,
     Option(
-        "Images; digits ships with scikit-learn. imagefolder, such as ImageNet, has 224 x 224 pixels, "
-        "imagefolder64 has 64 x 64.",
+        "Images. digits needs no files; imagefolder is 224 x 224 pixels, imagefolder64 64 x 64.",
         choice(DATASETS),
     ),
 ]
 DataFolder: TypeAlias = Annotated[
     str | Path | None,
     Option(
-        "Folder that holds the data sets; for imagefolder the one with train/CLASS/* and val/CLASS/* (or test). [data]",
+        "Folder with the data sets; for imagefolder the one that holds train and val. [data]",
         FOLDER,
     ),
 ]
-Download: TypeAlias = Annotated[bool, Option("Fetch the data set into --data if it is not there.")]
+Download: TypeAlias = Annotated[bool, Option("Fetch the data set into --data if it is missing.")]
 Preset: TypeAlias = Annotated[str, Option("Size of networks and schedules.", choice(PRESETS))]
 Images: TypeAlias = Annotated[int, Option("How many test images.", at_least(1))]
 Domain: TypeAlias = Annotated[
@@ -82,5 +81,5 @@ Workers: TypeAlias = Annotated[
         at_least(1),
     ),
 ]
-Device: TypeAlias = Annotated[str, Option("Where to compute.", choice(("auto", "cpu", "cuda")))]
+Device: TypeAlias = Annotated[str, Option("Where to compute.", choice(DEVICES))]
 Out: TypeAlias = Annotated[str | Path, Option("Folder for the results.", FOLDER)]

@@ -27,9 +27,18 @@ FOLDER = Place(file_okay=False, path_type=Path)
 NEW_FILE = Place(dir_okay=False, path_type=Path)
 
 
+class Count(click.IntRange):
+    """A whole number in a range, of which the help says nothing: it is as wide as anyone needs."""
+
+    name = "number"
+
+    def _describe_range(self) -> str:
+        return ""
+
+
 def at_least(least: int, largest: int = LARGEST) -> click.ParamType:
     """A whole number, not below the least."""
-    return click.IntRange(least, largest)
+    return Count(least, largest)
 
 
 class NonNegative(click.ParamType):
@@ -78,7 +87,7 @@ class NonNegatives(click.ParamType):
         return tuple(NonNegative().convert(part, param, ctx) for part in value.split(","))
 
 
-SEED = click.IntRange(0, 2**32 - 1)
+SEED = Count(0, 2**32 - 1)
 """What NumPy takes."""
 
 

@@ -15,7 +15,7 @@ from robust_nas.search.stage import Plan
 from robust_nas.search.strategies.base import Method
 from robust_nas.search.trials import Trial, training_preset, trial_at
 from robust_nas.training.recipes import RecipeSettings, default_epsilon
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, known_names
 from verify.propagation.methods import METHODS
 
 DRAWN = 8
@@ -119,9 +119,9 @@ def _sizes(options: SearchOptions) -> SearchPreset:
     sizes = replace(sizes, **{name: value for name, value in changes.items() if value is not None})
     sizes = replace(sizes, warm_up=min(sizes.warm_up, sizes.epochs - 1))
     if options.norm not in NORMS:
-        raise InputError(f"unknown norm {options.norm!r} for a search; known: {', '.join(NORMS)}")
+        raise InputError(f"unknown norm {options.norm!r} for a search; {known_names(options.norm, NORMS)}")
     if sizes.bound_method not in BOUNDS:
-        raise InputError(f"unknown bound {sizes.bound_method!r}; known: {', '.join(BOUNDS)}")
+        raise InputError(f"unknown bound {sizes.bound_method!r}; {known_names(sizes.bound_method, BOUNDS)}")
     if not 0 <= sizes.gamma < math.inf:
         raise InputError(f"gamma must be a finite number >= 0, not {sizes.gamma}")
     if sizes.nodes < 1:
@@ -167,7 +167,7 @@ def _recipe_settings(options: SearchOptions, strategy: Method[Any]) -> RecipeSet
         if options.order == "second" or options.hessian or options.amp:
             raise InputError(f"--order second, --hessian and --amp know the recipe standard, not {name}")
         if norm not in kind.norms:
-            raise InputError(f"unknown norm {norm!r} for recipe {name}; known: {', '.join(kind.norms)}")
+            raise InputError(f"unknown norm {norm!r} for recipe {name}; {known_names(norm, kind.norms)}")
     size = default_epsilon(name, options.dataset, norm) if options.epsilon is None else options.epsilon
     if not 0 <= size < math.inf:
         raise InputError(f"epsilon must be a finite number >= 0, not {size}")
@@ -226,5 +226,5 @@ def _trial(
         )
     judge = options.judge or trial.judge
     if judge not in JUDGES:
-        raise InputError(f"unknown judge {judge!r}; known: {', '.join(JUDGES)}")
+        raise InputError(f"unknown judge {judge!r}; {known_names(judge, JUDGES)}")
     return replace(trial, judge=judge)

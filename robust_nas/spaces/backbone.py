@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robust_nas.registry import ACTIVATIONS
 from robust_nas.spaces.cells import Cell, CellShape, SearchCell
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, known_names
 
 STEM_MULTIPLIER = 3
 STEMS = ("cifar", "imagenet")
@@ -76,7 +76,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         if stem not in STEMS:
-            raise InputError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
+            raise InputError(f"unknown stem {stem!r}; {known_names(stem, STEMS)}")
         sizes = {"in_channels": in_channels, "classes": classes, "channels": channels, "cells": cells}
         for name, size in {**sizes, "pad": pad, "stem_stride": stem_stride}.items():
             least = 0 if name == "pad" else 1

@@ -16,7 +16,7 @@ from robust_nas.spaces.backbone import OneShot
 from robust_nas.spaces.cells import KINDS, SEARCHED, MixedFactory, MixedOperation, SearchCell
 from robust_nas.spaces.operations import PRIMITIVES
 from robust_nas.spaces.relaxation import Relaxation
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, known_names
 
 ALPHA_SCALE = 1e-3
 
@@ -278,7 +278,7 @@ def _checked(operations: Operations, edges: int) -> dict[str, tuple[tuple[str, .
 def _check_names(edge: str, names: Sequence[str]) -> None:
     for name in names:
         if name not in PRIMITIVES:
-            raise InputError(f"{edge}: unknown operation {name!r}; known: {', '.join(PRIMITIVES)}")
+            raise InputError(f"{edge}: unknown operation {name!r}; {known_names(name, PRIMITIVES)}")
     if len(set(names)) < len(names):
         raise InputError(f"{edge}: names an operation twice")
     if set(names) <= {"none"}:

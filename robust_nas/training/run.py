@@ -20,7 +20,7 @@ from robust_nas.training.presets import PRESETS, TrainingPreset, preset_for
 from robust_nas.training.recipes import RECIPES, RecipeSettings, default_epsilon
 from robust_nas.training.weights import save_weights
 from robust_nas.zoo import find
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, known_names
 
 RESULTS = ("model.safetensors", "model.json")
 
@@ -110,7 +110,7 @@ def _settings(options: TrainOptions) -> RecipeSettings:
         raise InputError(f"recipe {recipe} has no bound to begin with; leave out --bound")
     norm = options.norm or kind.norms[0]
     if norm not in kind.norms:
-        raise InputError(f"unknown norm {norm!r} for recipe {recipe}; known: {', '.join(kind.norms)}")
+        raise InputError(f"unknown norm {norm!r} for recipe {recipe}; {known_names(norm, kind.norms)}")
     size = default_epsilon(recipe, options.dataset, norm) if epsilon is None else epsilon
     if not 0 <= size < math.inf:
         raise InputError(f"epsilon must be a finite number >= 0, not {size}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from importlib.resources import as_file, files
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from robust_nas.files import decoded
 from robust_nas.genotype import Architecture
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, did_you_mean
 
 SUFFIX = ".json"
 STANDARD_INPUT = "-"
@@ -59,10 +58,8 @@ def _read(path: str, name: str | None) -> Architecture:
 
 
 def _hint(wrong: str, known: dict[str, str]) -> str:
-    close = difflib.get_close_matches(_folded(wrong), known, n=3, cutoff=0.5)
-    close += [name for name in known if wrong and name.startswith(_folded(wrong)) and name not in close]
-    listing = "`dsrna zoo` lists them"
-    return f"; did you mean {', '.join(known[name] for name in close)}? ({listing})" if close else f"; {listing}"
+    close, listing = did_you_mean(wrong, known.values(), 3), "`dsrna zoo` lists them"
+    return f"{close} ({listing})" if close else f"; {listing}"
 
 
 def _folded(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from verify.certify.attack import linearised_radius, worst_margin
 from verify.certify.secant import closed_form
 from verify.propagation.neurons import Intervals
 from verify.regions import Ball, per_image, span
+
+log = logging.getLogger(__name__)
 
 PROOF = 2.5
 """About how much longer the proof in float64 takes than an evaluation in float32."""
@@ -128,6 +131,10 @@ class Trials:
         self._remember(index, radius, bounds.intervals, ~success & ~overflowed)
         smaller = torch.zeros_like(radius) if bounds.line is None else closed_form(ball, bounds.line)
         self.duration = time.perf_counter() - begin
+        if log.isEnabledFor(logging.DEBUG):  # to say it waits for a GPU
+            sizes = f"{float(radius.min()):.4g} to {float(radius.max()):.4g}, {ball.centre.dtype}"
+            counts = f"{int(success.sum())} of {len(index)} proven, {self.duration:.2f} s"
+            log.debug("%s at radii %s: %s", method, sizes, counts)
         proven = torch.where(success, radius, torch.where(overflowed, 0.0, smaller.to(radius)))
         return Attempt(bounds.lower.to(radius), proven)
 

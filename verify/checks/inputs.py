@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from verify.checks.errors import InputError, first_line
+from verify.checks.errors import InputError, did_you_mean, first_line
 from verify.checks.modes import differentiable
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ def whole(name: str, value: Any, least: int = 1) -> int:
 def choice(name: str, value: Any, options: Collection[str]) -> str:
     """One of the words."""
     if not isinstance(value, str) or value not in options:
-        raise InputError(f"{name} {_described(value)} is not one of {', '.join(options)}")
+        raise InputError(f"{name} {_described(value)} is not one of {', '.join(options)}{did_you_mean(value, options)}")
     return value
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robust_nas.registry import TRAINING_BOUNDS
 from robust_nas.training.learner import Learner, cross_entropies
 from robust_nas.training.recipes.base import Loss, Recipe, bounded
-from verify.checks.errors import InputError
+from verify.checks.errors import InputError, known_names
 from verify.propagation.bounds import Bounds
 from verify.propagation.neurons import Intervals
 from verify.regions import Ball
@@ -56,8 +56,8 @@ class Certified(Recipe):
     columns = ("clean_loss", "epsilon", "verified", "regulariser")
 
     def begin(self, learner: Learner, example: Float[Tensor, "1 c h w"]) -> None:
-        if self.settings.bound not in TRAINING_BOUNDS:
-            raise InputError(f"unknown bound {self.settings.bound!r} for training; known: {', '.join(TRAINING_BOUNDS)}")
+        if (bound := self.settings.bound) not in TRAINING_BOUNDS:
+            raise InputError(f"unknown bound {bound!r} for training; {known_names(bound, TRAINING_BOUNDS)}")
         self.network = bounded(learner, self.preset, example)
         keep_widths(learner.network)
 
