@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from typing import NamedTuple
 
 import torch
@@ -152,6 +154,7 @@ class BoundedNetwork:
         domain: str = "unit",
         within: Intervals | None = None,
         keep_intervals: bool = False,
+        time_limit: float = math.inf,
     ) -> Bounds:
         """Bounds of the outputs, or of linear functions of them, over an input region.
 
@@ -168,17 +171,19 @@ class BoundedNetwork:
                 pointwise convolution and batch norm, composes to the same either way, |P D| = |P| |D|), "crown-ibp"
                 (one backward pass, neurons bounded by intervals), "affine" (the same, neurons bounded by a forward
                 sweep of affine forms), "crown" (in addition a backward pass for every neuron that the sweep leaves
-                unstable), "alpha-crown" (in addition the slopes of the last pass optimised, for the lower bounds;
-                stops when all of them are positive). Backward passes of the last three choose lower slopes row by row
+                unstable), "alpha-crown" (in addition slopes raised by gradient: those of the last pass, for the lower
+                bounds, and for images with one that is still not positive those of the neurons' own passes, and then
+                of the last pass again). Backward passes of the last three choose lower slopes row by row
                 (`verify.propagation.worst_points`); gradients take these as constants.
             domain: "unit" (perturbed images stay in [0, 1]) or "free".
             within: `intervals` of an earlier result for regions that contain these, image by image; neurons that
                 were stable there need no backward pass here. (Methods "affine", "crown" and "alpha-crown".)
             keep_intervals: give `intervals` with methods "ibp" and "block" too, where they are what neurons read.
+            time_limit: seconds after which slopes are left as they are, which is sound. (Method "alpha-crown".)
 
         Raises:
-            InputError: wrong region, images of another shape or type than the network's, wrong method, specification or
-                `within`; or the model changed mode since it was wrapped.
+            InputError: wrong region, images of another shape or type than the network's, wrong method, specification,
+                `within` or time limit; or the model changed mode since it was wrapped.
         """
         self._check_mode()
         region = self._region(x, epsilon, norm, domain)
@@ -194,6 +199,7 @@ class BoundedNetwork:
             rounding=self.rounding,
             within=within,
             keep=keep_intervals,
+            deadline=time.perf_counter() + checks.number("time_limit", time_limit, least=0.0, endless=True),
         )
 
     @in_own_modes

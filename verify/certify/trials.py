@@ -122,8 +122,10 @@ class Trials:
         begin, task = time.perf_counter(), self.task
         ball = task.balls.take(index).with_epsilon(radius).to(network.example.dtype)
         within = self.within(index, radius)
+        rows, left = task.rows[index].to(ball.centre), max(0.0, task.goal.deadline - begin)
+        share = left if network.rounding.step else left / (1 + PROOF)
         with torch.no_grad():
-            bounds = network.bounds(ball, specification=task.rows[index].to(ball.centre), method=method, within=within)
+            bounds = network.bounds(ball, specification=rows, method=method, within=within, time_limit=share)
         self.evaluations[index] += 1
         overflowed = ~torch.isfinite(bounds.lower).all(1)
         self.overflowed[index] = overflowed

@@ -26,7 +26,7 @@ from verify.complete.linear_program import Program, RoundBall, represents
 from verify.complete.property import Case
 from verify.complete.splits import Splits, best_splits, halves
 from verify.operators.layout import listed
-from verify.propagation.alpha import ascended
+from verify.propagation.alpha import ASCENT_OF_NEURONS, Ascent, ascended, has_slopes
 from verify.propagation.bounds import proven_lower
 from verify.propagation.crown import Backward, allowance
 from verify.propagation.methods import METHODS, Method
@@ -39,6 +39,8 @@ AT_ONCE = 64
 """Parts that are split together, where memory has room for their halves."""
 STEPS_FIRST, STEPS = 40, 12
 """Of the ascent for the whole region, and for a part of it."""
+SHARE_FIRST = 0.25
+"""Of the time, for the slopes of the neurons over the whole region."""
 POINTS = 8
 """At which bounds of a batch are least, that a search for counterexamples begins from."""
 FEW = 12
@@ -124,12 +126,8 @@ class _Tree:
 
     def run(self) -> Branching:
         """Bound, and split what is left until nothing is, or a counterexample or a limit is met."""
-        neurons = self._neurons(METHODS["crown"], 1, None)
-        self.frame = Frame(self.graph, neurons.intervals)
-        count = len(self.rows)
-        whole = self.frame.whole(self.rows.new_full((1, count), -math.inf), self.frame.first_choice(count))
-        stack = self._bounded(whole, neurons, STEPS_FIRST) if bool(neurons.finite) else []
-        if not bool(neurons.finite) or any(bool(each.domains.bound.isinf().any()) for each in stack):
+        stack = self._whole()
+        if stack is None:
             return self._found(-math.inf)
         counterexample = None
         while stack and counterexample is None:
@@ -150,6 +148,27 @@ class _Tree:
         for each in stack:
             self._settle(each.domains.bound)
         return self._found(self.proven)
+
+    def _whole(self) -> list[Opened] | None:
+        """What bounds over the whole region leave open: neurons by CROWN, then by slopes of their own as well.
+
+        None where bounds are not finite.
+        """
+        begin, within, count = time.perf_counter(), None, len(self.rows)
+        ascent = ASCENT_OF_NEURONS._replace(deadline=begin + SHARE_FIRST * (self.deadline - begin))
+        stack: list[Opened] = []
+        for by in (None, ascent) if has_slopes(self.graph) else (None,):
+            neurons = self._neurons(METHODS["crown"], 1, within, by)
+            self.frame, within = Frame(self.graph, neurons.intervals), neurons.intervals
+            if not bool(neurons.finite):
+                return None
+            whole = self.frame.whole(self.rows.new_full((1, count), -math.inf), self.frame.first_choice(count))
+            stack = self._bounded(whole, neurons, STEPS_FIRST)
+            if any(bool(each.domains.bound.isinf().any()) for each in stack):
+                return None
+            if not stack:
+                break
+        return stack
 
     def _next(self, stack: list[Opened]) -> Opened:
         """The last parts, as many as are split together."""
@@ -173,11 +192,13 @@ class _Tree:
         domains = self.frame.narrowed(domains, neurons.intervals)
         return self._bounded(domains.take(left), neurons.take(left), STEPS)
 
-    def _neurons(self, method: Method, count: int, within: Intervals | None) -> Neurons:
+    def _neurons(
+        self, method: Method, count: int, within: Intervals | None, ascent: Ascent | None = None
+    ) -> Neurons:
         """Bounds of the neurons, and all that backward passes need to know of rounding."""
         region = self.case.region.repeat(count)
         with plain_sums(self.exact.rounding):
-            neurons = bound_neurons(self.graph, region, method, self.exact.memory, self.exact.rounding, within)
+            neurons = bound_neurons(self.graph, region, method, self.exact.memory, self.exact.rounding, within, ascent)
         if within is not None:
             neurons.intervals = {
                 name: (torch.maximum(lower, within[name][0]), torch.minimum(upper, within[name][1]))
@@ -213,7 +234,8 @@ class _Tree:
         choice = self.frame.choice_of(domains, index)
         if steps:
             loose, signs = replace(neurons, rounding=IGNORED), self.frame.signs(domains)
-            choice = ascended(self.graph, loose, rows, choice, signs, goal=limits, steps=steps)
+            node, ascent = self.graph.final_node(), Ascent(steps, self.deadline)
+            choice = ascended(self.graph, loose, node, rows, choice, signs, limits, ascent)
         lower, found = proven_lower(self.graph, neurons, rows, choice)
         bound = domains.bound.scatter_reduce(1, index, lower - limits, "amax")
         return self.frame.with_choice(replace(domains, bound=bound), index, choice), found

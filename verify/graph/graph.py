@@ -57,6 +57,14 @@ class Graph(BoundedModule):
         """The nodes that read this one."""
         return [self[name] for name in dict.fromkeys(node.output_name)]
 
+    def before(self, node: Bound) -> list[str]:
+        """Names of the nodes that a node's value depends on and that vary, inputs before their users; not its own."""
+        needed = {parent.name for parent in node.inputs}
+        for each in reversed(self.nodes):
+            if each.name in needed:
+                needed |= {parent.name for parent in each.inputs}
+        return [each.name for each in self.nodes if each.name in needed and each.from_input]
+
     @cached_property
     def relaxed(self) -> list[str]:
         """Names of the nodes whose neurons an operator relaxes, and so needs bounds of."""

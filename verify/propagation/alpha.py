@@ -3,12 +3,16 @@ NeurIPS 2021).
 
 Any slope that an operator allows gives a sound lower line, and any coefficients may be held at neurons
 (`verify.propagation.crown.Held`), so nothing here has to converge to be a proof. Every row has slopes and coefficients
-of its own; bounds of neurons stay as they are.
+of its own. A row is one of the outputs or a neuron. As no two share a slope, the best bounds of the neurons, one node
+after the other, are the best for whatever comes after them (full alpha-CROWN, `verify.propagation.prior`).
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -16,16 +20,34 @@ from jaxtyping import Float
 from torch import Tensor
 
 from verify.graph.graph import Graph
+from verify.graph.lirpa import Bound
 from verify.operators.layout import flat, listed
 from verify.operators.operator import Interval
 from verify.operators.relaxation import Elementwise, Slopes
 from verify.propagation.crown import Backward, Held, backward
 from verify.propagation.neurons import Neurons
 from verify.propagation.worst_points import SlopeChoice
+from verify.rounding import IGNORED
 
-STEPS = 12
 RATE = 0.25
 """Adam's learning rate at the first step; it falls to a fifth."""
+
+
+class Ascent(NamedTuple):
+    """How far to go.
+
+    Attributes:
+        steps: of the gradient at most.
+        deadline: by `time.perf_counter`, after which no step is begun.
+    """
+
+    steps: int = 12
+    deadline: float = math.inf
+
+
+ASCENT = Ascent()
+ASCENT_OF_NEURONS = Ascent(8)
+"""For the bounds of neurons: there are many, and a step costs a pass and its derivative for each end of each."""
 
 
 class Choice(NamedTuple):
@@ -39,12 +61,12 @@ class Choice(NamedTuple):
     slopes: dict[str, Slopes]
     held: dict[str, Held]
 
-    def lower(self, graph: Graph, neurons: Neurons, rows: Float[Tensor, "b s k"]) -> Backward:
-        """Lower bounds of rows of the outputs."""
+    def lower(self, graph: Graph, neurons: Neurons, node: Bound, rows: Float[Tensor, "b s *out"]) -> Backward:
+        """Lower bounds of rows of a node's values."""
         return backward(
             graph,
             neurons,
-            graph.final_node(),
+            node,
             rows,
             upper=False,
             slopes=lambda node: self.slopes.get(node.name),
@@ -66,26 +88,42 @@ class Choice(NamedTuple):
         )
 
 
-def optimised(graph: Graph, neurons: Neurons, rows: Float[Tensor, "b s k"]) -> Backward:
-    """Lower bounds of `rows` of the outputs, with slopes that raise them.
+def has_slopes(graph: Graph) -> bool:
+    """Whether a network has functions whose slopes can be chosen."""
+    return any(isinstance(node, Elementwise) and node.has_slopes for node in graph.nodes)
 
-    Stops early when all bounds are positive: for a certificate more is not needed.
+
+def optimised(
+    graph: Graph,
+    neurons: Neurons,
+    node: Bound,
+    rows: Float[Tensor, "b s *out"],
+    given: SlopeChoice,
+    goal: float = 0.0,
+    ascent: Ascent = ASCENT,
+) -> Backward:
+    """Lower bounds of rows of a node's values, with slopes that raise them.
+
+    Args:
+        given: slopes to start from.
+        goal: when all bounds are above it, no better ones are needed.
     """
-    given = neurons.slopes_for(graph.final_node(), rows)
-    nodes = [node for node in graph.nodes if isinstance(node, Elementwise) and node.has_slopes and node.from_input]
-    start = Choice({node.name: _start(node, neurons, given, rows) for node in nodes}, {})
-    return ascended(graph, neurons, rows, start, {}).lower(graph, neurons, rows)
+    functions = [graph[name] for name in graph.before(node)]
+    free = [each for each in functions if isinstance(each, Elementwise) and each.has_slopes]
+    start = Choice({each.name: _start(each, neurons, given, rows) for each in free}, {})
+    loose = replace(neurons, rounding=IGNORED)  # rounding changes nothing about where to go
+    return ascended(graph, loose, node, rows, start, {}, goal, ascent).lower(graph, neurons, node, rows)
 
 
 def ascended(
     graph: Graph,
     neurons: Neurons,
-    rows: Float[Tensor, "b s k"],
+    node: Bound,
+    rows: Float[Tensor, "b s *out"],
     start: Choice,
     signs: Mapping[str, Interval],
-    *,
     goal: Float[Tensor, "b s"] | float = 0.0,
-    steps: int = STEPS,
+    ascent: Ascent = ASCENT,
 ) -> Choice:
     """The best choice for each row that is met on the way up from `start`.
 
@@ -95,20 +133,20 @@ def ascended(
     """
     if not start.values():
         return start
-    found = start.lower(graph, neurons, rows)
+    found = start.lower(graph, neurons, node, rows)
     best = _bound(found).detach()
     units, ranges = _units(start, found), _ranges(graph, neurons, start, signs)
     chosen = [value.clone() for value in start.values()]
     free = [(value / unit).requires_grad_() for value, unit in zip(chosen, units, strict=True)]
     optimiser = torch.optim.Adam(free, lr=RATE)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.2, steps)
-    for _ in range(steps):
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.2, ascent.steps)
+    for _ in range(ascent.steps):
         finite = torch.isfinite(best)
-        if ((best > goal) | ~finite).all():
+        if ((best > goal) | ~finite).all() or time.perf_counter() > ascent.deadline:
             break
         with torch.enable_grad():
             values = [each * unit for each, unit in zip(free, units, strict=True)]
-            lower = _bound(start.replaced(values).lower(graph, neurons, rows))
+            lower = _bound(start.replaced(values).lower(graph, neurons, node, rows))
             gradients = torch.autograd.grad(-lower[finite].sum(), free)
         with torch.no_grad():
             better = lower > best

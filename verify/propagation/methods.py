@@ -14,7 +14,7 @@ class Method:
         relaxed: that sweep goes by the two lines of nonlinear operators.
         forms: a forward sweep of affine forms bounds the neurons.
         refined: a backward pass bounds those that the sweep leaves unstable.
-        optimised: the slopes of the last pass are chosen by gradient ascent.
+        optimised: gradient ascent chooses the slopes of the last pass and, where neurons are refined, of their passes.
         phases: the methods that a search for a radius goes through: cheap bounds find where the expensive ones start.
         growth: how far a trial of that search goes at most beyond what is proven: far beyond it, every neuron is
             unstable and bounds are slow.
@@ -46,7 +46,7 @@ METHODS: dict[str, Method] = {
     "crown-ibp": Method(("crown-ibp",), ends=True, step_images=8),
     "affine": Method(CLIMB[:1], forms=True, growth=3.0, step_images=2),
     "crown": Method(CLIMB[:2], forms=True, refined=True, growth=1.3, cost=3.0, gain=1.15, step_images=1),
-    "alpha-crown": Method(CLIMB, forms=True, refined=True, optimised=True, growth=1.1, cost=4.5, gain=1.17),
+    "alpha-crown": Method(CLIMB, forms=True, refined=True, optimised=True, growth=1.1, cost=24.0, gain=1.17),
 }
 AUTO = "auto"
 """Of `certified_radius`: climb as far as the time allows."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -12,6 +14,7 @@ from verify.operators import Elementwise, Relaxation
 from verify.operators.layout import flat, listed, picked
 from verify.operators.operator import Interval
 from verify.propagation.affine import AffineSweep
+from verify.propagation.alpha import Ascent, optimised
 from verify.propagation.crown import backward
 from verify.propagation.intervals import IntervalSweep
 from verify.propagation.methods import Method
@@ -23,6 +26,8 @@ from verify.rounding import IGNORED, Rounding
 ROWS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}
 """A backward pass for many neurons is split so that no coefficient tensor holds more elements than this: on a CPU as
 many as its caches hold."""
+KEPT_AT_ONCE = 2**24
+"""The same of all the tensors that the derivative of such a pass needs."""
 
 
 def bound_neurons(
@@ -32,6 +37,7 @@ def bound_neurons(
     memory: float,
     rounding: Rounding = IGNORED,
     within: Intervals | None = None,
+    ascent: Ascent | None = None,
 ) -> Neurons:
     """Bounds of the relaxed neurons of a graph, of all methods in use, intersected.
 
@@ -41,6 +47,7 @@ def bound_neurons(
         memory: MiB for affine forms.
         rounding: by how much bounds give way.
         within: bounds that hold over the region anyway.
+        ascent: raise the slopes of the neurons' backward passes, each its own, so far; None leaves them.
     """
     nodes = [node for node in graph.nodes if node.from_input]
     intervals = IntervalSweep(region, rounding=rounding, absolute=True)
@@ -60,7 +67,8 @@ def bound_neurons(
         if node.name in relaxed:
             interval = intervals.ends(node.name)
             if sweep is not None or method.refined:
-                lower, upper = _tightened(graph, neurons, sweep, node, method.refined, (within or {}).get(node.name))
+                known = (within or {}).get(node.name)
+                lower, upper = _tightened(graph, neurons, sweep, node, method.refined, known, ascent)
                 empty |= flat(lower > upper).any(1)
                 # Where an interval is a point, rounding can leave the ends of two methods crossed: a negative width,
                 # which would grow from layer to layer, as widths do.
@@ -76,7 +84,13 @@ def bound_neurons(
 
 
 def _tightened(
-    graph: Graph, neurons: Neurons, sweep: AffineSweep | None, node: Bound, refine: bool, within: Interval | None
+    graph: Graph,
+    neurons: Neurons,
+    sweep: AffineSweep | None,
+    node: Bound,
+    refine: bool,
+    within: Interval | None,
+    ascent: Ascent | None,
 ) -> Interval:
     """The bounds of a node by its affine form and, where they leave neurons unstable, by backward passes.
 
@@ -89,9 +103,10 @@ def _tightened(
         if known is not None:
             lower, upper = torch.maximum(lower, known[0]), torch.minimum(upper, known[1])
     linear = not neurons.intervals and not (sweep is None and within is None)
-    needed = rows_needed(graph, node, (lower, upper))
-    if refine and not linear and needed.any():
-        lower, upper = _refined(graph, neurons, sweep, node, (lower, upper), needed)
+    for slopes_by in (None, ascent) if ascent else (None,):
+        needed = rows_needed(graph, node, (lower, upper))
+        if refine and not linear and needed.any():
+            lower, upper = _refined(graph, neurons, sweep, node, (lower, upper), needed, slopes_by)
     return neurons.rounding.outward(lower, upper)
 
 
@@ -119,6 +134,7 @@ def _refined(
     node: Bound,
     interval: Interval,
     needed: Bool[Tensor, "b n"],
+    ascent: Ascent | None,
 ) -> Interval:
     """Intersect with CROWN's bounds of the neurons that are needed, and of no other.
 
@@ -128,33 +144,62 @@ def _refined(
     """
     lower, upper = (flat(side) for side in interval)
     index, shape = listed(needed), interval[0].shape
-    parts = [
-        backward(graph, neurons, node, _unit_rows(lower, part, shape), slopes=_slopes(sweep, node, part))
-        for part in index.split(_at_once(graph, lower), dim=1)
+    ends = [
+        _by_crown(graph, neurons, sweep, node, part, shape)
+        if ascent is None
+        else _by_ascent(graph, neurons, sweep, node, part, shape, ascent)
+        for part in index.split(_at_once(graph, lower, ascent is not None), dim=1)
     ]
-    spare = ~needed.gather(1, index)
-    ends = []
-    for side, found, best in (
-        (lower, [part.lower for part in parts], torch.maximum),
-        (upper, [part.upper for part in parts], torch.minimum),
-    ):
-        before = side.gather(1, index)
-        after = torch.where(spare, before, best(before, torch.cat([each for each in found if each is not None], 1)))
-        ends.append(side.scatter(1, index, after).view(shape))
-    return ends[0], ends[1]
+    found = [torch.cat(side, 1) for side in zip(*ends, strict=True)]
+    used, (before_low, before_high) = needed.gather(1, index), (side.gather(1, index) for side in (lower, upper))
+    low = torch.where(used, torch.maximum(before_low, found[0]), before_low)
+    high = torch.where(used, torch.minimum(before_high, found[1]), before_high)
+    return lower.scatter(1, index, low).view(shape), upper.scatter(1, index, high).view(shape)
 
 
-def _at_once(graph: Graph, like: Float[Tensor, "b n"]) -> int:
-    widest = max(node.output_shape[1:].numel() for node in graph.nodes if node.from_input)
-    return max(1, ROWS_AT_ONCE.get(like.device.type, 2**26) // (len(like) * widest))
+def _by_crown(
+    graph: Graph, neurons: Neurons, sweep: AffineSweep | None, node: Bound, index: Int[Tensor, "b k"], shape: torch.Size
+) -> Interval:
+    """Bounds "b k" of the neurons with these numbers, by one backward pass."""
+    rows = _unit_rows(neurons.region.centre, index, shape)
+    slopes = adaptive if sweep is None else WorstPoints(sweep, picked(sweep.forms[node.name].rows.detach(), index))
+    found = backward(graph, neurons, node, rows, slopes=slopes)
+    assert found.lower is not None and found.upper is not None
+    return found.lower, found.upper
 
 
-def _unit_rows(like: Float[Tensor, "b n"], index: Int[Tensor, "b k"], shape: torch.Size) -> Float[Tensor, "b k *out"]:
+def _by_ascent(
+    graph: Graph,
+    neurons: Neurons,
+    sweep: AffineSweep | None,
+    node: Bound,
+    index: Int[Tensor, "b k"],
+    shape: torch.Size,
+    ascent: Ascent,
+) -> Interval:
+    """The same by passes with slopes for each of the two ends of each neuron, raised by gradient."""
+    rows = _unit_rows(neurons.region.centre, index, shape)
+    slopes: SlopeChoice = adaptive
+    if sweep is not None:
+        forms = picked(sweep.forms[node.name].rows.detach(), index)
+        slopes = WorstPoints(sweep, torch.cat([forms, -forms], 2))
+    found = optimised(graph, neurons, node, torch.cat([rows, -rows], 1), slopes, math.inf, ascent)
+    assert found.lower is not None
+    low, negated = found.lower.chunk(2, 1)
+    return low, -negated
+
+
+def _at_once(graph: Graph, like: Float[Tensor, "b n"], ascends: bool) -> int:
+    """How many neurons to bound together."""
+    sizes = [node.output_shape[1:].numel() for node in graph.nodes if node.from_input]
+    most = ROWS_AT_ONCE.get(like.device.type, 2**26) // max(sizes)
+    if ascends:
+        most = min(most, KEPT_AT_ONCE // sum(sizes)) // 2
+    return max(1, most // len(like))
+
+
+def _unit_rows(like: Tensor, index: Int[Tensor, "b k"], shape: torch.Size) -> Float[Tensor, "b k *out"]:
     """The neurons with these numbers, as rows; rows lie innermost."""
-    batch, neurons = like.shape
+    batch, neurons = shape[0], shape[1:].numel()
     rows = like.new_zeros(neurons, batch, index.shape[1]).permute(1, 2, 0).scatter_(2, index.unsqueeze(2), 1)
     return rows.view(*rows.shape[:2], *shape[1:])
-
-
-def _slopes(sweep: AffineSweep | None, node: Bound, index: Int[Tensor, "b k"]) -> SlopeChoice:
-    return adaptive if sweep is None else WorstPoints(sweep, picked(sweep.forms[node.name].rows.detach(), index))

@@ -12,7 +12,7 @@ from verify import BoundedNetwork, Box, Case, Halfspaces
 from verify.complete.domains import Domains, Frame
 from verify.complete.neuron_splitting import AGAIN, Branching, split_neurons
 from verify.complete.splits import Splits, halves
-from verify.propagation.alpha import Choice, ascended
+from verify.propagation.alpha import Ascent, Choice, ascended
 from verify.propagation.bounds import proven_lower
 from verify.propagation.methods import METHODS
 from verify.propagation.prior import bound_neurons
@@ -102,7 +102,8 @@ def test_any_weights_give_a_bound(operator):
             for size in (0.0, 0.3, 3.0):
                 held = {n: h._replace(weights=size * v) for (n, h), v in zip(start.held.items(), values, strict=True)}
                 assert proven_lower(network.graph, neurons, row, Choice(start.slopes, held))[0] <= least
-            raised = ascended(network.graph, neurons, row, start, frame.signs(part), goal=math.inf, steps=30)
+            node, ascent = network.graph.final_node(), Ascent(30)
+            raised = ascended(network.graph, neurons, node, row, start, frame.signs(part), math.inf, ascent)
             assert proven_lower(network.graph, neurons, row, raised)[0] <= least
     assert tried >= 2
 
@@ -135,7 +136,8 @@ def test_a_multiplier_does_what_the_split_says():
     with torch.no_grad():
         neurons = bound_neurons(network.graph, BOX, AGAIN, network.memory, IGNORED, frame.intervals_of(part))
         start = frame.choice_of(part, index)
-        raised = ascended(network.graph, neurons, row, start, frame.signs(part), steps=40)
+        node, ascent = network.graph.final_node(), Ascent(40)
+        raised = ascended(network.graph, neurons, node, row, start, frame.signs(part), ascent=ascent)
         assert proven_lower(network.graph, neurons, row, start)[0] < -2.1
         assert -0.1 < proven_lower(network.graph, neurons, row, raised)[0] <= 1e-9
 

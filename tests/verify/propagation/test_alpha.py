@@ -11,7 +11,10 @@ from tests.verify.helpers import (
     BALLS,
     RADII,
     apply,
+    assert_between,
+    assert_neurons,
     attack,
+    extremes,
     lower_with,
     neurons_of,
     random_images,
@@ -39,6 +42,28 @@ def test_no_looser_than_crown_and_no_attack_below_it(norm, domain, seed):
         assert (apply(rows, model(x)) >= alpha.lower).all()
     below = ball.least(alpha.line.coefficients) + alpha.line.intercept
     assert (below <= alpha.lower + 1e-9).all()
+
+
+@pytest.mark.parametrize("seed", range(level(2, 6)))
+def test_neurons_get_slopes_of_their_own(seed):
+    """Where margins stay open their bounds are narrower than CROWN's, and hold; so the margins gain once more."""
+    layers = [layer for width in (24, 24, 24) for layer in (nn.LazyLinear(width), nn.ReLU())]
+    model = nn.Sequential(nn.Flatten(), *layers, nn.LazyLinear(3))
+    model(torch.zeros(1, 1, 4, 4))
+    model, images, rows = randomise(model, seed), random_images((1, 4, 4)), random_rows(3, 3, 3, seed)
+    bounded, ball = BoundedNetwork(model, images), Ball(images, 0.3)
+    crown, alpha, last = (
+        bounded.bounds(ball, specification=rows, method=method, time_limit=limit)
+        for method, limit in (("crown", 60.0), ("alpha-crown", 60.0), ("alpha-crown", 0.0))
+    )
+    widths = {name: (upper - lower) for name, (lower, upper) in crown.intervals.items()}
+    gains = [(widths[name] - (upper - lower)) / widths[name] for name, (lower, upper) in alpha.intervals.items()]
+    assert all((gain >= -1e-9).all() for gain in gains)
+    assert max(gain.max() for gain in gains) > 0.02
+    assert (alpha.lower >= last.lower).all() and (alpha.lower - last.lower).mean() > 1e-2
+    points = attack(model, ball, rows)
+    assert_neurons(bounded, points, alpha)
+    assert_between(alpha, *extremes(model, points, rows))
 
 
 def test_one_unit_gets_its_best_slope():
