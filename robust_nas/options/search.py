@@ -116,7 +116,7 @@ class SearchOptions:
         int | None,
         Option(
             "Architectures drawn for each trial; those of many weights and narrow intervals are tried. "
-            "[8; raced: 32; other methods with trials of their own, and --judge accuracy: 1]",
+            "[8; raced: 16; other methods with trials of their own, and --judge accuracy: 1]",
             at_least(1),
             rare=True,
         ),

@@ -14,7 +14,7 @@ from robust_nas.search.strategies.random_search import RandomSearch
 from robust_nas.search.trials import Trial
 from robust_nas.spaces.sampling import sample_genotype
 
-DRAWN = 32
+DRAWN = 16
 """Architectures drawn for each that is trained."""
 
 
