@@ -26,7 +26,7 @@ GAMMA = 0.01
 SHORT = replace(SIZES, epochs=2, warm_up=1, steps=40, batch_size=32, alpha_learning_rate=0.05)
 CERTIFIED_RATE = 0.02
 """Learning rate of the supernet's weights under the certified recipe."""
-TRIALS, DRAWN, REPEATED = 8, 16, 6
+TRIALS, DRAWN, REPEATED = 8, 32, 6
 """Candidates that are tried, of how many drawn each, and trainings that try the better ones again."""
 RANDOM_TRIALS = 16
 """Of random search, which does not draw and screen: the time of that is about two more trials'."""
@@ -66,7 +66,7 @@ def random_search(recipe: str, seed: int) -> Plan:
 
 
 def raced(recipe: str, seed: int) -> Plan:
-    """Random shallow architectures, those of many weights and narrow intervals tried, the better ones again."""
+    """Random shallow architectures, those that promise most tried, the better ones again; judged by radius."""
     tried = replace(trial(recipe, TRIALS + REPEATED, "radius", DRAWN), repeated=REPEATED)
     return Plan(SIZES, STRATEGIES["raced"](), trial=tried, seed=seed)
 

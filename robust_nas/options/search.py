@@ -115,8 +115,8 @@ class SearchOptions:
     screen: Annotated[
         int | None,
         Option(
-            "Architectures drawn for each trial; those of many weights and narrow intervals are tried. "
-            "[8; raced: 16; other methods with trials of their own, and --judge accuracy: 1]",
+            "Architectures drawn for each trial; those that promise most are tried. "
+            "[8; raced: 32; other methods with trials of their own, and --judge accuracy: 1]",
             at_least(1),
             rare=True,
         ),

@@ -1,7 +1,8 @@
-"""Before any training: which of many architectures have many weights and narrow intervals."""
+"""Before any training: which of many architectures are likely to certify."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -26,22 +27,26 @@ BATCH, IMAGES = 64, 16
 def promising(
     architectures: Sequence[Architecture], count: int, trial: Trial, data: Data, seed: int, device: torch.device
 ) -> list[Architecture]:
-    """The first `count` by log(number of weights) minus log(width of the intervals at fresh weights), best first.
+    """The first `count` of the most weights, or of the most weights and the narrowest intervals; best first.
 
-    Both are in standard deviations of those given. How fast intervals widen with epsilon (`IntervalSlope`) differs by
-    factors of thousands between architectures, and is mostly a matter of the architecture: what training by the recipe
-    can certify afterwards goes with it, at the price of a forward pass instead of a training. The narrowest of all are
-    pools and skip connections, which cannot learn; the number of weights goes with the accuracy.
+    After recipe "certified", which trains what intervals certify, the number of weights decides how much a network can
+    learn in them. After the others it is log(number of weights) - log(width of the intervals at fresh weights), both in
+    standard deviations of those given. How fast intervals widen with epsilon (`IntervalSlope`) differs by factors of
+    thousands between architectures, and is mostly a matter of the architecture: what can be certified after training
+    goes with it, at the price of a forward pass. The narrowest of all are pools and skip connections, which cannot
+    learn; the number of weights goes with the accuracy.
     """
-    sizes = torch.tensor([weights(each, trial, data) for each in architectures]).double().log()
-    widths = torch.tensor([fresh_width(each, trial, data, seed, device) for each in architectures]).double()
-    order = (_standardised(sizes) - _standardised(widths)).argsort(descending=True, stable=True)
+    scores = _standardised([math.log(weights(each, trial, data)) for each in architectures])
+    if trial.recipe != "certified":
+        scores -= _standardised([fresh_width(each, trial, data, seed, device) for each in architectures])
+    order = scores.argsort(descending=True, stable=True)
     return [architectures[place] for place in order[:count].tolist()]
 
 
-def _standardised(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    spread = values.std(correction=0)
-    return (values - values.mean()) / (spread if spread > 0 else 1.0)
+def _standardised(values: Sequence[float]) -> Float[Tensor, " n"]:
+    given = torch.tensor(values, dtype=torch.float64)
+    spread = given.std(correction=0)
+    return (given - given.mean()) / (spread if spread > 0 else 1.0)
 
 
 def weights(architecture: Architecture, trial: Trial, data: Data) -> int:

@@ -36,7 +36,7 @@ class Trial:
         recipe, settings: of the training; the seed is the search's.
         judge: "accuracy" or "radius".
         drawn: architectures for each that is tried: the result of the stages, if there is one, and of the others those
-            that have many weights and narrow intervals (`screen`).
+            that promise most (`screen.promising`).
         repeated: how many trainings, the last ones, are of candidates that did well, with other fresh weights and
             another order of the images (`racing.again`); they are part of `count`.
     """

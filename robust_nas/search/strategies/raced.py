@@ -1,4 +1,4 @@
-"""Random shallow architectures, screened by size and width of their intervals, and raced by what they certify."""
+"""Random shallow architectures, screened before any training and raced by what they certify."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robust_nas.search.strategies.random_search import RandomSearch
 from robust_nas.search.trials import Trial
 from robust_nas.spaces.sampling import sample_genotype
 
-DRAWN = 16
+DRAWN = 32
 """Architectures drawn for each that is trained."""
 
 

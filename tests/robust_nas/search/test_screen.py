@@ -1,4 +1,4 @@
-"""Which architectures are tried, of many that are drawn: those of many weights and narrow intervals."""
+"""Which architectures are tried, of many that are drawn: those of many weights, and of narrow intervals."""
 
 import random
 from dataclasses import replace
@@ -29,14 +29,17 @@ def cells(operation):
     return Genotype(edges, (2,), edges, (2,), 1)
 
 
-def test_many_weights_and_narrow_intervals_come_first():
-    trial, data = trial_at(PRESET, "certified", "digits"), small_data()
-    given = [cells(name) for name in ("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")]
+@pytest.mark.parametrize(("recipe", "narrow"), [("certified", 0), ("standard", 1), ("jacobian", 1)])
+def test_many_weights_come_first_and_narrow_intervals_where_bounds_are_not_trained(recipe, narrow):
+    trial, data = trial_at(PRESET, recipe, "digits"), small_data()
+    names = ("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+    given = [cells(name) for name in names]
     sizes = np.log([weights(each, trial, data) for each in given])
     widths = np.array([fresh_width(each, trial, data, 0, CPU) for each in given])
-    expected = np.argsort(-(zscore(sizes) - zscore(widths)))
-    assert promising(given, 3, trial, data, 0, CPU) == [given[place] for place in expected[:3]]
-    assert promising(given[::-1], 5, trial, data, 0, CPU) == [given[place] for place in expected]
+    expected = [given[place] for place in np.argsort(-(zscore(sizes) - narrow * zscore(widths)))]
+    assert promising(given, 3, trial, data, 0, CPU) == expected[:3]
+    assert promising(given[::-1], 5, trial, data, 0, CPU) == expected
+    assert (expected[0] == cells("sep_conv_5x5")) == (not narrow)
 
 
 def test_equals_stay_in_their_order():
