@@ -9,7 +9,7 @@ import click
 import pandas as pd
 import pytest
 
-from experiments.evidence import judging, repeats, report, study, widths
+from experiments.evidence import judging, repeats, report, shapes, study, widths
 from experiments.evidence.found import chosen
 from experiments.evidence.rows import ROWS, SIZES, Row
 from robust_nas.metrics import LogRadius
@@ -148,3 +148,13 @@ def test_the_committed_reports_are_those_of_the_committed_runs():
     assert (RESULTS / "widths.md").read_text() == widths.markdown(table)
     cells_again = pd.read_csv(RESULTS / "repeats.csv")
     assert (RESULTS / "repeats.md").read_text() == repeats.summary(cells, cells_again)
+
+
+def test_shapes_read_the_inputs_alone_and_their_table_is_that_of_the_file():
+    table = pd.read_csv(RESULTS / "shapes.csv")
+    assert shapes.markdown(table) == (RESULTS / "shapes.md").read_text()
+    assert set(zip(table["normal"], table["reduce"], strict=True)) == set(shapes.SHAPES)
+    for shape in shapes.SHAPES:
+        found = shapes.genotype(*shape)
+        assert {source for _, source in (*found.normal, *found.reduce)} == {0, 1}
+        assert [operation for operation, _ in found.normal] == [shapes.LETTERS[each] for each in shape[0].split()]
