@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from verify.operators.call import Call
-from verify.operators.correlation import Geometry, correlate, correlate_transposed
+from verify.operators.correlation import Geometry, correlate, correlate_transposed, largest_products
 from verify.operators.layout import innermost, outermost, pays
 from verify.operators.linear import LinearOperator
 from verify.operators.operator import Operator, rule
@@ -42,8 +44,9 @@ class Weighted(LinearOperator):
         values = [value if position == varying else value.abs() for position, value in enumerate(values)]
         return self._without_bias(values)
 
-    def row_norms(self, values: list[Tensor]) -> Tensor:
-        """The l2 norm of every row of T, its columns multiplied by x."""
+    def row_norms(self, values: list[Tensor], order: float) -> Tensor:
+        """The norm of every row of T, its columns multiplied by x >= 0: of order 2, or infinity, of which some calls
+        know no better bound than the norm of order 2."""
         squares = self._without_bias([value.square() for value in values])
         return squares.clamp(min=torch.finfo(squares.dtype).tiny).sqrt()  # a gradient, where it is 0, too
 
@@ -71,6 +74,12 @@ class Convolution(Weighted):
         if geometry is None:
             return super().linear_part(values)
         return correlate(values[self.varying[0]], values[self.weight_slot], geometry)
+
+    def row_norms(self, values: list[Tensor], order: float) -> Tensor:
+        geometry = self.geometry(values)
+        if order != math.inf or geometry is None:
+            return super().row_norms(values, order)
+        return largest_products(values[self.varying[0]], values[self.weight_slot].abs(), geometry)
 
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         geometry = self.geometry(values)
@@ -111,6 +120,11 @@ class Linear(Weighted):
             return super().linear_part(values)
         return outermost(weight @ innermost(x))
 
+    def row_norms(self, values: list[Tensor], order: float) -> Tensor:
+        if order != math.inf:
+            return super().row_norms(values, order)
+        return _largest_terms(values[self.varying[0]], values[self.weight_slot].abs())
+
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         weight = values[self.weight_slot]
         if rows.dim() != 2 or not pays(rows, weight):
@@ -148,8 +162,19 @@ class MatMul(Weighted):
         x, weight = values[self.varying[0]], values[self.weight_slot]
         return torch.matmul(x, weight) if self.input_argument == 0 else torch.matmul(weight, x)
 
+    def row_norms(self, values: list[Tensor], order: float) -> Tensor:
+        weight = values[self.weight_slot]
+        if order != math.inf or weight.dim() != 2 or self.input_argument != 0:
+            return super().row_norms(values, order)
+        return _largest_terms(values[self.varying[0]], weight.T.abs())
+
     def check(self) -> None:
         super().check()
         ranks = [len(self.inputs[slot].output_shape) for slot in (self.varying[0], self.weight_slot)]
         if ranks[1] > ranks[0] or (self.input_argument == 1 and ranks[0] < 3):
             raise self.refuse("broadcasting that moves the batch dimension")
+
+
+def _largest_terms(x: Float[Tensor, "b *some n"], rows: Float[Tensor, "k n"]) -> Float[Tensor, "b *some k"]:
+    """The largest term of each of these sums, for x and rows of no negative number."""
+    return torch.stack([(x * row).amax(-1) for row in rows], -1)

@@ -40,8 +40,7 @@ def correlate(
     if not pays(x, weight):
         stride, padding, dilation, groups = geometry
         return _CONVOLVE[x.dim() - 3](_laid_out(x), weight, None, stride, padding, dilation, groups)
-    sizes = zip(x.shape[2:], weight.shape[2:], *geometry[:3], strict=True)
-    out = torch.Size((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
+    out = _out_size(x.shape[2:], weight.shape[2:], geometry)
     images = innermost(x)
     if _is_depthwise(weight, geometry):
         total = images.new_zeros(len(weight), *out, len(x))
@@ -89,6 +88,27 @@ def correlate_transposed(
     for number, written, read in _taps(weight, geometry, size, out):
         _add_product(total[written], backward[:, :, number], images[read], geometry.groups)
     return outermost(total)
+
+
+def largest_products(
+    x: Float[Tensor, "b c *size"], weight: Float[Tensor, "d e *kernel"], geometry: Geometry
+) -> Float[Tensor, "b d *out"]:
+    """The largest term of every sum that the convolution is, for x and a kernel of no negative number."""
+    out = _out_size(x.shape[2:], weight.shape[2:], geometry)
+    total = x.new_zeros(len(x), len(weight), *out)
+    kernels = weight.flatten(2)
+    for number, read, written in _taps(weight, geometry, x.shape[2:], out):
+        for channel in range(weight.shape[1]):
+            pixels = x[:, channel :: weight.shape[1]][:, *read]
+            terms = pixels.repeat_interleave(len(weight) // geometry.groups, 1)
+            terms = terms * kernels[:, channel, number].view(-1, *[1] * len(out))
+            total[:, *written] = torch.maximum(total[:, *written], terms)
+    return total
+
+
+def _out_size(size: torch.Size, kernel: torch.Size, geometry: Geometry) -> torch.Size:
+    sizes = zip(size, kernel, *geometry[:3], strict=True)
+    return torch.Size((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
 
 
 def _is_depthwise(weight: Tensor, geometry: Geometry) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -24,9 +25,22 @@ class LinearOperator(Operator):
     """
 
     has_offset: ClassVar[bool] = False
-    pixelwise: ClassVar[bool] = False
-    """Whether every element of the result depends on one element of its one input that varies, and no two on the same:
-    a ball of perturbations stays a ball, stretched along the axes."""
+
+    @cached_property
+    def pixelwise(self) -> bool:
+        """Whether every element of the result depends on one element of its one input that varies, and no two on the
+        same: a ball of perturbations stays a ball, stretched along the axes.
+
+        Tried on numbers of which no two are equal, where the call moves values and nothing but these decides which.
+        """
+        if not self.exact or len(self.inputs) != 1:
+            return False
+        (node,) = self.inputs
+        shape, device = node.output_shape[1:], node.forward_value.device
+        numbers = 1 + torch.arange(shape.numel(), dtype=torch.float64, device=device)
+        image = self.linear_part([numbers.view(1, *shape)])
+        moved = image[image != 0]
+        return len(moved.unique()) == len(moved)
 
     def centred(
         self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False

@@ -6,6 +6,8 @@ different images meet: every class checks that the batch stays the first dimensi
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from verify.operators.operator import rule
 class Copy(LinearOperator):
     """The same values."""
 
-    exact = pixelwise = True
+    exact = True
 
     def transpose(self, rows: Tensor, values: list[Tensor]) -> list[Tensor]:
         return [rows]
@@ -122,12 +124,6 @@ class Padding(LinearOperator):
 
     exact = has_offset = True
 
-    @property
-    def pixelwise(self) -> bool:  # type: ignore[override]
-        if self.call.name == "aten.pad.default":
-            return bool(self.call.argument(2, "constant") == "constant")
-        return self.call.name == "aten.constant_pad_nd.default"
-
     def check(self) -> None:
         rank = len(self.inputs[0].output_shape)
         if any(self.call.args[1][2 * (rank - 1) :]):
@@ -140,8 +136,8 @@ class Choice(LinearOperator):
 
     exact = has_offset = True
 
-    @property
-    def pixelwise(self) -> bool:  # type: ignore[override]
+    @cached_property
+    def pixelwise(self) -> bool:
         one = len(self.varying_arguments) == 1
         return one and self.output_shape[1:] == self.inputs[self.varying[0]].output_shape[1:]
 
@@ -182,10 +178,6 @@ class Reshape(LinearOperator):
     """A new shape for each image. The batch size in the traced shape is the example's: it is left open."""
 
     exact = True
-
-    @property
-    def pixelwise(self) -> bool:  # type: ignore[override]
-        return not self._repeats
 
     @property
     def _repeats(self) -> bool:

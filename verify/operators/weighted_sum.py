@@ -8,6 +8,7 @@ a negative one swaps the two bounds.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 
 from torch import Tensor
 
@@ -23,8 +24,8 @@ class Signed(LinearOperator):
 
     has_offset = True
 
-    @property
-    def pixelwise(self) -> bool:  # type: ignore[override]
+    @cached_property
+    def pixelwise(self) -> bool:
         one = len(self.varying_arguments) == 1
         return one and self.output_shape[1:] == self.inputs[self.varying[0]].output_shape[1:]
 

@@ -24,7 +24,7 @@ from verify.operators import LinearOperator, Relaxation
 from verify.operators.arithmetic import absolute_inner, weighed
 from verify.operators.convolution import Weighted
 from verify.operators.operator import Interval, Radius
-from verify.regions import Ball, Region, per_image
+from verify.regions import DUAL_ORDERS, Ball, Region, per_image
 from verify.rounding import IGNORED, Rounding
 
 NEAR_ONE = (2.0**-20, 2.0**20)
@@ -45,7 +45,7 @@ class Spread(NamedTuple):
 
 
 class _Ellipsoid(NamedTuple):
-    """centre + axes d + e for all d of an l2 ball and all |e| <= error.
+    """centre + axes d + e for all d of a ball in l2 or l1 and all |e| <= error.
 
     Attributes:
         axes: in units of the region's size; in input units where intervals are widened.
@@ -74,8 +74,8 @@ class Result(NamedTuple):
 class IntervalSweep:
     """Intervals of the nodes of a graph over a region, one node after the other.
 
-    An l2 ball, or the l2 ball around an l1 ball, counts as a ball up to the first convolution or linear layer, whose
-    intervals then have the norms of its rows as radii, where those are smaller than from the box around the ball.
+    A ball in l2 or l1 counts as a ball up to the first convolution or linear layer, whose intervals then have the dual
+    norms of its rows as radii, where those are smaller than from the box around the ball.
 
     Args:
         region: the inputs.
@@ -109,8 +109,9 @@ class IntervalSweep:
         self.intervals: dict[str, Interval] = {}
         self.spreads: dict[str, Spread] = {}
         self.balls: dict[str, _Ellipsoid] = {}
-        """What is still an l2 ball, stretched along the axes."""
-        if isinstance(region, Ball) and region.norm != "linf":  # an l1 ball lies in the l2 ball
+        """What is still a ball, stretched along the axes."""
+        self.order = DUAL_ORDERS[region.norm] if isinstance(region, Ball) else 1
+        if isinstance(region, Ball) and region.norm != "linf":
             reach = _wide(region.epsilon if absolute else torch.ones_like(size), region.centre)
             exact = torch.zeros_like(region.centre)
             self.balls[INPUT] = self._rounded(region.centre, reach.to(exact).expand_as(exact), exact)
@@ -176,7 +177,7 @@ class IntervalSweep:
         if not isinstance(node, Weighted):
             self.balls[node.name] = self._rounded(centre, node.magnitude(axes), error, node.hidden(centres))
             return spread
-        radius = node.row_norms(axes) + error
+        radius = node.row_norms(axes, self.order) + error
         narrower = radius < spread.radius
         centre = torch.where(narrower, centre, spread.centre)
         return Spread(centre, torch.minimum(radius, spread.radius), spread.exponent)

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 import verify.propagation.intervals
 from robust_nas.spaces.supernet import Supernet
 from tests.levels import level
-from tests.verify.helpers import Function, assert_between, attack, extremes, random_images, random_rows, randomise
+from tests.verify.helpers import DUALS, Function, assert_between, attack, extremes, random_images, random_rows, randomise
 from verify import DOMAINS, NORMS, Ball, BoundedNetwork, Box, InputError, margins
 from verify.propagation.intervals import IntervalSweep, Result
 
@@ -119,8 +120,8 @@ def every_operator(seed: int) -> nn.Module:
     return randomise(model, seed)
 
 
-def from_ball(images: Tensor, reach: Tensor) -> type:
-    """Ends whose first convolution reads an l2 ball; its rows are written out by their Jacobian."""
+def from_ball(images: Tensor, reach: Tensor, norm: str) -> type:
+    """Ends whose first convolution reads a ball in l2 or l1; its rows are written out by their Jacobian."""
 
     class FromBall(Ends):
         @staticmethod
@@ -129,7 +130,7 @@ def from_ball(images: Tensor, reach: Tensor) -> type:
             if weight.shape[0] != 4 or rest:
                 return lower, upper
             rows = torch.func.jacrev(lambda image: F.conv2d(image[None], weight)[0])(images[0])
-            radius = reach.view(-1, 1, 1, 1) * rows.flatten(3).norm(dim=3)
+            radius = reach.view(-1, 1, 1, 1) * rows.flatten(3).norm(p=DUALS[norm], dim=3)
             narrower = radius < (upper - lower) / 2
             centre = F.conv2d(images, weight, bias)
             return torch.where(narrower, centre - radius, lower), torch.where(narrower, centre + radius, upper)
@@ -143,7 +144,7 @@ def from_ball(images: Tensor, reach: Tensor) -> type:
 def test_ibp_is_plain_interval_arithmetic(seed, norm, domain):
     """Written out with both ends; from the box around the ball, the specification merged with the last layer.
 
-    In l2 and l1 the first convolution has the l2 norms of its rows as radii, where they are smaller.
+    In l2 and l1 the first convolution has the dual norms of its rows as radii, where they are smaller.
     """
     model, images, rows = every_operator(seed), random_images((2, 8, 6), seed=seed), random_rows(4, 3, 3, seed)
     network = BoundedNetwork(model, images)
@@ -152,10 +153,82 @@ def test_ibp_is_plain_interval_arithmetic(seed, norm, domain):
     if domain == "unit":
         box = box[0].clamp(min=0), box[1].clamp(max=1)
     found = network.bounds(images, reach, norm, rows, "ibp", domain)
-    ends = features(Ends if norm == "linf" else from_ball(images, reach), model, box)
+    ends = features(Ends if norm == "linf" else from_ball(images, reach, norm), model, box)
     for i in range(3):
         expected = Ends.linear([end[i : i + 1] for end in ends], rows[i] @ model.last, rows[i] @ model.bias)
         torch.testing.assert_close(torch.stack([found.lower[i], found.upper[i]]), torch.cat(expected))
+
+
+PREFIXES = {
+    "normalisation": lambda m, x: (x - m.mean) / m.deviation,
+    "padding": lambda m, x: F.pad(x, (1, 0, 2, 1), value=0.3),
+    "cropping": lambda m, x: F.pad(x, (-1, 0, 0, -1)),
+    "a slice": lambda m, x: x[:, :, 1:, ::2],
+    "a channel": lambda m, x: x[:, 1:2],
+    "flipped": lambda m, x: x.flip(3, 1),
+    "turned": lambda m, x: x.transpose(2, 3),
+    "unshuffled": lambda m, x: F.pixel_unshuffle(x, 2),
+    "masked": lambda m, x: x.masked_fill(m.mask > 0, 0.5),
+}
+"""What keeps a ball of perturbations one, stretched along the axes."""
+REPEATS = {
+    "reflection": lambda m, x: F.pad(x, (1, 1, 0, 0), mode="reflect"),
+    "twice": lambda m, x: x.repeat(1, 2, 1, 1),
+    "joined": lambda m, x: torch.cat([x, 1 - x], 1),
+    "windows": lambda m, x: x.unfold(2, 2, 1).flatten(3),
+    "none": lambda m, x: x,
+}
+LAYERS = {
+    "conv": lambda c, s: nn.Sequential(nn.Conv2d(c, 2 * c, 3, (2, 1), 1), nn.ReLU(), nn.Flatten()),
+    "grouped": lambda c, s: nn.Sequential(nn.Conv2d(c, 2 * c, 2, 1, 0, 2, c), nn.ReLU(), nn.Flatten()),
+    "dense": lambda c, s: nn.Sequential(nn.Flatten(), nn.Linear(s, 3), nn.ReLU()),
+    "matmul": lambda c, s: nn.Sequential(nn.Flatten(), Function(lambda m, x: x @ m.w, w=torch.ones(s, 3)), nn.ReLU()),
+}
+
+
+def first_radii(draw: st.DrawFn, prefix: Callable, layer: str, norm: str) -> tuple[Tensor, Tensor]:
+    """Half the widths of what the first ReLU reads, by the bounds and by the Jacobian; over the radius of the ball."""
+    steps = Function(prefix, mean=torch.ones(2, 1, 1), deviation=torch.ones(2, 1, 1), mask=torch.ones(6, 8))
+    images = random_images((2, 6, 8), 2, seed=draw(st.integers(0, 99)))
+    before = steps.double()(images)
+    model = nn.Sequential(steps, *LAYERS[layer](before.shape[1], before[0].numel()))
+    model = randomise(model, draw(st.integers(0, 99)))
+    linear = nn.Sequential(*(module for module in model if not isinstance(module, nn.ReLU)))
+    method = draw(st.sampled_from(["ibp", "crown-ibp"]))
+    ball = Ball(images, torch.tensor([0.1, 0.3], dtype=torch.float64), norm, "free")
+    found = BoundedNetwork(model, images).bounds(ball, method=method, keep_intervals=True)
+    ((lower, upper),) = found.intervals.values()
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda image: linear(image[None])[0].flatten()))(images)
+    exact = jacobian.detach().flatten(2).norm(p=DUALS[norm], dim=2)
+    return ((upper - lower) / 2).flatten(1) / ball.epsilon.view(-1, 1).double(), exact
+
+
+@given(
+    st.data(),
+    st.lists(st.sampled_from(["normalisation", "masked"]), max_size=2, unique=True),
+    st.lists(st.sampled_from([name for name in PREFIXES if name not in ("normalisation", "masked")]), max_size=2),
+    st.sampled_from(list(LAYERS)),
+    st.sampled_from(NORMS),
+)
+def test_the_first_layer_is_exact(data, scaled, moved, layer, norm):
+    """In every norm, whatever of normalisation, padding and slicing comes before it."""
+
+    def prefix(m, x):
+        for name in (*scaled, *moved):
+            # Once only one row is left there is nothing to cut, and odd sizes have no blocks of two.
+            short = min(x.shape[2:]) < 4 or name == "unshuffled" and any(side % 2 for side in x.shape[2:])
+            x = x if short else PREFIXES[name](m, x)
+        return x
+
+    found, exact = first_radii(data.draw, prefix, layer, norm)
+    torch.testing.assert_close(found, exact)
+
+
+@pytest.mark.parametrize("name", REPEATS)
+@given(st.data(), st.sampled_from(list(LAYERS)), st.sampled_from(NORMS))
+def test_a_pixel_that_is_read_twice_counts_twice(name, data, layer, norm):
+    found, exact = first_radii(data.draw, REPEATS[name], layer, norm)
+    assert (found >= exact * (1 - 1e-9)).all()
 
 
 # Sound, and the block's composition never tighter
