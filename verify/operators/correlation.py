@@ -99,10 +99,11 @@ def largest_products(
     kernels = weight.flatten(2)
     for number, read, written in _taps(weight, geometry, x.shape[2:], out):
         for channel in range(weight.shape[1]):
-            pixels = x[:, channel :: weight.shape[1]][:, *read]
+            pixels = x[:, channel :: weight.shape[1]][(slice(None), *read)]
             terms = pixels.repeat_interleave(len(weight) // geometry.groups, 1)
             terms = terms * kernels[:, channel, number].view(-1, *[1] * len(out))
-            total[:, *written] = torch.maximum(total[:, *written], terms)
+            place = (slice(None), *written)
+            total[place] = torch.maximum(total[place], terms)
     return total
 
 

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 import verify.propagation.intervals
 from robust_nas.spaces.supernet import Supernet
 from tests.levels import level
-from tests.verify.helpers import DUALS, Function, assert_between, attack, extremes, random_images, random_rows, randomise
+from tests.verify.helpers import (
+    DUALS,
+    Function,
+    assert_between,
+    attack,
+    extremes,
+    random_images,
+    random_rows,
+    randomise,
+)
 from verify import DOMAINS, NORMS, Ball, BoundedNetwork, Box, InputError, margins
 from verify.propagation.intervals import IntervalSweep, Result
 
