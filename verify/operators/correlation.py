@@ -2,7 +2,8 @@
 
 torch's own are built for many channels. With the rows innermost (`layout.py`) a convolution is a sum of shifted images,
 each times a number where it is depthwise, and otherwise a matrix (`experiments/benchmarks/correlation.py` measures
-both). A GPU, and a derivative in float32, get torch's own.
+both). Where a stride makes each of these products copy what it reads, and few channels make them narrow, all windows
+are written out for one product instead. A GPU, and a derivative in float32, get torch's own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from verify.operators.layout import innermost, outermost, pays
 
 _CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
 _TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+
+FEW = 3
+"""Channels of a group, as many as an image has, up to which windows are written out where a kernel has a stride."""
+WINDOWS = 2**20
+"""Elements of the windows that are written out at a time: as many as caches hold."""
 
 Slices: TypeAlias = tuple[slice, ...]
 
@@ -49,6 +55,8 @@ def correlate(
         return outermost(total)
     if _is_pointwise(weight, geometry):
         return outermost(_product(weight.flatten(1), images, geometry.groups))
+    if _is_narrow(weight, geometry):
+        return outermost(_by_windows(images, weight, geometry, out))
     total = images.new_zeros(len(weight), *out, len(x))
     for number, read, written in _taps(weight, geometry, x.shape[2:], out):
         _add_product(total[written], weight.flatten(2)[:, :, number], images[read], geometry.groups)
@@ -84,10 +92,50 @@ def correlate_transposed(
     backward = weight.unflatten(0, (geometry.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(2)
     if _is_pointwise(weight, geometry):
         return outermost(_product(backward.squeeze(2), images, geometry.groups))
+    if _is_narrow(weight, geometry):
+        return outermost(_by_windows_transposed(images, backward, weight, geometry, size))
     total = images.new_zeros(channels, *size, len(rows))
     for number, written, read in _taps(weight, geometry, size, out):
         _add_product(total[written], backward[:, :, number], images[read], geometry.groups)
     return outermost(total)
+
+
+def _by_windows(
+    images: Float[Tensor, "c *size r"], weight: Float[Tensor, "d e *kernel"], geometry: Geometry, out: torch.Size
+) -> Float[Tensor, "d *out r"]:
+    """`correlate` by one product with all windows of some rows, then of the next ones."""
+    taps, kernel = list(_taps(weight, geometry, images.shape[1:-1], out)), weight.shape[2:].numel()
+    total = images.new_empty(len(weight), *out, images.shape[-1])
+    for some in _blocks(images.shape[-1], len(images) * kernel * out.numel()):
+        windows = images.new_zeros(len(images), kernel, *total[0, ..., some].shape)
+        for number, read, written in taps:
+            windows[:, number][written] = images[(*read, some)]
+        total[..., some] = _product(weight.flatten(1), windows.flatten(0, 1), geometry.groups)
+    return total
+
+
+def _by_windows_transposed(
+    images: Float[Tensor, "d *out r"],
+    backward: Float[Tensor, "c f k"],
+    weight: Float[Tensor, "d e *kernel"],
+    geometry: Geometry,
+    size: torch.Size,
+) -> Float[Tensor, "c *size r"]:
+    """The transpose of `_by_windows`."""
+    taps, kernel = list(_taps(weight, geometry, size, images.shape[1:-1])), backward.shape[2]
+    matrix = backward.transpose(1, 2).flatten(0, 1)
+    total = images.new_zeros(len(backward), *size, images.shape[-1])
+    for some in _blocks(images.shape[-1], len(matrix) * images[0, ..., 0].numel()):
+        windows = _product(matrix, images[..., some], geometry.groups).unflatten(0, (-1, kernel))
+        for number, written, read in taps:
+            total[(*written, some)] += windows[:, number][read]
+    return total
+
+
+def _blocks(rows: int, elements: int) -> list[slice]:
+    """Rows, some at a time, for windows of so many elements a row."""
+    count = max(1, WINDOWS // max(1, elements))
+    return [slice(first, first + count) for first in range(0, rows, count)]
 
 
 def largest_products(
@@ -118,6 +166,10 @@ def _is_depthwise(weight: Tensor, geometry: Geometry) -> bool:
 
 def _is_pointwise(weight: Tensor, geometry: Geometry) -> bool:
     return all(k == 1 for k in weight.shape[2:]) and set(geometry.stride) == {1} and set(geometry.padding) == {0}
+
+
+def _is_narrow(weight: Tensor, geometry: Geometry) -> bool:
+    return weight.shape[1] <= FEW and max(geometry.stride) > 1
 
 
 def _laid_out(x: Tensor) -> Tensor:
