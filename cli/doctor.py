@@ -24,8 +24,8 @@ from robust_nas.registry import DATASETS
 
 OK, ABSENT, BROKEN = "ok", "absent", "broken"
 MARKS = {OK: " ", ABSENT: "-", BROKEN: "!"}
-OPTIONAL = "onnx"
-"""The extra whose packages a user may want; the others are for developers."""
+OPTIONAL = {"onnx": "ONNX files need it", "tensorboard": "--tensorboard needs it"}
+"""The extras whose packages a user may want, and for what; the others are for developers."""
 ROOMS = {
     "verify": ("verify.bounds",),  # `verify` itself imports what is asked for
     **{name: (name,) for name in ("robust_nas.certification", "robust_nas.attacks", "robust_nas.search")},
@@ -65,7 +65,7 @@ def examine(data: Path) -> Iterator[Finding]:
 
 
 def required_packages() -> Iterator[Finding]:
-    """The packages that our own metadata name, and those of the extra that users may want."""
+    """The packages that our own metadata name, and those of the extras that users may want."""
     try:
         from packaging.requirements import Requirement
 
@@ -76,11 +76,12 @@ def required_packages() -> Iterator[Finding]:
         return
     for one in wanted:
         needed = one.marker is None or one.marker.evaluate({"extra": ""})
-        if not needed and not (one.marker and one.marker.evaluate({"extra": OPTIONAL})):
+        wanted_for = [use for extra, use in OPTIONAL.items() if one.marker and one.marker.evaluate({"extra": extra})]
+        if not needed and not wanted_for:
             continue
         version = _version(one.name)
         if version is None:
-            found = (BROKEN, "not installed") if needed else (ABSENT, "not installed; ONNX files need it")
+            found = (BROKEN, "not installed") if needed else (ABSENT, f"not installed; {wanted_for[0]}")
         elif not one.specifier.contains(version, prereleases=True):
             found = BROKEN, f"{version}, and {one.specifier} is needed"
         else:

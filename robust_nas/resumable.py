@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ import torch
 from robust_nas import checkpoint
 from robust_nas.distributed import Processes
 from robust_nas.runs import Row, Run, notice, peak_memory, progress, read_rows, stop_signals
+from robust_nas.tensorboard import write, writer
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ def _resume(out: str | Path, options: Mapping[str, Any], work: Work) -> Run:
     return run
 
 
-def follow(name: str, work: Work, run: Run, note: Callable[[Row], str]) -> float:
+def follow(name: str, work: Work, run: Run, note: Callable[[Row], str], tensorboard: bool = False) -> float:
     """Carry work to its end.
 
     Writes NAME.csv, timing.csv, and a checkpoint after every epoch and when it is stopped by Ctrl-C or SIGTERM.
@@ -95,6 +97,7 @@ def follow(name: str, work: Work, run: Run, note: Callable[[Row], str]) -> float
     Args:
         name: of the work.
         note: a row in a few words, for the progress display.
+        tensorboard: write the rows for TensorBoard, too.
 
     Returns:
         Seconds of all its steps, those of earlier runs included; 0 where another process writes.
@@ -102,12 +105,17 @@ def follow(name: str, work: Work, run: Run, note: Callable[[Row], str]) -> float
     leads = work.processes.leads
     if leads:
         rows, clock = run.csv(f"{name}.csv", work.done), run.csv("timing.csv", work.done)
-    with stop_signals() as asked, progress(name, work.length, work.done, leads) as step:
+    with ExitStack() as stack:
+        asked = stack.enter_context(stop_signals())
+        step = stack.enter_context(progress(name, work.length, work.done, leads))
+        figures = stack.enter_context(writer(run.folder, work.done)) if leads and tensorboard else None
         started = time.monotonic()
-        for row in work.steps():
+        for number, row in enumerate(work.steps(), work.done):
             if leads:
                 rows.append(row)
                 log.debug("%s: %s", name, in_words(row, list(row)))
+                if figures is not None:
+                    write(figures, name, number, row)
                 clock.append(
                     {
                         "epoch": row["epoch"],

@@ -17,6 +17,7 @@ from robust_nas.options.shared import (
     Preset,
     Resume,
     Seed,
+    Tensorboard,
 )
 from robust_nas.options.values import NonNegative, Positive, at_least
 from robust_nas.registry import (
@@ -165,6 +166,7 @@ class SearchOptions:
     ] = False
     amp: Annotated[bool, Option("bfloat16 in the weights' step where that is safe.", rare=True)] = False
     resume: Resume = False
+    tensorboard: Tensorboard = False
     seed: Seed = 0
     device: Device = "auto"
     out: Out = Path("runs/search")

@@ -73,6 +73,9 @@ BatchSize: TypeAlias = Annotated[int | None, Option("Images a step, of all proce
 Epochs: TypeAlias = Annotated[int | None, Option("Length of the training. [the preset's]", at_least(1))]
 Memory: TypeAlias = Annotated[float, Option("MiB for affine forms; less is looser, never unsound.", Positive())]
 Resume: TypeAlias = Annotated[bool, Option("Go on with the run in --out, bit for bit.")]
+Tensorboard: TypeAlias = Annotated[
+    bool, Option("Write the figures for TensorBoard, too, in OUT/tensorboard.", rare=True)
+]
 Seed: TypeAlias = Annotated[int, Option("Random seed.", SEED)]
 Workers: TypeAlias = Annotated[
     int | None,

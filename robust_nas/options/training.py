@@ -20,6 +20,7 @@ from robust_nas.options.shared import (
     Preset,
     Resume,
     Seed,
+    Tensorboard,
 )
 from robust_nas.options.values import Positive, at_least
 from robust_nas.registry import RECIPES, TRAINING_BOUNDS
@@ -58,6 +59,7 @@ class TrainOptions:
         int | None, Option("Channels of a node in the first cells. [the preset's]", at_least(1))
     ] = None
     resume: Resume = False
+    tensorboard: Tensorboard = False
     seed: Seed = 0
     device: Device = "auto"
     out: Out = Path("runs/train")

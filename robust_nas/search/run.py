@@ -22,6 +22,7 @@ from robust_nas.search.planning import check_team, described, plan_of, settled
 from robust_nas.search.watch import collapse
 from robust_nas.spaces.cells import KINDS
 from robust_nas.spaces.supernet import Supernet
+from robust_nas.tensorboard import check_installed
 
 RESULTS = ("genotype.json", "alphas.safetensors", "alphas.png", "alphas.gif", "search.png")
 PAPER_SCALE = "dsrna search --metric cb --dataset cifar10 --preset paper"
@@ -54,6 +55,8 @@ def run_search(options: SearchOptions) -> SearchResult:
         InputError: an option is wrong, the data are not there, there is nothing to resume, or the training loss is no
             longer finite.
     """
+    if options.tensorboard:
+        check_installed()
     options = settled(options)
     place, plan = choose_device(options.device), plan_of(options)
     choices = described(options, plan)
@@ -69,7 +72,7 @@ def run_search(options: SearchOptions) -> SearchResult:
         run = resumable.begin("search", search, options.out, record, RESULTS, options.resume)
         if team.leads and search.stage is not None:
             notice(advice(search))
-        seconds = resumable.follow("search", search, run, _note)
+        seconds = resumable.follow("search", search, run, _note, options.tensorboard)
         meta = {**choices, "bound_method": plan.preset.bound_method, "versions": versions()}
         result = _finish(search, run, meta, seconds) if team.leads else None
     return result or SearchResult(run.folder / "genotype.json", [])

@@ -15,6 +15,7 @@ from robust_nas.options.training import TrainOptions
 from robust_nas.registry import named
 from robust_nas.runs import Row, choose_device, seed_everything, versions
 from robust_nas.spaces.network import Network
+from robust_nas.tensorboard import check_installed
 from robust_nas.training.engine import Plan, Training, accuracy
 from robust_nas.training.presets import PRESETS, TrainingPreset, preset_for
 from robust_nas.training.recipes import RECIPES, RecipeSettings, default_epsilon
@@ -55,6 +56,8 @@ def run_training(options: TrainOptions) -> TrainingResult:
         InputError: an option is wrong, the data are not there, there is nothing to resume, or the loss is no longer
             finite.
     """
+    if options.tensorboard:
+        check_installed()
     genotype = find(options.arch)
     named("preset", options.preset, PRESETS)
     settings = _settings(options)
@@ -72,7 +75,7 @@ def run_training(options: TrainOptions) -> TrainingResult:
             "sizes": asdict(sizes), "settings": asdict(settings),
         }
         run = resumable.begin("train", training, options.out, record, RESULTS, options.resume)
-        seconds = resumable.follow("train", training, run, _note)
+        seconds = resumable.follow("train", training, run, _note, options.tensorboard)
         training.network.eval()
         test_accuracy = accuracy(training.network, images.test)
         path = run.folder / "model.safetensors"
