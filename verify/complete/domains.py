@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from verify.complete.linear_program import Splits
+from verify.complete.linear_program import Cuts
 from verify.graph.graph import Graph
 from verify.operators.layout import flat, listed
 from verify.operators.operator import Interval
@@ -33,7 +33,7 @@ class Domains:
     """A batch of parts of a region.
 
     Attributes:
-        bound: "b s": of rows of the outputs from below, proven.
+        bound: "b s": of rows of the outputs from below, proven; or one of the largest row of an unsafe set.
         lower, upper: "b k": ends of the neurons that can be split, by the name of their node.
         raised, lowered: "b k": whether a split has moved the lower end up, the upper end down.
         slopes, weights: "b s k": where the ascent starts from (`verify.propagation.alpha.Choice`), by the names of
@@ -149,14 +149,16 @@ class Frame:
         weights = {name: kept(each, choice.held[name].weights) for name, each in domains.weights.items()}
         return replace(domains, slopes=slopes, weights=weights)
 
-    def splits_of(self, part: Domains) -> Splits:
-        """The splits that made a part, of ReLUs; a neuron that was split has one side left."""
-        return {
-            (name, int(numbers[0, place])): sign
-            for name, numbers in self.neurons.items()
-            for moved, sign in ((part.raised[name], 1), (part.lowered[name], -1))
-            for place in moved[0].nonzero().flatten().tolist()
-        }
+    def cuts_of(self, part: Domains) -> Cuts:
+        """What the splits that made a part say of its neurons, or bounds have found since."""
+        cuts: Cuts = {}
+        for name, numbers in self.neurons.items():
+            raised, lowered = part.raised[name][0], part.lowered[name][0]
+            low = part.lower[name][0].masked_fill(~raised, -torch.inf).tolist()
+            high = part.upper[name][0].masked_fill(~lowered, torch.inf).tolist()
+            for place in (raised | lowered).nonzero().flatten().tolist():
+                cuts[name, int(numbers[0, place])] = low[place], high[place]
+        return cuts
 
     def _of(self, name: str, count: int) -> Int[Tensor, "b k"]:
         """The numbers of the neurons of a node that can be split, once for each part."""

@@ -1,8 +1,9 @@
-"""Linear programs over the triangle relaxation of a ReLU network, with proofs from their dual values.
+"""Linear programs over the relaxation of a network, with proofs from their dual values.
 
-The program of a network, a ball and a set of ReLU splits has the pixels and the outputs of unstable ReLUs as its
-variables (Ehlers 2017; Bunel et al. 2020): y >= 0, y >= x, y <= u (x - l) / (u - l) for a ReLU with input x in [l, u],
-exact for a stable or split one, and x >= 0 or x <= 0 for each split. It is solved by HiGHS in floating point, so
+The program of a network, a ball and the cuts of a part has the pixels and the outputs of relaxed neurons as its
+variables (Ehlers 2017; Bunel et al. 2020). Such an output lies between the lines of its function, of a ReLU with input
+x in [l, u] y >= 0, y >= x, y <= u (x - l) / (u - l). Where the lines are one, as on a piece of a piecewise linear
+function, it is the function itself. Each cut adds x >= or x <= a number. It is solved by HiGHS in floating point, so
 neither its optimal value nor its verdict "infeasible" is believed. Only the multipliers are taken from it: any
 nonnegative multipliers give a lower bound by weak duality, which :meth:`Program.dual_bound` evaluates itself, in
 float64 and less a slack for rounding.
@@ -10,43 +11,54 @@ float64 and less a slack for rounding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from scipy import sparse
 from scipy.optimize import OptimizeResult, linprog
 from torch import Tensor
 
 from verify.bounds import BoundedNetwork
+from verify.complete.round_ball import RoundBall
 from verify.graph.building import INPUT
 from verify.operators import LinearOperator
 from verify.operators.activation import ReLU
 from verify.operators.layout import flat
+from verify.operators.operator import Interval
+from verify.operators.relaxation import Elementwise, Lines
 from verify.propagation.neurons import Intervals
 from verify.regions import Ball, Region
 
 Array = np.ndarray
 Neuron = tuple[str, int]
-"""The node that a ReLU reads, and the position in it, flattened."""
-Splits = dict[Neuron, int]
-"""1 where the input of a ReLU is to be >= 0, -1 where it is to be <= 0."""
+"""The node that a function reads, and the position in it, flattened."""
+Cuts = dict[Neuron, tuple[float, float]]
+"""What the input of a function is to lie between; an end may be infinite."""
 
+Line = tuple[Float[Tensor, " m"], Float[Tensor, " m"]]
+"""Slope and intercept of each neuron."""
+
+CLOSE = 1e-9
+"""Two lines of one slope this near to each other, relative to their values, are one; their distance counts as error."""
 SLACK = 1e-10
 """Relative to the terms of a dual bound: far above their rounding errors, far below what decides a proof."""
 WIDER = 1 + 2.0**-50
 """A factor that makes up for the rounding of a reach and of the sum that it enters."""
-ROUNDS, ROUND, GAIN, TANGENTS = 12, 1e-4, 0.02, 12
-"""An l2 ball is refined until the solution sticks out of it by no more than ROUND radii or the bound gains less than
-the fraction GAIN of itself, at most ROUNDS times; TANGENTS a pixel are kept."""
+ROUNDS, GAIN = 12, 0.02
+"""An l2 ball is refined until the solution hardly sticks out of it or the bound gains less than the fraction GAIN of
+itself, at most ROUNDS times."""
+FLOAT = 2.0**-46
+"""More than rounding does to a sum of a few terms, relative to them."""
 
 
 class Solution(NamedTuple):
     """What a linear program says.
 
     Attributes:
-        bound: of the objective from below, proven; infinity where no input meets the splits.
+        bound: of the objective from below, proven; infinity where no input meets the cuts.
         point: the input at which the relaxation is least, "1 *shape"; it can stick out of an l2 ball a little.
     """
 
@@ -70,25 +82,36 @@ class Form(NamedTuple):
         return self.rows.abs().sum(0, keepdim=True) + self.offset.abs() + self.error
 
 
-def unstable(intervals: Intervals) -> list[Neuron]:
-    """The neurons of one image that can be on either side of 0."""
-    return [
-        (name, index)
-        for name, (lower, upper) in intervals.items()
-        for index in ((lower < 0) & (upper > 0)).flatten().nonzero().flatten().tolist()
-    ]
+class Pieces(NamedTuple):
+    """A function over the intervals of what it reads.
+
+    Attributes:
+        lines: over these intervals.
+        is_open: "1 n": which neurons have two lines; of the others the middle of both is the function, or nearly so.
+    """
+
+    lines: Lines
+    is_open: Bool[Tensor, "1 n"]
 
 
-def ends_of(neurons: list[Neuron], intervals: Intervals) -> Float[Array, "2 u"]:
-    """Lower and upper bounds of these neurons."""
-    ends = {name: torch.stack(sides).flatten(1).numpy() for name, sides in intervals.items()}
-    return np.array([ends[name][:, index] for name, index in neurons]).reshape(-1, 2).T
+def pieces(node: Elementwise, interval: Interval) -> Pieces:
+    """The lines of a function of one image."""
+    lines = Lines(*(flat(part) for part in node.lines(*interval)))
+    gap = lines.upper_intercept - lines.lower_intercept
+    size = 1 + lines.upper_intercept.abs() + lines.lower_intercept.abs()
+    return Pieces(lines, (lines.upper_slope != lines.lower_slope) | (gap > CLOSE * size))
 
 
 def represents(network: BoundedNetwork) -> bool:
-    """Whether these programs can say what a network is: one whose every relaxed operator is ReLU."""
+    """Whether these programs can say what a network is: one that is linear but for functions of each element."""
     nodes = (node for node in network.graph.nodes if node.from_input and node.inputs)
-    return all(isinstance(node, (LinearOperator, ReLU)) for node in nodes)
+    return all(isinstance(node, (LinearOperator, Elementwise)) for node in nodes)
+
+
+def _key(node: Elementwise) -> str:
+    """What names a function: all ReLUs of one node are one."""
+    name: str = node.inputs[0].name if type(node) is ReLU else node.name
+    return name
 
 
 def _scaled(region: Region) -> tuple[Float[Tensor, "1 *shape"], Float[Tensor, "1 *shape"]]:
@@ -100,59 +123,37 @@ def _scaled(region: Region) -> tuple[Float[Tensor, "1 *shape"], Float[Tensor, "1
     return centre, torch.where(reach > 0, reach * WIDER + centre.abs() * (WIDER - 1), 0.0)
 
 
-class RoundBall:
-    """The l1 or l2 unit ball in linear rows: a variable t_i >= phi(d_i) for each pixel, with sum_i t_i <= 1.
+def _lower_lines(node: Elementwise, lines: Lines, ends: Sequence[Float[Tensor, " m"]]) -> list[Line]:
+    """All that a relaxation has: of a ReLU 0 and x, between which it may choose."""
+    if not node.has_slopes:
+        return [(lines.lower_slope, lines.lower_intercept)]
+    return [(slope, lines.lower_intercept) for slope in node.slope_range(*ends)]
 
-    phi is |d| or d^2, bounded by its tangents (Vielma et al. 2017 on such extended formulations). Tangents of d^2 are
-    added where solutions stick out, and stay for all programs of the ball. No proof rests on these rows.
-    """
 
-    def __init__(self, norm: str, pixels: int) -> None:
-        self.norm, self.pixels = norm, pixels
-        self.pixel, self.slope, self.intercept = np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0)
-        for point in (-1, 1) if norm == "l1" else (-2, -1, 1, 2):
-            self._add(np.arange(pixels), np.full(pixels, point / pixels**0.5))
-
-    def touch(self, d: Float[Array, " n"]) -> None:
-        """Add the tangents of d^2 at the coordinates of d where those there are are too low; forget the oldest."""
-        present = np.zeros(self.pixels)
-        np.maximum.at(present, self.pixel, self.slope * d[self.pixel] - self.intercept)
-        self._add((d**2 - present > ROUND / self.pixels).nonzero()[0], d)
-
-    def _add(self, pixel: Int[Array, " m"], d: Float[Array, " n"]) -> None:
-        d = d[pixel]
-        slope, intercept = (np.sign(d), 0 * d) if self.norm == "l1" else (2 * d, d**2)
-        most = TANGENTS * self.pixels
-        self.pixel = np.append(self.pixel, pixel)[-most:]
-        self.slope, self.intercept = np.append(self.slope, slope)[-most:], np.append(self.intercept, intercept)[-most:]
-
-    def rows(self) -> tuple[sparse.csr_array, Float[Array, " m"]]:
-        """Rows over d and t, and their right sides: slope d_i - t_i <= intercept, and at last sum_i t_i <= 1."""
-        count, n = len(self.pixel), self.pixels
-        values = np.concatenate([self.slope, np.full(count, -1.0), np.ones(n)])
-        rows = np.concatenate([np.tile(np.arange(count), 2), np.full(n, count)])
-        columns = np.concatenate([self.pixel, n + self.pixel, n + np.arange(n)])
-        return sparse.csr_array((values, (rows, columns)), (count + 1, 2 * n)), np.append(self.intercept, 1.0)
-
-    def share(self, multipliers: Float[Array, " m"]) -> Float[Array, " n"]:
-        """The coefficients of d that its rows take over, from their multipliers."""
-        return -np.bincount(self.pixel, self.slope * multipliers[:-1], self.pixels)
-
-    def contains(self, d: Float[Array, " n"]) -> bool:
-        return self.norm == "l1" or bool(np.linalg.norm(d) <= 1 + ROUND)
+def _closed(form: Form, lines: Lines, is_open: Bool[Tensor, "1 n"]) -> Form:
+    """What functions of one line make of a form, and nothing of the neurons that have two."""
+    shape = form.offset.shape
+    slope = lines.upper_slope.masked_fill(is_open, 0.0).view(shape)
+    low, high = (part.masked_fill(is_open, 0.0).view(shape) for part in (lines.lower_intercept, lines.upper_intercept))
+    middle, half = low + (high - low) / 2, (high - low) / 2
+    exact = (low == 0) & (high == 0) & ((slope == 0) | (slope == 1))
+    error = slope.abs() * form.error + half
+    error = error + torch.where(exact, 0.0, SLACK * (1 + slope.abs() * form.largest + middle.abs()))
+    rows = (form.rows * slope).contiguous()
+    return Form(rows, (form.offset * slope + middle).contiguous(), error.masked_fill(is_open.view(shape), 0.0))
 
 
 class Program:
-    """The relaxation of a network over the part of a region that meets some splits: A v <= b, low <= v <= high.
+    """The relaxation of a network over the part of a region that meets some cuts: A v <= b, low <= v <= high.
 
     Variables are scaled: pixel i is centre_i + reach_i v_i, with the radius of a ball or half the width of a box as its
-    reach; the output of an unstable ReLU is u v_j with v_j in [0, 1].
+    reach; the output of a relaxed neuron in [l, u] is l + (u - l) v_j with v_j in [0, 1].
 
     Args:
         network: from `BoundedNetwork.double`; one that is represented (`represents`).
         region: of one image, in float64.
-        intervals: of all ReLU inputs, one image, valid where the splits are met; not crossed.
-        splits: constraints on ReLU inputs.
+        intervals: of what all functions read, one image, valid where the cuts are met; not crossed.
+        cuts: constraints on what functions read.
         round_ball: for l1 and l2 balls; shared by the programs of a ball.
     """
 
@@ -162,15 +163,18 @@ class Program:
         network: BoundedNetwork,
         region: Region,
         intervals: Intervals,
-        splits: Splits,
+        cuts: Cuts,
         round_ball: RoundBall | None,
     ) -> None:
-        self.intervals, self.splits, self.round_ball = intervals, splits, round_ball
+        self.intervals, self.cuts, self.round_ball = intervals, cuts, round_ball
         self.centre, self.reach = _scaled(region)
-        self.neurons = unstable(intervals)
-        self.ends = ends_of(self.neurons, intervals)
-        self.pixels = self.centre.numel()
-        variables = self.pixels + len(self.neurons)
+        self.pixels, self.relaxed = self.centre.numel(), 0
+        self.places: dict[str, int] = {}
+        for node in network.graph.nodes:
+            if isinstance(node, Elementwise) and node.from_input and _key(node) not in self.places:
+                self.places[_key(node)] = self.relaxed
+                self.relaxed += int(pieces(node, intervals[node.inputs[0].name]).is_open.sum())
+        variables = self.pixels + self.relaxed
         self.A, self.b = np.zeros((0, variables)), np.zeros(0)
         self._read: set[str] = set()
         self.output = self._walk(network)
@@ -184,7 +188,7 @@ class Program:
     # From the network to rows.
 
     def _walk(self, network: BoundedNetwork) -> Form:
-        """The form of the network's output; every ReLU on the way adds its rows."""
+        """The form of the network's output; every function on the way adds its rows."""
         forms: dict[str, Form] = {}
         fixed: dict[str, Tensor] = {}
         for node in network.graph.nodes:
@@ -193,8 +197,8 @@ class Program:
                 forms[node.name] = self._input()
             elif not node.from_input:
                 fixed[node.name] = node.forward(*(fixed[name] for name in parents))
-            elif isinstance(node, ReLU):
-                forms[node.name] = self._relu(parents[0], forms[parents[0]])
+            elif isinstance(node, Elementwise):
+                forms[node.name] = self._function(node, forms[parents[0]])
             else:
                 rows = node.linear_part([fixed[name] if name in fixed else forms[name].rows for name in parents])
                 offset = node.forward(*(fixed[name] if name in fixed else forms[name].offset for name in parents))
@@ -210,37 +214,57 @@ class Program:
         rows[: self.pixels].diagonal().copy_(self.reach.flatten())
         return Form(rows.view(-1, *self.centre.shape[1:]), self.centre, torch.zeros_like(self.centre))
 
-    def _relu(self, name: str, form: Form) -> Form:
-        """0 or the input itself for stable and split neurons, a variable of their own for the others."""
-        lower, upper = self.intervals[name]
-        mine = torch.tensor([number for number, neuron in enumerate(self.neurons) if neuron[0] == name]).long()
-        index = torch.tensor([index for node, index in self.neurons if node == name]).long()
-        if name not in self._read:
-            self._read.add(name)
-            self._add_splits(name, form)
-            self._add_triangles(mine, Form(*(flat(part)[:, index] for part in form)))
-        rows = torch.where(lower >= 0, form.rows, 0.0).contiguous()
-        rows.view(len(rows), -1)[self.pixels + mine, index] = upper.flatten()[index]
-        offset, error = (torch.where(lower >= 0, part, 0.0) for part in (form.offset, form.error))
+    def _function(self, node: Elementwise, form: Form) -> Form:
+        """The one line of closed neurons, a variable for each of the others."""
+        name, key = node.inputs[0].name, _key(node)
+        lines, is_open = pieces(node, self.intervals[name])
+        index = is_open[0].nonzero().flatten()
+        first = self.pixels + self.places[key]
+        ends = tuple(flat(side)[0, index] for side in self.intervals[name])
+        below = _lower_lines(node, Lines(*(part[0, index] for part in lines)), ends)
+        slope, intercept = lines.upper_slope[0, index], lines.upper_intercept[0, index]
+        low = torch.stack([torch.minimum(*(a * end + b for end in ends)) for a, b in below]).amax(0)
+        high = torch.maximum(low, torch.maximum(*(slope * end + intercept for end in ends)))
+        low, high = low - FLOAT * (1 + low.abs()), high + FLOAT * (1 + high.abs())
+        if key not in self._read:
+            self._read.add(key)
+            self._add_cuts(name, form)
+            read = Form(*(flat(part)[:, index] for part in form))
+            self._add_lines(first, read, low, high, ends, below, (slope, intercept))
+        rows, offset, error = _closed(form, lines, is_open)
+        flat(rows)[first + torch.arange(len(index)), index] = high - low
+        flat(offset)[0, index] = low
         return Form(rows, offset, error)
 
-    def _add_triangles(self, mine: Int[Tensor, " m"], read: Form) -> None:
-        """x <= y and y <= u (x - l) / (u - l), both over u - l; y >= 0 is the box's. `read` has the x alone."""
-        lower, upper = torch.from_numpy(self.ends[:, mine.numpy()])
-        width, slope = upper - lower, upper / (upper - lower)
-        x, offset, error = read.rows / width, read.offset[0] / width, read.error[0] / width
-        y = torch.zeros_like(x)
-        y[self.pixels + mine, torch.arange(len(mine))] = slope
-        self._add_rows(x - y, error - offset)
-        self._add_rows(y - slope * x, slope * (offset + error - lower / width))
+    def _add_lines(
+        self,
+        first: int,
+        read: Form,
+        low: Float[Tensor, " m"],
+        high: Float[Tensor, " m"],
+        ends: Sequence[Float[Tensor, " m"]],
+        below: Sequence[Line],
+        above: Line,
+    ) -> None:
+        """a x + b <= low + (high - low) v for each line below, and the other way round above; over the width of x."""
+        width = (ends[1] - ends[0]).where(ends[1] > ends[0], 1.0)
+        y = torch.zeros_like(read.rows)
+        y[first + torch.arange(len(low)), torch.arange(len(low))] = high - low
+        for sign, slope, intercept in [(1.0, *line) for line in below] + [(-1.0, *above)]:
+            shift = slope * read.offset[0]
+            slack = slope.abs() * read.error[0] + FLOAT * (low.abs() + intercept.abs() + shift.abs())
+            right = sign * (low - intercept - shift) + slack
+            self._add_rows(sign * (slope * read.rows - y) / width, right / width)
 
-    def _add_splits(self, name: str, form: Form) -> None:
-        mine = {index: sign for (node, index), sign in self.splits.items() if node == name}
-        if mine:
-            sign = form.rows.new_tensor(list(mine.values()))
-            x, offset, error = (flat(part)[:, list(mine)] for part in form)
-            size = x.abs().amax(0).clamp(min=1e-12)
-            self._add_rows(-sign * x / size, (sign * offset[0] + error[0]) / size)
+    def _add_cuts(self, name: str, form: Form) -> None:
+        mine = {index: ends for (node, index), ends in self.cuts.items() if node == name}
+        for side, sign in ((0, 1.0), (1, -1.0)):
+            ends = {index: pair[side] for index, pair in mine.items() if np.isfinite(pair[side])}
+            if ends:
+                x, offset, error = (flat(part)[:, list(ends)] for part in form)
+                size = x.abs().amax(0).clamp(min=1e-12)
+                right = sign * (offset[0] - offset.new_tensor(list(ends.values()))) + error[0]
+                self._add_rows(-sign * x / size, right / size)
 
     def _add_rows(self, A: Float[Tensor, "v m"], b: Float[Tensor, " m"]) -> None:
         self.A, self.b = np.vstack([self.A, A.T.numpy()]), np.append(self.b, b.numpy())
@@ -270,6 +294,30 @@ class Program:
                 break
             self.round_ball.touch(d)
         return best
+
+    def worst_mixture(
+        self, rows: Float[Tensor, "m k"], limits: Float[Tensor, " m"], time_limit: float = 60.0
+    ) -> tuple[Float[Tensor, " m"], Float[Tensor, "1 *shape"]]:
+        """Weights of a mean of rows y - limits whose least value is, but for the solver's tolerance, that of their
+        largest: the multipliers of t >= row_i y - limit_i where t is least. Any weights of sum 1 bound the largest.
+        And the input where the largest is least, which that of the mean need not be. Of an l1 or l2 ball the box
+        around it is looked at.
+        """
+        costs = (self.output.rows @ rows.T).T.numpy()
+        constants = (self.output.offset @ rows.T - self.output.error @ rows.T.abs())[0].numpy() - limits.numpy()
+        even = torch.full_like(limits, 1 / len(limits))
+        size = np.abs(costs).max(1, initial=0).max(initial=0) or 1.0
+        A = np.block([[self.A, np.zeros((len(self.A), 1))], [costs / size, -np.ones((len(costs), 1))]])
+        bounds = np.vstack([np.stack([self.low, self.high], 1), [-np.inf, np.inf]])
+        cost = np.append(np.zeros_like(self.low), 1.0)
+        options = {"time_limit": max(time_limit, 1e-3), "presolve": False}
+        right = np.append(self.b, -constants / size)
+        result = linprog(cost, sparse.csr_array(A), right, bounds=bounds, method="highs-ds", options=options)
+        if result.x is None:
+            return even, self.centre
+        point = self.centre + self.reach * torch.from_numpy(result.x[: self.pixels]).view_as(self.centre)
+        weights = torch.from_numpy(-result.ineqlin.marginals[len(self.b) :]).clamp(min=0)
+        return weights / weights.sum() if weights.sum() > 0 else even, point
 
     def dual_bound(
         self,
@@ -311,7 +359,7 @@ class Program:
         A, bounds, b = sparse.csr_array(self.A), np.stack([self.low, self.high], 1), self.b
         if self.round_ball is not None:
             n, (rows, limits) = self.pixels, self.round_ball.rows()
-            between = sparse.csr_array((len(limits), len(self.neurons)))
+            between = sparse.csr_array((len(limits), self.relaxed))
             rows = sparse.hstack([rows[:, :n], between, rows[:, n:]])
             A, b = sparse.vstack([sparse.hstack([A, sparse.csr_array((len(b), n))]), rows]), np.append(b, limits)
             cost = np.append(cost, np.zeros(self.pixels))
@@ -333,7 +381,7 @@ class Program:
         return own, None if self.round_ball is None else self.round_ball.share(others)
 
     def _emptiness(self, time_limit: float) -> float:
-        """Infinity if multipliers prove that no input meets the splits (Farkas), else minus infinity."""
+        """Infinity if multipliers prove that no input meets the cuts (Farkas), else minus infinity."""
         nothing = np.zeros_like(self.low)
         result = self._solve(nothing, time_limit, elastic=True)
         if result.x is None:

@@ -4,7 +4,8 @@ What bounds leave open is split at a neuron, and both parts are bounded again: f
 within the intervals of the part, then the rows of the unsafe sets, with slopes and multipliers that start from those of
 the part's parent. The ascent is no part of the proof. What counts is one backward pass at its end, in float64, that
 gives way for rounding; it is a bound whatever the slopes and multipliers are (`verify.propagation.crown.Held`). Where
-few neurons are left to split in a network of ReLUs, linear programs decide more (`verify.complete.linear_program`).
+few neurons are left to split in a network of functions of each element, linear programs decide more
+(`verify.complete.linear_program`); of an unsafe set of several rows they bound the largest.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from verify.bounds import BoundedNetwork
 from verify.certify.radius import images_at_once
 from verify.complete.domains import Domains, Frame, joined
 from verify.complete.input_splitting import Search
-from verify.complete.linear_program import Program, RoundBall, represents
+from verify.complete.linear_program import Program, represents
 from verify.complete.property import Case
+from verify.complete.round_ball import RoundBall
 from verify.complete.splits import Splits, best_splits, halves
 from verify.operators.layout import listed
 from verify.propagation.alpha import ASCENT_OF_NEURONS, Ascent, ascended, has_slopes
@@ -262,17 +264,25 @@ class _Tree:
         return opened, self.search(torch.cat(points)) if points and len(alive) else None
 
     def _program(self, part: Domains) -> tuple[Float[Tensor, " s"], Tensor | None]:
-        """Bounds of the rows of one part, and a point that an open one is least at."""
+        """Bounds of the sets of one part, each at its first row, and a point where an open one is least."""
         bound, point = part.bound[0].clone(), None
-        intervals, splits = self.frame.intervals_of(part), self.frame.splits_of(part)
-        program = Program(self.exact, self.case.region, intervals, splits, self.round_ball)
-        for row in self._open_rows(part.bound)[0].nonzero().flatten().tolist():
+        intervals, cuts = self.frame.intervals_of(part), self.frame.cuts_of(part)
+        program = Program(self.exact, self.case.region, intervals, cuts, self.round_ball)
+        (excluded,) = self._margins(part.bound) > 0
+        firsts = [0, *torch.tensor(self.sizes).cumsum(0).tolist()]
+        for unsafe, first, known in zip(self.case.unsafe, firsts[:-1], excluded.tolist(), strict=True):
+            if known:
+                continue
             self.programs += 1
-            left = self.deadline - time.perf_counter()
-            solution = program.minimise(self.rows[row], left, float(self.limits[row]))
-            bound[row] = max(float(bound[row]), solution.bound)
+            row, limit, worst = unsafe.rows[0], unsafe.limits[0], None
+            if len(unsafe.limits) > 1:
+                left = self.deadline - time.perf_counter()
+                weights, worst = program.worst_mixture(unsafe.rows, unsafe.limits, left)
+                row, limit = weights @ unsafe.rows, weights @ unsafe.limits
+            solution = program.minimise(row, self.deadline - time.perf_counter(), float(limit))
+            bound[first] = max(float(bound[first]), solution.bound)
             if solution.bound <= 0 and solution.point is not None:
-                point = solution.point
+                point = solution.point if worst is None else worst
         return bound, point
 
     def _margins(self, bound: Float[Tensor, "b s"]) -> Float[Tensor, "b d"]:

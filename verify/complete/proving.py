@@ -60,9 +60,9 @@ def prove_property(network: BoundedNetwork, wanted: Property, *, time_limit: flo
 
     "holds" is a proof about the network in real arithmetic, by bounds in float64 that give way for rounding. Where few
     inputs vary these are split (`verify.complete.input_splitting`); elsewhere the neurons
-    (`verify.complete.neuron_splitting`). Both are complete up to time and rounding; the second for networks of ReLUs
-    and linear operators, and for unsafe sets of one row: of a set of several, a part has to break one row everywhere.
-    Elsewhere it goes as far as splits help.
+    (`verify.complete.neuron_splitting`). Both are complete up to time and rounding; the second for networks that are
+    linear but for piecewise linear functions of each element (ReLU, LeakyReLU, hardtanh, the absolute value, ...), with
+    unsafe sets of any number of rows. Elsewhere (max pools, smooth functions) it goes as far as splits help.
 
     Args:
         network: on the CPU.

@@ -24,7 +24,8 @@ from verify import (
 )
 from verify.certify.attack import worst_margin
 from verify.complete.branching import Verdict, complete_radius, prove
-from verify.complete.linear_program import Program, RoundBall
+from verify.complete.linear_program import Program
+from verify.complete.round_ball import RoundBall
 from verify.propagation.prior import bound_neurons
 
 
@@ -273,8 +274,8 @@ def test_splits(norm):
     (name,) = crown.intervals
     least = {}
     for signs in ((1, 1), (1, -1), (-1, 1)):
-        splits = {(name, 0): signs[0], (name, 1): signs[1]}
-        least[signs] = Program(network, ball, crown.intervals, splits, round_ball(ball)).minimise(rows[0]).bound
+        cuts = {(name, place): (0.0, math.inf) if sign > 0 else (-math.inf, 0.0) for place, sign in enumerate(signs)}
+        least[signs] = Program(network, ball, crown.intervals, cuts, round_ball(ball)).minimise(rows[0]).bound
     assert least[1, 1] == math.inf
     # With x >= .6 the relaxation of the first ReLU still reaches 0; with x <= .4 the second one's too.
     for signs in ((1, -1), (-1, 1)):

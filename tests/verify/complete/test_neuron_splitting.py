@@ -181,3 +181,60 @@ def test_no_verdict_against_a_grid_on_many_networks(operator):
     found = [assert_agrees(operator, seed, 1000.0) for seed in range(2, 40)]
     if operator in ("relu", "leaky_relu"):
         assert sum(proven for proven, _ in found) >= 10 and sum(broken for _, broken in found) >= 10
+
+
+def decided_set(model: nn.Module, unsafe: Halfspaces, most: float) -> Branching:
+    """Whether a set of several rows is met on the box, with counterexamples from the points that are proposed."""
+    case = Case(BOX, (unsafe,))
+
+    def search(points: Tensor) -> Tensor | None:
+        excess = unsafe.excess(model(points))
+        return points[[int(excess.argmin())]] if excess.min() <= 0 else None
+
+    network = BoundedNetwork(model, BOX.centre).double()
+    return split_neurons(network, case, search, time.perf_counter() + 600.0, most)
+
+
+def assert_conjunction_agrees(operator: str, seed: int, most: float) -> bool:
+    """Sets of two rows, each of which is met somewhere, a little outside of what outputs reach. Whether it was proven."""
+    model = small(operator, seed)
+    rows = torch.randn(2, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    with torch.no_grad():
+        values = model(grid()) @ rows.T
+    spread = (values.amax(0) - values.amin(0)).clamp(min=1e-9)
+    scaled = rows / spread.unsqueeze(1)
+    largest = (values / spread).amax(1)  # of both rows at each point; least where the set is nearest to being met
+    least = float(largest.min())
+    below, above = (
+        decided_set(model, Halfspaces(scaled, torch.full((2,), least + share, dtype=torch.float64)), most)
+        for share in (-0.1, 0.05)
+    )
+    assert below.counterexample is None
+    assert below.lower <= 0.1 + 1e-9
+    assert above.lower <= 0
+    return below.lower > 0
+
+
+def test_a_set_that_no_single_row_excludes():
+    """Of r = relu(x) the larger of r and 1/2 - r is at least 1/4, while each alone reaches 0, however r is split."""
+    weights = {"w": torch.tensor([[1.0], [0.0]]), "v": torch.tensor([[1.0, -1.0]]), "c": torch.tensor([0.0, 0.5])}
+    model = Function(lambda module, x: torch.relu(x @ module.w) @ module.v + module.c, **weights).double()
+    rows = torch.eye(2, dtype=torch.float64)
+    safe, unsafe = (Halfspaces(rows, torch.full((2,), limit, dtype=torch.float64)) for limit in (0.2, 0.3))
+    found = decided_set(model, safe, 100.0)
+    assert 0 < found.lower <= 0.05 + 1e-9
+    assert decided_set(model, unsafe, 100.0).counterexample is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_no_verdict_on_sets_of_two_rows_against_a_grid(operator):
+    found = [assert_conjunction_agrees(operator, seed, 300.0) for seed in range(10)]
+    if operator in ("relu", "leaky_relu", "abs"):
+        assert all(found)
+
+
+@pytest.mark.parametrize("operator", ["abs", pytest.param("hardtanh", marks=pytest.mark.slow)])
+def test_piecewise_linear_networks_are_decided(operator):
+    """Where every neuron is on one piece, linear programs end what slopes and multipliers leave open."""
+    assert all(assert_agrees(operator, 0, 150.0))
