@@ -62,7 +62,7 @@ def prove_property(network: BoundedNetwork, wanted: Property, *, time_limit: flo
     inputs vary these are split (`verify.complete.input_splitting`); elsewhere the neurons
     (`verify.complete.neuron_splitting`). Both are complete up to time and rounding; the second for networks that are
     linear but for piecewise linear functions of each element (ReLU, LeakyReLU, hardtanh, the absolute value, ...), with
-    unsafe sets of any number of rows. Elsewhere (max pools, smooth functions) it goes as far as splits help.
+    unsafe sets of one row, or of several in boxes. Elsewhere (max pools, smooth functions) it goes as far as splits do.
 
     Args:
         network: on the CPU.
