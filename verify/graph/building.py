@@ -26,6 +26,8 @@ INPUT = "/input"
 CASTS = ("aten.to.dtype", "aten.to.device", "aten.to.dtype_layout", "aten._to_copy.default")
 """Calls that change a tensor's type or device, and no value in real arithmetic."""
 
+SOFTMAX = (torch.ops.aten.softmax.int, torch.ops.aten._softmax.default)
+
 
 class Leaf(BoundInput):
     """A tensor of the model, read from it each time, so it is never out of date."""
@@ -65,7 +67,8 @@ class Builder:
                     self.made[node] = self._make(node)
         if not self.made[output].from_input:
             raise UnsupportedOperator("the network's output does not depend on its input")
-        return self.operators, self.leaves, [self.made[output]], None
+        used = _behind(self.made[output])
+        return [node for node in self.operators if node in used], self.leaves, [self.made[output]], None
 
     def _make(self, node: fx.Node) -> Bound:
         if node.op == "placeholder":
@@ -123,7 +126,7 @@ class Builder:
         if call.name in CASTS:
             self._check_type(call, traced)
             return inputs[0]
-        simpler = self._composed(call, inputs)
+        simpler = self._composed(*self._of_some(call, inputs))
         if simpler is not None:
             self._check_type(call, traced)
             return simpler
@@ -131,6 +134,32 @@ class Builder:
         made = self._operator(call, self._operands(call, inputs))
         self._check_type(call, traced)
         return made
+
+    def _of_some(self, call: Call, inputs: list[Bound]) -> tuple[Call, list[Bound]]:
+        """A softmax of what a constant sets to -infinity in part, as that of the others: bounds know no such number."""
+        source = inputs[0]
+        if call.target not in SOFTMAX or not isinstance(source, Operator):
+            return call, inputs
+        if not torch.isneginf(source.forward_value).any():
+            return call, inputs
+        parents = [parent if parent.from_input else self._without_infinity(parent) for parent in source.inputs]
+        finite = self._operator(replace(source.call, args=tuple(map(_finite, source.call.args))), parents)
+        zeros = [self._zeros(parent) if parent.from_input else parent for parent in source.inputs]
+        kept = self._operator(
+            Call(torch.ops.aten.ne.Scalar, (Slot(0), -torch.inf)), [self._operator(source.call, zeros)]
+        )
+        return Call(torch.ops.verify.softmax_of_some.default, (Slot(0), Slot(1), call.args[1])), [finite, kept]
+
+    def _without_infinity(self, constant: Bound) -> Bound:
+        """0 where a constant is -infinity."""
+        if not constant.forward_value.is_floating_point():
+            return constant
+        infinite = self._operator(Call(torch.ops.aten.isneginf.default, (Slot(0),)), [constant])
+        return self._operator(Call(torch.ops.aten.masked_fill.Scalar, (Slot(0), Slot(1), 0.0)), [constant, infinite])
+
+    def _zeros(self, like: Bound) -> Bound:
+        value = torch.zeros_like(like.forward_value)
+        return self._add_leaf(Leaf(f"zeros/{like.name}", lambda: value))
 
     def _composed(self, call: Call, inputs: list[Bound]) -> Bound | None:
         """The call by the simpler ones that it is made of, where there are such."""
@@ -214,6 +243,21 @@ class Builder:
         node.forward_value = node.forward(*(parent.forward_value for parent in inputs))
         node.output_shape = node.forward_value.shape
         return node
+
+
+def _behind(output: Bound) -> set[Bound]:
+    """The nodes that it is computed from."""
+    needed, stack = set(), [output]
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(node.inputs)
+    return needed
+
+
+def _finite(argument: Any) -> Any:
+    return 0.0 if isinstance(argument, float) and argument == -torch.inf else argument
 
 
 def _has_several_results(node: fx.Node) -> bool:

@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from verify.graph.decompositions import TABLE, overload
 from verify.operators.call import Call, Slot
+from verify.operators.log_sum import softmax_of_some
 from verify.operators.operator import refused
 
 
@@ -90,10 +91,16 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    if dropout or is_causal or enable_gqa or (mask is not None and not mask.is_floating_point()):
-        raise NotImplementedError("attention that is causal, with dropout, with a mask of bool or with shared heads")
+    if dropout:
+        raise NotImplementedError("attention with dropout")
+    if enable_gqa:
+        raise NotImplementedError("attention with shared heads (repeat them: key.repeat_interleave(n, -3))")
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
-    return torch.softmax(scores if mask is None else scores + mask, -1) @ value
+    if is_causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -torch.inf)
+    return torch.softmax(scores, -1) @ value
 
 
 def _standardised(x: Tensor, dims: list[int], eps: float) -> Tensor:
@@ -192,6 +199,7 @@ COMPOSED: dict[torch._ops.OpOverload, Callable[..., Any]] = {
     overload("_softmax.default"): _softmax,
     overload("_log_softmax.default"): lambda x, dim, half: torch.log_softmax(x, dim),
     overload("logsumexp.default"): _logsumexp,
+    torch.ops.verify.softmax_of_some.default: softmax_of_some,
     overload("scaled_dot_product_attention.default"): _attention,
     overload("layer_norm.default"): _layer_norm,
     overload("native_layer_norm.default"): lambda *args: (_layer_norm(*args),),

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from verify.operators.arithmetic import inner
+from verify.operators.call import Call
 from verify.operators.envelope import ULPS
 from verify.operators.form import Form, Sweep
 from verify.operators.operator import Backward, Coefficients, Interval, Radius, Read, rule
@@ -51,6 +52,9 @@ class LogSumExp(Relaxation):
         """The least and the largest value in a box."""
         return self._log_sum(lower), self._log_sum(upper)
 
+    def value(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
     def reach(self, share: Tensor, radius: Tensor) -> Tensor:
         """How far the result goes from the centre of a narrow box, where the derivatives of L are these."""
         return (share * radius).sum(self.dim, keepdim=True)
@@ -83,7 +87,7 @@ class LogSumExp(Relaxation):
         narrow = (widest <= torch.finfo(half.dtype).eps ** 0.5 * (1 + size)) & (widest <= 1)
         steep = torch.exp(2 * widest.clamp(max=1)) * self.reach(centre.softmax(self.dim), radius)
         per_scale = 0.5 / scale.clamp(min=torch.finfo(scale.dtype).tiny)
-        middle = torch.where(narrow, self.forward(centre), low / 2 + high / 2)
+        middle = torch.where(narrow, self.value(centre), low / 2 + high / 2)
         return middle, torch.where(narrow, steep, (high - low) * per_scale)
 
     def _ends_of_planes(self, lower: Tensor, upper: Tensor) -> Interval:
@@ -146,6 +150,92 @@ class LogSumExp(Relaxation):
         """The largest element, to which the logarithm of the others' share is added."""
         (x,) = values
         return x.abs().amax(self.dim, keepdim=True) + math.log(x.shape[self.dim])
+
+
+_CALLS = torch.library.Library("verify", "FRAGMENT")
+_CALLS.define("logsumexp_of_some(Tensor x, Tensor kept, int dim) -> Tensor")
+_CALLS.define("softmax_of_some(Tensor x, Tensor kept, int dim) -> Tensor")
+
+
+def _of_some(x: Tensor, kept: Tensor, dim: int) -> Tensor:
+    return torch.logsumexp(x.masked_fill(~kept, -torch.inf), dim, keepdim=True)
+
+
+def softmax_of_some(x: Tensor, kept: Tensor, dim: int) -> Tensor:
+    """Shares of the kept elements; the others are 0, and what may be large of them never meets the exponential."""
+    shares = torch.exp((x - torch.ops.verify.logsumexp_of_some(x, kept, dim)).masked_fill(~kept, 0.0))
+    return shares.masked_fill(~kept, 0.0)
+
+
+_CALLS.impl("logsumexp_of_some", _of_some, "CompositeImplicitAutograd")
+_CALLS.impl("softmax_of_some", softmax_of_some, "CompositeImplicitAutograd")
+
+BELOW = 1e4
+"""By how much an element is less than all others where its exponential counts for nothing: it underflows to 0."""
+
+
+@rule("verify.logsumexp_of_some.default")
+class LogSumExpOfSome(LogSumExp):
+    """L(x) of the elements that a constant mask keeps.
+
+    The rules are those of all elements, of a box in which the others are far below: what they add is 0 to the last
+    digit, and so are the slopes.
+    """
+
+    def _dimension(self) -> int:
+        return int(self.call.args[2])
+
+    def check(self) -> None:
+        super().check()
+        if self.varying != [0]:
+            raise self.refuse("a mask that depends on the network's input")
+
+    @classmethod
+    def has_part_an_image(cls, call: Call, slot: int, rank: int) -> bool:
+        return True
+
+    def value(self, x: Tensor) -> Tensor:
+        return self._log_sum(x)
+
+    def _of_kept(self, x: Tensor, kept: Tensor) -> Tensor:
+        """The same with all other elements far below."""
+        least = x.detach().masked_fill(~kept, torch.inf).amin(self.dim, keepdim=True)
+        return torch.where(kept, x, least - BELOW)
+
+    def centred(
+        self, centres: list[Tensor], radii: list[Radius], scale: Tensor, relaxed: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        (centre, kept), (radius, _) = centres, radii
+        assert radius is not None
+        widest = (radius * scale).masked_fill(~kept, 0.0).amax(self.dim, keepdim=True)
+        centre = torch.where(kept, centre, self._of_kept(centre, kept) - widest.detach())
+        return super().centred([centre], [radius.masked_fill(~kept, 0.0)], scale, relaxed)
+
+    def pullback(self, rows: Float[Tensor, "b *out"], values: list[Tensor]) -> list[Tensor]:
+        return super().pullback(rows, [self._of_kept(*values)])
+
+    def _box(self, read: Read) -> Read:
+        (x, mask) = read
+        assert x is not None and mask is not None
+        kept = mask[0]
+        lower = self._of_kept(x[0], kept)
+        return [(lower, torch.where(kept, x[1], lower))]
+
+    def backward(self, last_lA: Coefficients, last_uA: Coefficients, read: Read) -> Backward:
+        sides, below, above = super().backward(last_lA, last_uA, self._box(read))
+        return [*sides, (None, None)], below, above
+
+    def affine(self, forms: list[Form | None], read: Read, sweep: Sweep) -> Form:
+        return super().affine(forms[:1], self._box(read), sweep)
+
+    def terms_over(self, read: Read) -> Tensor:
+        return super().terms_over(read[:1])
+
+    def terms(self, largest: list[Tensor]) -> Tensor:
+        return super().terms(largest[:1])
+
+    def hidden(self, values: list[Tensor]) -> Tensor:
+        return super().hidden(values[:1])
 
 
 @rule("log_softmax.int")
