@@ -109,7 +109,8 @@ def _by_windows(
     for some in _blocks(images.shape[-1], len(images) * kernel * out.numel()):
         windows = images.new_zeros(len(images), kernel, *total[0, ..., some].shape)
         for number, read, written in taps:
-            windows[:, number][written] = images[(*read, some)]
+            pixels = (*read, some)
+            windows[:, number][written] = images[pixels]
         total[..., some] = _product(weight.flatten(1), windows.flatten(0, 1), geometry.groups)
     return total
 
@@ -128,7 +129,8 @@ def _by_windows_transposed(
     for some in _blocks(images.shape[-1], len(matrix) * images[0, ..., 0].numel()):
         windows = _product(matrix, images[..., some], geometry.groups).unflatten(0, (-1, kernel))
         for number, written, read in taps:
-            total[(*written, some)] += windows[:, number][read]
+            pixels = (*written, some)
+            total[pixels] += windows[:, number][read]
     return total
 
 
@@ -147,11 +149,10 @@ def largest_products(
     kernels = weight.flatten(2)
     for number, read, written in _taps(weight, geometry, x.shape[2:], out):
         for channel in range(weight.shape[1]):
-            pixels = x[:, channel :: weight.shape[1]][(slice(None), *read)]
-            terms = pixels.repeat_interleave(len(weight) // geometry.groups, 1)
+            pixels, results = (slice(None), *read), (slice(None), *written)
+            terms = x[:, channel :: weight.shape[1]][pixels].repeat_interleave(len(weight) // geometry.groups, 1)
             terms = terms * kernels[:, channel, number].view(-1, *[1] * len(out))
-            place = (slice(None), *written)
-            total[place] = torch.maximum(total[place], terms)
+            total[results] = torch.maximum(total[results], terms)
     return total
 
 
