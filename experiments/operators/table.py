@@ -133,11 +133,17 @@ def network_table(networks: Sequence[Row]) -> list[str]:
     headers = ["network", "parameters", "attack radius", "method", "certified radius", "seconds an image", "broken"]
     cells = []
     for row in networks:
-        attacked, radius, seconds = (f"{float(row[name]):.2g}" for name in ("attack_radius", "radius", "seconds"))
-        attacked = "none found" if attacked == "inf" else attacked
-        broken = f"{row['broken']} of {IMAGES}"
+        attacked, radius, seconds = (_short(row[name]) for name in ("attack_radius", "radius", "seconds"))
+        attacked = "not found up to 1" if attacked == "inf" else attacked
+        broken = f"{row['broken']} of {row['images']}" if row["broken"] else ""
+        if row["status"] != "certified":
+            radius = f"{radius} ({row['status']})".strip()
         cells.append([row["network"], row["parameters"], attacked, row["method"], radius, seconds, broken])
     return markdown_table(headers, cells)
+
+
+def _short(figure: str) -> str:
+    return f"{float(figure):.2g}" if figure else ""
 
 
 def registered() -> list[tuple[str, list[str]]]:
@@ -194,8 +200,9 @@ own is made of calls that have one, or of none. Batch norm in training mode take
 `BoundedNetwork.freeze` gives it.
 """
 NETWORK_WORDS = """`python experiments/operators/networks.py`: random weights, batch norms with the statistics of random
-images, the networks' own answers as labels, l-infinity, two images. Seconds are those of one core that other jobs
-shared, so they compare methods and no more. None of the certified balls was broken by the audit."""
+images, the networks' own answers as labels, l-infinity in the domain `unit`, two images of the small networks and one
+of torchvision's at 3 x 32 x 32. Seconds are those of one processor. None of the certified balls was broken by the
+audit."""
 RULE_WORDS = """Every registered rule, and the ATen calls that it is for. Calls that are bounded by way of simpler ones
 are in `verify/graph/decompositions.py` and `verify/graph/composed.py`."""
 STOCK_WORDS = """Every operator of auto_LiRPA 0.3, and what is in its place here. Theirs are classes of ONNX operators,
