@@ -294,6 +294,7 @@ PRODUCTS: dict[str, Function] = {
     "cosine_similarity": lambda x: F.cosine_similarity(x[:, :2], x[:, 2:], dim=1),
     "prod": lambda x: x.prod(1),
     "scaled_dot_product_attention": lambda x: F.scaled_dot_product_attention(x[:, 0], x[:, 1], x[:, 2]),
+    "attention, causal": lambda x: F.scaled_dot_product_attention(x[:, 0], x[:, 1], x[:, 2], is_causal=True),
     "MultiheadAttention": lambda x: _ATTENTION(x[:, 0], x[:, 0], x[:, 0])[0],
     "TransformerEncoderLayer": lambda x: _ENCODER(x[:, 0]),
     "RNNCell, unrolled": lambda x: _unrolled(_RNN_CELL, x),
