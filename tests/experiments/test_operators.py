@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.operators import table
+from experiments.operators import activations, table
 from experiments.operators.idioms import FAMILIES, REFUSED
 from experiments.operators.stock import STOCK
 from verify.graph import lirpa
@@ -54,3 +54,9 @@ def test_all_operators_of_auto_lirpa_have_a_row():
     operators = __import__("auto_LiRPA.bound_ops", fromlist=["Bound"])
     theirs = {name for name in dir(operators) if name.startswith("Bound") and name != "Bound"}
     assert set(STOCK) == theirs
+
+
+def test_networks_of_every_activation_were_certified_and_none_was_broken():
+    found = table.read("activations.csv")
+    assert tuple(row["activation"] for row in found) == activations.ACTIVATIONS
+    assert all(float(row["mean_radius"]) > 0 and row["broken"] == "0" for row in found)

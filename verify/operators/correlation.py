@@ -152,7 +152,8 @@ def largest_products(
             pixels, results = (slice(None), *read), (slice(None), *written)
             terms = x[:, channel :: weight.shape[1]][pixels].repeat_interleave(len(weight) // geometry.groups, 1)
             terms = terms * kernels[:, channel, number].view(-1, *[1] * len(out))
-            total[results] = torch.maximum(total[results], terms)
+            before = total[results].clone()  # the derivative needs it, and `total` changes
+            total[results] = torch.maximum(before, terms)
     return total
 
 

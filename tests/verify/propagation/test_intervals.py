@@ -625,3 +625,24 @@ def test_a_neuron_at_its_kink_does_not_drown_the_gradient(epsilon):
     assert torch.isfinite(bounds.lower).all()
     gradients = torch.autograd.grad(width.radius.sum(), [model[1].weight, model[1].bias])
     assert all(gradient.abs().max() < 10 for gradient in gradients)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_the_gradient_in_the_weights_of_the_first_layer(norm):
+    """By differences in float64, along a random direction."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)).double().eval()
+    images, weight = torch.rand(2, 2, 4, 4).double(), model[0].weight
+    network, rows = BoundedNetwork(model, images[:1]), margins(torch.tensor([0, 1]), 4).double()
+
+    def lower() -> Tensor:
+        return network.bounds(images, 0.1, norm, rows, "ibp", "free").lower.sum()
+
+    (found,) = torch.autograd.grad(lower(), weight)
+    direction, start, step = torch.randn_like(weight), weight.detach().clone(), 1e-6
+    with torch.no_grad():
+        ends = []
+        for sign in (1, -1):
+            weight.copy_(start + sign * step * direction)
+            ends.append(lower())
+    torch.testing.assert_close((found * direction).sum(), (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-7)
