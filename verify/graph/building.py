@@ -136,11 +136,15 @@ class Builder:
         return made
 
     def _of_some(self, call: Call, inputs: list[Bound]) -> tuple[Call, list[Bound]]:
-        """A softmax of what a constant sets to -infinity in part, as that of the others: bounds know no such number."""
+        """A softmax of what a constant sets to -infinity in part, as that of the others: bounds know no such number.
+
+        What is -infinity by the image, or would be without that constant, is left as it is.
+        """
         source = inputs[0]
         if call.target not in SOFTMAX or not isinstance(source, Operator):
             return call, inputs
-        if not torch.isneginf(source.forward_value).any():
+        infinite = torch.isneginf(source.forward_value)
+        if not infinite.any():
             return call, inputs
         parents = [parent if parent.from_input else self._without_infinity(parent) for parent in source.inputs]
         finite = self._operator(replace(source.call, args=tuple(map(_finite, source.call.args))), parents)
@@ -148,6 +152,8 @@ class Builder:
         kept = self._operator(
             Call(torch.ops.aten.ne.Scalar, (Slot(0), -torch.inf)), [self._operator(source.call, zeros)]
         )
+        if torch.isneginf(finite.forward_value).any() or (kept.forward_value == infinite).any():
+            return call, inputs
         return Call(torch.ops.verify.softmax_of_some.default, (Slot(0), Slot(1), call.args[1])), [finite, kept]
 
     def _without_infinity(self, constant: Bound) -> Bound:
@@ -158,7 +164,7 @@ class Builder:
         return self._operator(Call(torch.ops.aten.masked_fill.Scalar, (Slot(0), Slot(1), 0.0)), [constant, infinite])
 
     def _zeros(self, like: Bound) -> Bound:
-        value = torch.zeros_like(like.forward_value)
+        value = torch.zeros_like(like.forward_value[:1])
         return self._add_leaf(Leaf(f"zeros/{like.name}", lambda: value))
 
     def _composed(self, call: Call, inputs: list[Bound]) -> Bound | None:

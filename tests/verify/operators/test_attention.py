@@ -135,6 +135,7 @@ def test_attention_without_a_rule_is_refused_in_words(words):
 
 
 CAUSAL = torch.ones(3, 3, dtype=torch.bool).tril()
+NOTHING = torch.full((1, 3, 1), -torch.inf)
 INFINITE = torch.zeros(3, 3).masked_fill(~CAUSAL, -torch.inf)
 MASKED = {
     "masked_fill": lambda m, x: scores(x).masked_fill(~CAUSAL, -torch.inf).softmax(-1) @ x,
@@ -145,6 +146,7 @@ MASKED = {
     "of F, causal": lambda m, x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
     "of F, mask of bool": lambda m, x: F.scaled_dot_product_attention(x, x, x, CAUSAL),
     "of F, mask of -inf": lambda m, x: F.scaled_dot_product_attention(x, x, x, INFINITE.to(x)),
+    "columns that are put beside": lambda m, x: torch.cat([scores(x)[..., :2], NOTHING.to(x).expand(len(x), 3, 1)], -1).softmax(-1) @ x,
     "huge where it is lost": lambda m, x: (scores(x) + (1e3 * (CAUSAL.logical_not())).to(x) + INFINITE.to(x)).softmax(-1) @ x,
 }
 
@@ -173,3 +175,12 @@ def test_a_sum_over_what_a_mask_keeps_is_that_of_a_smaller_tensor():
             # Intervals go by the derivative a little longer: what is lost counts for the size of the values.
             torch.testing.assert_close(mine.lower, other.lower, rtol=0, atol=1e-3)
             torch.testing.assert_close(mine.upper, other.upper, rtol=0, atol=1e-3)
+
+
+def test_scores_that_are_infinite_by_the_image_are_no_mask():
+    """Where a ReLU is 0 its logarithm is -infinity; where it is not, it counts."""
+    model = Function(lambda m, x: torch.relu(x - 0.5).log().softmax(1)).double()
+    images = torch.tensor([[0.6, 0.9, 0.2, 0.7]]).double()
+    bounds = BoundedNetwork(model, images).bounds(images, 0.35, method="ibp", domain="free")
+    output = model(images + torch.tensor([[-0.05, -0.05, 0.34, 0.0]]))
+    assert not ((output < bounds.lower) | (output > bounds.upper)).any()
