@@ -1,10 +1,9 @@
 """Complete verification of a label in a ball, and of the radius up to which it wins.
 
 Where bounds are too loose, neurons are split and both parts are bounded again (Katz et al. 2017; Bunel et al. 2020;
-Wang et al. 2021): `verify.complete.neuron_splitting`. Complete for networks that are linear but for
-piecewise linear functions of each element. How far that
-goes in practice is a matter of unstable neurons: some dozens take seconds, a hundred can take many minutes, and then
-the verdict is "unknown".
+Wang et al. 2021): `verify.complete.neuron_splitting`. Complete for networks that are linear but for piecewise
+linear functions of each element. How far that goes in practice is a matter of unstable neurons: some dozens take
+seconds, a hundred can take many minutes, and then the verdict is "unknown".
 """
 
 from __future__ import annotations
